@@ -1,0 +1,50 @@
+"""What the driver owes the core: everything outstanding, in the order in which it has to happen.
+
+Source: the `Ready` of etcd's raft library; dissertation section 10.2.1 for the early messages.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from raftd.core.messages import Envelope
+from raftd.core.types import Entry, HardState, Index, Term
+
+
+@attrs.frozen
+class ReadAnswer:
+    """A read that may be answered once `read_index` is applied, or that cannot be."""
+
+    token: object
+    read_index: Index | None
+    """None: leadership was lost before a quorum confirmed it. Nothing was read; ask the leader."""
+
+
+@attrs.frozen(kw_only=True)
+class Ready:
+    """One batch of work. Between `Raft.take_ready` and `Raft.persisted` nothing else is put in.
+
+    1. Send `early_messages`: they need not wait for this server's disk.
+    2. Make `hard_state` and `entries` durable, together, in one write and one sync.
+    3. Call `Raft.persisted`.
+    4. Send `messages`: they say what is durable only now.
+    5. Apply `committed`, then call `Raft.applied`; answer `reads`.
+
+    A crash between any two steps loses nothing that was promised.
+    """
+
+    early_messages: tuple[Envelope, ...] = ()
+    """AppendEntries of a durable term and pre-vote requests; contents by value."""
+    hard_state: HardState | None = None
+    """The new term and vote, or None if unchanged. Must not become durable after `entries`."""
+    entries: tuple[Entry, ...] = ()
+    """To be appended; the first one's index may be at or below the last durable one, and then
+    replaces everything from there on."""
+    messages: tuple[Envelope, ...] = ()
+    committed: tuple[Entry, ...] = ()
+    """Next entries for the state machine, in order, each exactly once since the start."""
+    reads: tuple[ReadAnswer, ...] = ()
+    lost_leadership: bool = False
+    """Leadership ended since the last Ready: the outcome of pending proposals is unknown."""
+    term: Term = 0
+    """The term at the time of this Ready."""

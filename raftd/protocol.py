@@ -1,0 +1,433 @@
+"""The native protocol: what clients, administrators and servers ask each other besides Raft.
+
+Every connection starts with one `Hello` frame from the side that dialled and one `Welcome` or
+`Refusal` frame back. Then a peer sends Raft messages, and a client sends requests; each request
+carries a number, and its one reply the same number. `raftd.codec` turns all of it into frames.
+
+Requests that change something carry a session and a serial (`raftd.commands`): sent again after a
+lost reply, they do nothing twice.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import attrs
+
+from raftd.commands import Operation
+from raftd.core.types import Index, ServerId, Term
+
+PROTOCOL_VERSION_MIN = 1
+PROTOCOL_VERSION_MAX = 1
+"""Versions of the wire format that this release speaks; the highest common one is used."""
+FRAME_BYTES_MAX = 8 * 1024 * 1024
+"""A batch of entries (at most 2 MiB and one entry more) fits; a longer frame is refused unread."""
+
+
+@attrs.frozen(kw_only=True)
+class Hello:
+    """The first frame of a connection: who dials, and whom they believe to reach."""
+
+    role: str
+    """peer or client."""
+    cluster_id: str
+    """Empty if the dialler does not know; a peer always does."""
+    source: ServerId
+    """The dialling server; empty for a client."""
+    dest: ServerId
+    """The server that is meant; empty for a client."""
+    version_min: int = PROTOCOL_VERSION_MIN
+    version_max: int = PROTOCOL_VERSION_MAX
+
+
+@attrs.frozen(kw_only=True)
+class Welcome:
+    """The connection is accepted."""
+
+    server: ServerId
+    cluster_id: str
+    """Empty while blank."""
+    version: int
+
+
+@attrs.frozen(kw_only=True)
+class Refusal:
+    """The connection is refused and closed.
+
+    Codes: `cluster` (another cluster), `identity` (another server lives here), `version`,
+    `removed` (the dialling server is removed for good, at configuration index `removed_index`),
+    `blank` (this server belongs to no cluster yet), `busy`.
+    """
+
+    code: str
+    message: str
+    server: ServerId = ""
+    cluster_id: str = ""
+    removed_index: Index = 0
+
+
+# --- requests -------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class StatusRequest:
+    """This server's own view. Answered by every server, blank or not."""
+
+
+@attrs.frozen(kw_only=True)
+class GetRequest:
+    key: str
+    stale: bool = False
+    """True: this server's own state, however old. False: linearizable, by the leader only."""
+
+
+@attrs.frozen(kw_only=True)
+class ListRequest:
+    prefix: str = ""
+    limit: int = 1000
+    """At most this many entries, 1 to `LIST_LIMIT_MAX`."""
+    stale: bool = False
+
+
+LIST_LIMIT_MAX = 10_000
+"""Entries of one `ListReply`; the reply is also cut where it would outgrow a frame."""
+
+
+@attrs.frozen(kw_only=True)
+class OpenSessionRequest:
+    session: str
+
+
+@attrs.frozen(kw_only=True)
+class PutRequest:
+    session: str
+    serial: int
+    lowest_unacknowledged: int
+    key: str
+    value: bytes
+    if_absent: bool = False
+    if_revision: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class DeleteRequest:
+    session: str
+    serial: int
+    lowest_unacknowledged: int
+    key: str
+
+
+@attrs.frozen(kw_only=True)
+class CompareAndSetRequest:
+    session: str
+    serial: int
+    lowest_unacknowledged: int
+    key: str
+    expected: bytes
+    value: bytes
+
+
+@attrs.frozen(kw_only=True)
+class MemberChange:
+    """What one server is to become."""
+
+    role: str
+    """voter, learner or remove."""
+    name: str
+    address: str = ""
+    """HOST:PORT of a server that is new to the cluster; empty for one that is in it."""
+
+
+@attrs.frozen(kw_only=True)
+class ChangeRequest:
+    """Start a membership operation: at most one joint change, whatever the number of servers."""
+
+    session: str
+    serial: int
+    kind: str
+    """add, remove, replace, promote, demote, init."""
+    changes: tuple[MemberChange, ...]
+    author: str
+    reason: str = ""
+    at_index: Index | None = None
+    """Refuse unless the configuration index is still this."""
+    dry_run: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class OperationsRequest:
+    """The operations in this server's applied state, newest last; with progress on the leader."""
+
+    operation: str = ""
+    """Only this one; empty for all."""
+
+
+@attrs.frozen(kw_only=True)
+class AbortRequest:
+    session: str
+    serial: int
+    operation: str
+    """op-N, or empty for the one that runs."""
+    author: str
+    reason: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class TransferRequest:
+    """Hand leadership to `target`, or to the best voter if empty. Answered when it has moved."""
+
+    target: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class BootstrapRequest:
+    """Make a blank server the first and only member of a new cluster."""
+
+    cluster_name: str
+    incarnation: str
+    """The incarnation that was found there; another one refuses."""
+    address: str
+    """HOST:PORT under which the others will dial it."""
+
+
+@attrs.frozen(kw_only=True)
+class JoinRequest:
+    """Tell a blank server which cluster it belongs to from now on. Durable before the answer."""
+
+    cluster_id: str
+    cluster_name: str
+    name: str
+    incarnation: str
+
+
+Request: TypeAlias = (
+    StatusRequest
+    | GetRequest
+    | ListRequest
+    | OpenSessionRequest
+    | PutRequest
+    | DeleteRequest
+    | CompareAndSetRequest
+    | ChangeRequest
+    | OperationsRequest
+    | AbortRequest
+    | TransferRequest
+    | BootstrapRequest
+    | JoinRequest
+)
+
+# --- replies --------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class ConfigurationView:
+    """A configuration as status shows it. Servers are `name/incarnation`."""
+
+    index: Index
+    committed: bool
+    joint: bool
+    voters: tuple[ServerId, ...]
+    """C_new while joint, else the only set."""
+    outgoing: tuple[ServerId, ...]
+    learners: tuple[ServerId, ...]
+    learners_next: tuple[ServerId, ...] = ()
+    addresses: dict[ServerId, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class PeerView:
+    """What the leader knows of another member."""
+
+    server: ServerId
+    match_index: Index
+    lag_entries: int
+    last_contact_ms: float | None
+    """Since its last answer; None if it has never answered this leader."""
+    caught_up: bool
+    rounds: int
+    """Catch-up rounds completed (dissertation 4.2.1)."""
+    connected: bool
+    problem: str = ""
+    """Why the link is down, in words."""
+
+
+@attrs.frozen(kw_only=True)
+class MajorityView:
+    """How far one half of a configuration has acknowledged an entry."""
+
+    servers: tuple[ServerId, ...]
+    acknowledged: tuple[ServerId, ...]
+    needed: int
+
+
+@attrs.frozen(kw_only=True)
+class OperationView:
+    """An operation record, and on the leader what it is doing right now."""
+
+    record: Operation
+    step: str = ""
+    """joining, catching-up, committing-joint, committing-final, rolling-back, ended."""
+    index: Index = 0
+    """The configuration entry that `old` and `new` are counted for; 0 if none is under way."""
+    old: MajorityView | None = None
+    new: MajorityView | None = None
+    peers: tuple[PeerView, ...] = ()
+    """The servers that the operation brings in or promotes."""
+    last_index: Index = 0
+    blocked_by: str = ""
+    """What it waits for, in words, where that is a problem."""
+
+
+@attrs.frozen(kw_only=True)
+class StatusReply:
+    """One server's own view, and the leader's view of the others if it leads."""
+
+    server: ServerId
+    version: str
+    cluster_id: str
+    """Empty while blank."""
+    cluster_name: str
+    role: str
+    """leader, follower, candidate, learner, blank or removed."""
+    term: Term
+    leader: ServerId
+    """Empty if it knows none."""
+    leader_address: str
+    leadership_confirmed: bool
+    """On a leader: a quorum has answered within an election timeout."""
+    first_index: Index
+    last_index: Index
+    commit_index: Index
+    applied_index: Index
+    snapshot_index: Index
+    revision: int
+    configuration: ConfigurationView | None
+    peers: tuple[PeerView, ...] = ()
+    operation: OperationView | None = None
+    issues: tuple[str, ...] = ()
+    uptime_ms: int = 0
+    heartbeat_interval_ms: float = 0
+    election_timeout_ms: float = 0
+
+
+@attrs.frozen(kw_only=True)
+class GetReply:
+    found: bool
+    value: bytes = b""
+    create_revision: int = 0
+    mod_revision: int = 0
+    version: int = 0
+    revision: int = 0
+    """The global revision that was read at."""
+
+
+@attrs.frozen(kw_only=True)
+class ListEntry:
+    key: str
+    value: bytes
+    create_revision: int
+    mod_revision: int
+    version: int
+
+
+@attrs.frozen(kw_only=True)
+class ListReply:
+    revision: int
+    entries: tuple[ListEntry, ...]
+    more: bool
+    """Whether the limit cut the list."""
+
+
+@attrs.frozen(kw_only=True)
+class WriteReply:
+    applied: bool
+    revision: int
+
+
+@attrs.frozen(kw_only=True)
+class PlanView:
+    """What a change would do, worked out by the leader against the live cluster."""
+
+    changes: tuple[str, ...]
+    """One sentence for each server."""
+    joint: bool
+    before: ConfigurationView
+    after: ConfigurationView
+    tolerance_before: int
+    tolerance_during: int
+    tolerance_after: int
+    """Failures of any servers that each phase survives, dead ones already counted."""
+    warnings: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class ChangeReply:
+    operation: str
+    """op-N; empty for a dry run and where nothing is to be done."""
+    plan: PlanView | None = None
+    nothing_to_do: str = ""
+    """Why no operation was started, where the cluster is already as asked."""
+
+
+@attrs.frozen(kw_only=True)
+class OperationsReply:
+    operations: tuple[OperationView, ...]
+
+
+@attrs.frozen(kw_only=True)
+class AbortReply:
+    operation: str
+
+
+@attrs.frozen(kw_only=True)
+class TransferReply:
+    leader: ServerId
+    term: Term
+
+
+@attrs.frozen(kw_only=True)
+class BootstrapReply:
+    cluster_id: str
+
+
+@attrs.frozen(kw_only=True)
+class DoneReply:
+    """It is done; there is nothing more to say."""
+
+
+@attrs.frozen(kw_only=True)
+class ErrorReply:
+    """A refused request. `message`, `cause` and `hint` are the three lines that people see.
+
+    Codes:
+        not-leader: nothing was appended; ask `leader_address` if it is known.
+        unavailable: no leader, not ready, or overloaded; nothing was appended; try again later.
+        unknown-outcome: it may or may not happen; only the same session and serial may ask again.
+        refused: the cluster will not do it; nothing was changed.
+        unsafe: valid, but a quorum would be lost now; nothing was changed.
+        invalid: the request itself is wrong.
+        session-expired: the session was forgotten; whether earlier commands took effect is unknown.
+    """
+
+    code: str
+    message: str
+    cause: str = ""
+    hint: str = ""
+    leader: ServerId = ""
+    leader_address: str = ""
+    operation: str = ""
+
+
+Reply: TypeAlias = (
+    StatusReply
+    | GetReply
+    | ListReply
+    | WriteReply
+    | ChangeReply
+    | OperationsReply
+    | AbortReply
+    | TransferReply
+    | BootstrapReply
+    | DoneReply
+    | ErrorReply
+)
