@@ -22,6 +22,8 @@ KEY_BYTES_MAX = 480
 """UTF-8 bytes of a key: with its prefix it fits the key of every common ordered store."""
 VALUE_BYTES_MAX = 1024 * 1024
 """Bytes of a value: a frame, a log record and a batch stay small enough to hold in memory."""
+SESSION_BYTES_MAX = 128
+"""UTF-8 bytes of the name of a session: room for any random number a client may choose."""
 
 
 @attrs.frozen
@@ -142,7 +144,7 @@ class Result:
     """The id of the operation that was started, or that stands in the way."""
     code: str = ""
     """session-expired, stale-serial, too-many-unacknowledged, operation-running,
-    configuration-moved, no-such-operation, operation-ended."""
+    configuration-moved, no-such-operation, operation-ended, invalid (a size over its limit)."""
     message: str = ""
 
 
@@ -212,6 +214,7 @@ _CODES: dict[type, int] = {
 }
 _TYPES = {code: kind for kind, code in _CODES.items()}
 _ADMINISTRATIVE = (BeginOperation, AbortOperation, EndOperation)
+_ADMINISTRATIVE_CODE_MIN = 16
 _converter = make_converter()
 
 
@@ -253,13 +256,16 @@ def decode_command(data: bytes) -> Command:
         ValueError: not a command of this version. A leader appends only what it has encoded
             itself, so that is a bug or a newer version.
     """
-    code, session, serial, lowest_unacknowledged, *arguments = msgpack.unpackb(data)
-    kind = _TYPES.get(code)
-    if kind is None:
-        raise ValueError(f"unknown command code {code}")
-    body: Any
-    if kind in _ADMINISTRATIVE:
-        body = _converter.structure(arguments[0], kind)
-    else:
-        body = kind(*arguments)
+    try:
+        code, session, serial, lowest_unacknowledged, *arguments = msgpack.unpackb(data)
+        kind = _TYPES[code]
+        body: Any
+        # Rare kinds have the high codes: one comparison is all that the hot path pays for them.
+        if code >= _ADMINISTRATIVE_CODE_MIN:
+            (fields,) = arguments
+            body = _converter.structure(fields, kind)
+        else:
+            body = kind(*arguments)
+    except Exception as error:
+        raise ValueError(f"not a command of this version: {error!r}") from error
     return Command(body, session, serial, lowest_unacknowledged)

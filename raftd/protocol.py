@@ -66,7 +66,7 @@ class Refusal:
     removed_index: Index = 0
 
 
-# --- requests -------------------------------------------------------------------------------
+# --- requests ---
 
 
 @attrs.frozen(kw_only=True)
@@ -216,7 +216,7 @@ Request: TypeAlias = (
     | JoinRequest
 )
 
-# --- replies --------------------------------------------------------------------------------
+# --- replies ---
 
 
 @attrs.frozen(kw_only=True)

@@ -245,9 +245,7 @@ class ConfigurationEntry:
     """Empty while the operation goes on; else how it ended: done, failed or aborted."""
     reason: str = ""
     """Why, in words, when the outcome is not done."""
-    learners_before: frozenset[ServerId] = attrs.field(
-        default=frozenset(), converter=_frozenset
-    )
+    learners_before: frozenset[ServerId] = attrs.field(default=frozenset(), converter=_frozenset)
     """The learners from before the operation, which an abort goes back to."""
     left_out: Mapping[ServerId, str] = attrs.field(factory=dict)
     """Servers that this entry drops, with their addresses: they are fed until they know."""
@@ -257,6 +255,25 @@ class ConfigurationEntry:
     """Who appended it."""
     time_ms: int = 0
     """When, by that leader's wall clock, in milliseconds since 1970. For people only."""
+
+
+@attrs.frozen(kw_only=True)
+class MembershipChange:
+    """What a leader is asked to change, and what the log is to say about it."""
+
+    changes: tuple[ChangeStep, ...]
+    addresses: Mapping[ServerId, str] = attrs.field(factory=dict)
+    """HOST:PORT of the servers that are new, or whose address changes."""
+    operation: str = ""
+    expected_index: Index | None = None
+    """Refuse unless this is still the latest configuration."""
+    learners_before: frozenset[ServerId] | None = None
+    """What an abort goes back to; None for the learners of now."""
+    outcome: str = ""
+    """For a simple change only: how it ends its operation, or empty if that goes on."""
+    reason: str = ""
+    tombstones: bool = True
+    """For a simple change only: whether what it drops is removed for good."""
 
 
 def encode_configuration(entry: ConfigurationEntry) -> bytes:

@@ -1,0 +1,453 @@
+"""The wire: frames, and what stands in them.
+
+A connection is a stream of frames, a frame is a length (u32, little endian) and a payload:
+
+| payload | who sends it | bytes |
+|---|---|---|
+| opening | both sides, once, first | `OPENING_MAGIC`, then msgpack `[tag, {field: value}]` |
+| message | servers | msgpack `[tag, field, ...]`; entries are one blob of `raftd.records` |
+| request, reply | clients | msgpack `[number, tag, {field: value}]` |
+
+Types are strict: `"12"` is not 12, 1 is not true, bytes are no text, and every integer of the
+protocol is a count, an index, a term or a revision, hence between 0 and `INTEGER_MAX`. So that a
+cluster can be upgraded one server at a time, unknown fields are ignored, and missing ones get
+their defaults if they have one.
+
+The bytes come from strangers: every decoder raises `WireError` and nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, assert_never, cast, get_args, get_origin
+
+import msgpack
+
+from raftd import protocol
+from raftd.core import messages
+from raftd.core.messages import AppendEntries, AppendEntriesResponse, Message
+from raftd.core.types import Entry
+from raftd.protocol import FRAME_BYTES_MAX, Hello, Refusal, Reply, Request, Welcome
+from raftd.records import decode_entries, encode_entries
+
+if TYPE_CHECKING:
+    from cattrs import Converter
+
+Opening: TypeAlias = Hello | Welcome | Refusal
+
+OPENING_MAGIC = b"raftd\x00"
+"""Starts every opening: a stranger's bytes are told apart before anything is made of them."""
+OPENING_BYTES_MAX = 4096
+"""Bytes of an opening. A stranger cannot make us hold more than this before it is admitted."""
+INTEGER_MAX = 2**63 - 1
+"""The largest integer of the protocol; it leaves room to add to one and to store it signed."""
+
+_LENGTH = struct.Struct("<I")
+_RECEIVED_SHOWN_CHARACTERS = 40
+"""How much of an ill-typed value an error message repeats."""
+
+
+class WireError(ValueError):
+    """Bytes that are not what the protocol asks for; the message says why."""
+
+
+# --- frames ---------------------------------------------------------------------------------
+
+
+def encode_frame(payload: bytes) -> bytes:
+    """Return `payload`, at most `FRAME_BYTES_MAX` bytes, as a frame."""
+    assert len(payload) <= FRAME_BYTES_MAX
+    return _LENGTH.pack(len(payload)) + payload
+
+
+class FrameDecoder:
+    """Cuts a stream of bytes into payloads.
+
+    Holds at most one frame and what one call of `feed` brought. After a `WireError` the stream
+    has no meaning any more: close the connection.
+    """
+
+    def __init__(self, *, first_frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
+        """Start before the first frame, which may be held to a shorter length than the others."""
+        self._buffer = bytearray()
+        self._frame_bytes_max = first_frame_bytes_max
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes of the frame that has begun and is not complete."""
+        return len(self._buffer)
+
+    def feed(self, received: bytes) -> list[bytes]:
+        """Return the payloads that `received` completes, in order.
+
+        Raises:
+            WireError: a frame is announced that is longer than allowed. Nothing of its body has
+                been kept, and payloads before it in `received` are lost with the connection.
+        """
+        source: bytes | bytearray = received
+        if self._buffer:
+            self._buffer += received
+            source = self._buffer
+        payloads: list[bytes] = []
+        start = 0
+        available = len(source)
+        while available - start >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(source, start)
+            if length > self._frame_bytes_max:
+                raise WireError(
+                    f"a frame of {length} bytes is announced, more than {self._frame_bytes_max}"
+                )
+            end = start + _LENGTH.size + length
+            if end > available:
+                break
+            payloads.append(bytes(source[start + _LENGTH.size : end]))
+            self._frame_bytes_max = FRAME_BYTES_MAX
+            start = end
+        if source is self._buffer:
+            del self._buffer[:start]
+        elif start < available:
+            self._buffer += memoryview(source)[start:]
+        return payloads
+
+
+# --- what may go wrong ----------------------------------------------------------------------
+
+
+def _refuse(expected: str, value: object) -> NoReturn:
+    # Only the kind of a container is shown: its contents may be of any depth and size.
+    if isinstance(value, str | bytes):
+        shown = repr(value[:_RECEIVED_SHOWN_CHARACTERS])
+    elif isinstance(value, bool | int | float | None):
+        shown = repr(value)
+    else:
+        shown = type(value).__name__
+    raise WireError(f"expected {expected}, not {shown}")
+
+
+def _integer(value: object, _: object = int) -> int:
+    if type(value) is not int or not 0 <= value <= INTEGER_MAX:
+        _refuse(f"an integer of 0 to {INTEGER_MAX}", value)
+    return value
+
+
+def _boolean(value: object, _: object = bool) -> bool:
+    if type(value) is not bool:
+        _refuse("true or false", value)
+    return value
+
+
+def _text(value: object, _: object = str) -> str:
+    if type(value) is not str:
+        _refuse("text", value)
+    return value
+
+
+def _bytes(value: object, _: object = bytes) -> bytes:
+    if type(value) is not bytes:
+        _refuse("bytes", value)
+    return value
+
+
+def _number(value: object, _: object = float) -> float:
+    # An integer is a number: `0` is how the default of a float field is packed.
+    if type(value) is not float and type(value) is not int:
+        _refuse("a number", value)
+    number = float(value)
+    if not math.isfinite(number):
+        _refuse("a finite number", value)
+    return number
+
+
+def _unpack(payload: bytes) -> Any:
+    """Return the one msgpack value in `payload`; arrays are lists, keys of maps are text."""
+    return msgpack.unpackb(payload, use_list=True, raw=False, strict_map_key=True)
+
+
+def _guarded(what: str, decode: Callable[[bytes], Any], payload: bytes) -> Any:
+    """Return `decode(payload)`; whatever goes wrong in it becomes a `WireError`.
+
+    msgpack, cattrs and the records raise some fifteen types between them, and which of them a
+    given garbage provokes is nobody's promise. Nothing but decoding happens in here.
+    """
+    try:
+        return decode(payload)
+    except WireError as error:
+        raise WireError(f"{what}: {error}") from None
+    except KeyError as error:
+        raise WireError(f"{what}: the field {error} is missing") from None
+    except Exception as error:
+        raise WireError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+# --- openings, requests and replies: maps of fields, through cattrs ---------------------------
+
+_OPENINGS: dict[str, type] = {"hello": Hello, "welcome": Welcome, "refusal": Refusal}
+_REQUESTS: dict[str, type] = {
+    "status": protocol.StatusRequest,
+    "get": protocol.GetRequest,
+    "list": protocol.ListRequest,
+    "open-session": protocol.OpenSessionRequest,
+    "put": protocol.PutRequest,
+    "delete": protocol.DeleteRequest,
+    "compare-and-set": protocol.CompareAndSetRequest,
+    "change": protocol.ChangeRequest,
+    "operations": protocol.OperationsRequest,
+    "abort": protocol.AbortRequest,
+    "transfer": protocol.TransferRequest,
+    "bootstrap": protocol.BootstrapRequest,
+    "join": protocol.JoinRequest,
+}
+_REPLIES: dict[str, type] = {
+    "status": protocol.StatusReply,
+    "get": protocol.GetReply,
+    "list": protocol.ListReply,
+    "write": protocol.WriteReply,
+    "change": protocol.ChangeReply,
+    "operations": protocol.OperationsReply,
+    "abort": protocol.AbortReply,
+    "transfer": protocol.TransferReply,
+    "bootstrap": protocol.BootstrapReply,
+    "done": protocol.DoneReply,
+    "error": protocol.ErrorReply,
+}
+_TAGS: dict[type, str] = {
+    kind: tag for table in (_OPENINGS, _REQUESTS, _REPLIES) for tag, kind in table.items()
+}
+
+
+@functools.cache
+def _converter() -> Converter:
+    """Return the strict converter, made at the first use: cattrs is slow to import."""
+    from cattrs.preconf.msgpack import make_converter
+
+    converter = make_converter(detailed_validation=False)
+    converter.register_structure_hook(int, _integer)
+    converter.register_structure_hook(bool, _boolean)
+    converter.register_structure_hook(str, _text)
+    converter.register_structure_hook(bytes, _bytes)
+    converter.register_structure_hook(float, _number)
+    converter.register_structure_hook_factory(
+        lambda kind: cast("Any", get_origin(kind)) is tuple,
+        functools.partial(_tuple_hook, converter),
+    )
+    converter.register_structure_hook_factory(
+        lambda kind: cast("Any", get_origin(kind)) is dict, functools.partial(_dict_hook, converter)
+    )
+    return converter
+
+
+def _tuple_hook(converter: Converter, kind: Any) -> Callable[[Any, Any], Any]:
+    """Return the hook for a tuple type; on the wire it is an array and nothing else."""
+    arguments = get_args(kind)
+    hooks = [
+        (converter.get_structure_hook(argument), argument)
+        for argument in arguments
+        if argument is not Ellipsis
+    ]
+
+    def of_any_length(value: object, _: Any) -> tuple[Any, ...]:
+        if type(value) is not list:
+            _refuse("an array", value)
+        hook, argument = hooks[0]
+        return tuple([hook(element, argument) for element in value])
+
+    def of_one_length(value: object, _: Any) -> tuple[Any, ...]:
+        if type(value) is not list or len(value) != len(hooks):
+            _refuse(f"an array of {len(hooks)}", value)
+        return tuple(
+            [
+                hook(element, argument)
+                for element, (hook, argument) in zip(value, hooks, strict=True)
+            ]
+        )
+
+    return of_any_length if Ellipsis in arguments else of_one_length
+
+
+def _dict_hook(converter: Converter, kind: Any) -> Callable[[Any, Any], Any]:
+    """Return the hook for a mapping type; on the wire it is a map and nothing else."""
+    key_kind, value_kind = get_args(kind)
+    key_hook = converter.get_structure_hook(key_kind)
+    value_hook = converter.get_structure_hook(value_kind)
+
+    def structure(value: object, _: Any) -> dict[Any, Any]:
+        if type(value) is not dict:
+            _refuse("a map", value)
+        return {
+            key_hook(key, key_kind): value_hook(item, value_kind) for key, item in value.items()
+        }
+
+    return structure
+
+
+def _structure(table: dict[str, type], tag: object, fields: object) -> Any:
+    kind = table.get(_text(tag))
+    if kind is None:
+        _refuse(f"one of {', '.join(table)}", tag)
+    if type(fields) is not dict:
+        _refuse(f"the fields of {tag}", fields)
+    return _converter().structure(fields, kind)
+
+
+def encode_opening(value: Opening) -> bytes:
+    """Return the payload of a connection's first frame in either direction."""
+    tagged = [_TAGS[type(value)], _converter().unstructure(value)]
+    payload = OPENING_MAGIC + cast("bytes", msgpack.packb(tagged))
+    assert len(payload) <= OPENING_BYTES_MAX
+    return payload
+
+
+def decode_opening(payload: bytes) -> Opening:
+    """Return the Hello, Welcome or Refusal in the first frame of a connection.
+
+    Raises:
+        WireError: something else, or too long for one.
+    """
+    return cast("Opening", _guarded("opening", _decode_opening, payload))
+
+
+def _decode_opening(payload: bytes) -> Opening:
+    if not payload.startswith(OPENING_MAGIC):
+        raise WireError("the other side does not speak this protocol")
+    if len(payload) > OPENING_BYTES_MAX:
+        raise WireError(f"{len(payload)} bytes, more than {OPENING_BYTES_MAX}")
+    tag, fields, *_ = _unpack(payload[len(OPENING_MAGIC) :])
+    return cast("Opening", _structure(_OPENINGS, tag, fields))
+
+
+def encode_request(number: int, request: Request) -> bytes:
+    """Return the payload of `request`; its reply will carry the same `number`."""
+    return _encode_numbered(number, request)
+
+
+def decode_request(payload: bytes) -> tuple[int, Request]:
+    """Return number and request.
+
+    Raises:
+        WireError: the payload is no request of this version.
+    """
+    return cast("tuple[int, Request]", _guarded("request", _decode_request, payload))
+
+
+def _decode_request(payload: bytes) -> tuple[int, Request]:
+    number, tag, fields, *_ = _unpack(payload)
+    return _integer(number), _structure(_REQUESTS, tag, fields)
+
+
+def encode_reply(number: int, reply: Reply) -> bytes:
+    """Return the payload of the reply to the request of this `number`."""
+    return _encode_numbered(number, reply)
+
+
+def decode_reply(payload: bytes) -> tuple[int, Reply]:
+    """Return the number of the request and its reply.
+
+    Raises:
+        WireError: the payload is no reply of this version.
+    """
+    return cast("tuple[int, Reply]", _guarded("reply", _decode_reply, payload))
+
+
+def _decode_reply(payload: bytes) -> tuple[int, Reply]:
+    number, tag, fields, *_ = _unpack(payload)
+    return _integer(number), _structure(_REPLIES, tag, fields)
+
+
+def _encode_numbered(number: int, value: Request | Reply) -> bytes:
+    tagged = [number, _TAGS[type(value)], _converter().unstructure(value)]
+    return cast("bytes", msgpack.packb(tagged))
+
+
+# --- Raft messages: arrays of fields, packed by hand ------------------------------------------
+
+
+def _entries(value: object) -> tuple[Entry, ...]:
+    return decode_entries(_bytes(value))
+
+
+_Field: TypeAlias = Callable[[Any], Any]
+_MESSAGES: dict[int, tuple[type, int, tuple[_Field, ...]]] = {
+    # tag: type, how many fields a message must have, the checks of all fields in their order
+    1: (messages.PreVote, 3, (_integer, _integer, _integer)),
+    2: (messages.PreVoteResponse, 3, (_integer, _integer, _boolean)),
+    3: (messages.RequestVote, 3, (_integer, _integer, _integer, _boolean)),
+    4: (messages.RequestVoteResponse, 2, (_integer, _boolean)),
+    5: (AppendEntries, 6, (_integer, _integer, _integer, _entries, _integer, _integer)),
+    6: (
+        AppendEntriesResponse,
+        5,
+        (_integer, _boolean, _integer, _integer, _integer, _integer, _integer, _integer),
+    ),
+    7: (messages.TimeoutNow, 1, (_integer,)),
+}
+
+
+def encode_message(message: Message) -> bytes:
+    """Return the payload of a Raft message. Entries keep the bytes that they have in the log."""
+    match message:
+        case AppendEntries():
+            fields: tuple[object, ...] = (
+                5,
+                message.term,
+                message.prev_log_index,
+                message.prev_log_term,
+                encode_entries(message.entries),
+                message.leader_commit,
+                message.round,
+            )
+        case AppendEntriesResponse():
+            fields = (
+                6,
+                message.term,
+                message.success,
+                message.round,
+                message.match_index,
+                message.commit_index,
+                message.conflict_term,
+                message.conflict_index,
+                message.last_log_index,
+            )
+        case messages.PreVote():
+            fields = (1, message.term, message.last_log_index, message.last_log_term)
+        case messages.PreVoteResponse():
+            fields = (2, message.term, message.request_term, message.vote_granted)
+        case messages.RequestVote():
+            fields = (
+                3,
+                message.term,
+                message.last_log_index,
+                message.last_log_term,
+                message.leadership_transfer,
+            )
+        case messages.RequestVoteResponse():
+            fields = (4, message.term, message.vote_granted)
+        case messages.TimeoutNow():
+            fields = (7, message.term)
+        case _:
+            assert_never(message)
+    return cast("bytes", msgpack.packb(fields))
+
+
+def decode_message(payload: bytes) -> Message:
+    """Return the Raft message; its entries have passed their checksums.
+
+    Raises:
+        WireError: the payload is no message of this version, or an entry is damaged.
+    """
+    return cast("Message", _guarded("message", _decode_message, payload))
+
+
+def _decode_message(payload: bytes) -> Message:
+    tag, *values = _unpack(payload)
+    known = _MESSAGES.get(_integer(tag))
+    if known is None:
+        _refuse("the tag of a message", tag)
+    kind, required_count, fields = known
+    if len(values) < required_count:
+        raise WireError(f"{len(values)} fields, but {kind.__name__} has {required_count}")
+    # Not strict on purpose: a newer server may send fields that this one does not know.
+    arguments = [check(value) for check, value in zip(fields, values, strict=False)]
+    return cast("Message", kind(*arguments))

@@ -1,0 +1,720 @@
+"""The cluster file: one YAML file that describes the desired cluster to people, servers and tools.
+
+`ClusterKeys` and the classes it is made of are the schema: a class for each mapping, a field for
+each key, and as its type the rule that a value has to obey. cattrs finds the rule for a type;
+nothing is coerced. Every key is judged by itself, so that one run reports every problem; what
+concerns several keys is checked afterwards, among the values that are right in themselves.
+
+After the cluster is initialised, the replicated log is the truth and this file a wish.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+import attrs
+import yaml
+from cattrs import Converter
+
+from raftd.config_values import (
+    check_name,
+    format_duration,
+    is_loopback,
+    is_wildcard,
+    normalise_host,
+    parse_address,
+    parse_dialled_address,
+    parse_duration_ms,
+    parse_member_argument,
+    quoted,
+)
+from raftd.config_yaml import (
+    INVALID,
+    ConfigError,
+    Document,
+    KeyPath,
+    Problem,
+    config_error,
+    read_document,
+)
+
+__all__ = [
+    "DEFAULTS",
+    "ClusterConfig",
+    "ConfigError",
+    "ServerConfig",
+    "effective",
+    "export",
+    "export_document",
+    "format_duration",
+    "is_loopback",
+    "load",
+    "parse_address",
+    "parse_duration_ms",
+    "parse_member_argument",
+]
+
+ROLES = ("voter", "learner")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+HEARTBEATS_PER_ELECTION_TIMEOUT_MIN = 5
+"""Fewer, and a few late heartbeats already depose a leader that is alive."""
+JOINT_TIMEOUT_PER_ELECTION_TIMEOUT = 2
+"""The default: the new half is given as long as an unlucky election takes."""
+
+LINE_WIDTH = 10_000
+"""Characters: longer than any line that `export` writes, so that it breaks none."""
+
+DEFAULTS: Mapping[str, Any] = {
+    "data_dir": "data/{id}",
+    "heartbeat_interval": 50.0,
+    "election_timeout": 500.0,
+    "role": "voter",
+    "zone": None,
+    "catch_up_timeout": 30_000.0,
+    "joint_timeout": None,
+    "log_level": "info",
+}
+"""What a key is worth that stands nowhere in the file; durations in milliseconds. `joint_timeout`
+is twice the election timeout of its server."""
+
+
+@attrs.frozen(kw_only=True)
+class ServerConfig:
+    """Everything that the file says about one server, defaults filled in."""
+
+    id: str
+    address: str
+    """HOST:PORT where the other servers and raftctl dial it."""
+    listen: str
+    """HOST:PORT that it binds."""
+    data_dir: Path
+    """Absolute; the folder need not exist."""
+    heartbeat_interval_ms: float
+    election_timeout_ms: float
+    """The minimum; each wait is drawn from [T, 2T)."""
+    role: str
+    """voter or learner."""
+    zone: str | None
+    catch_up_timeout_ms: float
+    joint_timeout_ms: float
+    log_level: str
+
+
+@attrs.frozen(kw_only=True)
+class ClusterConfig:
+    """A cluster file without a problem."""
+
+    cluster: str
+    insecure: bool
+    """Whether addresses other than loopback are allowed without TLS."""
+    servers: dict[str, ServerConfig]
+    """By name, in the order of the file; at least one of them is a voter."""
+    path: Path
+    """The file, as it was named to `load`."""
+    written: Mapping[str, Any] = attrs.field(eq=False, repr=False)
+    """The plain content of the file: what it says itself, as opposed to what is a default."""
+
+
+# --- rules for single values ----------------------------------------------------------------
+
+
+class _Unset(Enum):
+    UNSET = "unset"
+
+
+_UNSET: Any = _Unset.UNSET
+"""The key is not in the file. (A key with nothing behind it is, and is wrong.)"""
+
+
+def _describe(value: Any) -> str:
+    """Return what stands in the file, in the words of somebody who looks at it."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, (int, float)):
+        return f"the number {value}"
+    return "a list" if isinstance(value, list) else "a mapping"
+
+
+def _text(value: Any, wanted: str) -> str:
+    if isinstance(value, str):
+        return value
+    raise ValueError(f"expected {wanted}, got {_describe(value)}")
+
+
+def _true_or_false(value: Any, _: object = None) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+    meant = words.get(str(value).lower()) or (
+        str(value).lower() if str(value).lower() in ("true", "false") else ""
+    )
+    hint = f" (did you mean {meant}, without quotes?)" if meant else ""
+    raise ValueError(f"expected true or false, got {_describe(value)}{hint}")
+
+
+def _name(value: Any) -> str:
+    return check_name(_text(value, "a name"))
+
+
+def _address(value: Any) -> str:
+    text = _text(value, "HOST:PORT")
+    parse_dialled_address(text)
+    return text
+
+
+def _listen(value: Any) -> str:
+    text = _text(value, "HOST:PORT")
+    parse_address(text)
+    return text
+
+
+def _data_dir(value: Any) -> str:
+    text = _text(value, "a folder")
+    if not text or "\0" in text:
+        raise ValueError(f"{quoted(text)} is not the name of a folder")
+    if text.startswith("~"):
+        raise ValueError(f"{quoted(text)}: '~' is not expanded here; write the whole path")
+    if "{" in text.replace("{id}", "") or "}" in text.replace("{id}", ""):
+        raise ValueError(f"{quoted(text)}: only {{id}} can stand in braces")
+    return text
+
+
+def _zone(value: Any) -> str:
+    if isinstance(value, (int, float)):
+        shown = _describe(value)
+        meant = shown.removeprefix("the number ")
+        raise ValueError(f'expected the name of a zone, got {shown} (did you mean "{meant}"?)')
+    text = _text(value, "the name of a zone")
+    if not (1 <= len(text) <= 63 and all(c.isalnum() or c in "-_." for c in text)):
+        raise ValueError(f"{quoted(text)} is not a zone: 1 to 63 letters, digits, '-', '_' and '.'")
+    return text
+
+
+@attrs.frozen
+class _OneOf:
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    def __call__(self, value: Any) -> str:
+        listed = f"{', '.join(self.words[:-1])} or {self.words[-1]}"
+        text = _text(value, listed)
+        if text not in self.words:
+            raise ValueError(
+                f"expected {listed}, got {quoted(text)}{_did_you_mean(text, self.words)}"
+            )
+        return text
+
+
+@attrs.frozen
+class _Duration:
+    """A duration within limits; the value is its milliseconds."""
+
+    minimum: str
+    maximum: str
+
+    def __call__(self, value: Any) -> float:
+        if not isinstance(value, str):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            hint = f" (did you mean {value}ms?)" if number else ""
+            raise ValueError(
+                "expected a duration with its unit (us, ms, s, m or h), "
+                f"got {_describe(value)}{hint}"
+            )
+        milliseconds = parse_duration_ms(value)
+        if milliseconds < parse_duration_ms(self.minimum):
+            raise ValueError(f"{value} is too short; at least {self.minimum} is needed")
+        if milliseconds > parse_duration_ms(self.maximum):
+            raise ValueError(f"{value} is too long; at most {self.maximum} is allowed")
+        return milliseconds
+
+
+def _did_you_mean(word: str, words: Sequence[str]) -> str:
+    folded = word.lower().replace("-", "_")
+    close = difflib.get_close_matches(folded, words, n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+# --- the schema -----------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class SharedKeys:
+    """The keys of `defaults`; each server may have them too."""
+
+    data_dir: Annotated[str, _data_dir] = _UNSET
+    # Below a millisecond the clock and the event loop are coarser than the interval; a leader
+    # that is silent for ten seconds is of no use as one.
+    heartbeat_interval: Annotated[float, _Duration("1ms", "10s")] = _UNSET
+    # Five times the shortest heartbeat; for longer than ten minutes nobody waits for a leader.
+    election_timeout: Annotated[float, _Duration("5ms", "10m")] = _UNSET
+    role: Annotated[str, _OneOf(ROLES)] = _UNSET
+    zone: Annotated[str, _zone] = _UNSET
+    # A new server needs the time to open a connection; a day without progress is a dead one.
+    catch_up_timeout: Annotated[float, _Duration("100ms", "24h")] = _UNSET
+    # As for an election: shorter than a few heartbeats it would undo every change.
+    joint_timeout: Annotated[float, _Duration("5ms", "1h")] = _UNSET
+    log_level: Annotated[str, _OneOf(LOG_LEVELS)] = _UNSET
+
+
+@attrs.frozen(kw_only=True)
+class ServerKeys(SharedKeys):
+    """The keys of one server."""
+
+    address: Annotated[str, _address] = attrs.field(default=_UNSET, metadata={"required": True})
+    listen: Annotated[str, _listen] = _UNSET
+
+
+@attrs.frozen(kw_only=True)
+class ClusterKeys:
+    """The keys of the file."""
+
+    cluster: Annotated[str, _name] = attrs.field(default=_UNSET, metadata={"required": True})
+    insecure: bool = _UNSET
+    defaults: SharedKeys = _UNSET
+    servers: dict[Annotated[str, _name], ServerKeys] = attrs.field(
+        default=_UNSET, metadata={"required": True}
+    )
+
+
+def _keys(schema: type) -> list[str]:
+    return [field.name for field in attrs.fields(schema)]
+
+
+for _schema in (SharedKeys, ServerKeys, ClusterKeys):
+    attrs.resolve_types(_schema, include_extras=True)
+
+
+class _Reading:
+    """One pass over a document: structures it by the schema and collects what is wrong."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.problems = list(document.problems)
+        self._path: KeyPath = ()
+        self._converter = Converter()
+        self._converter.register_structure_hook(bool, _true_or_false)
+        self._converter.register_structure_hook_factory(
+            _made_of(Annotated), lambda wanted: _apply_rule(wanted.__metadata__[0])
+        )
+        self._converter.register_structure_hook_factory(
+            _made_of(dict), lambda _: self._structure_names
+        )
+        self._converter.register_structure_hook_factory(attrs.has, lambda _: self._structure_keys)
+
+    def structure(self) -> ClusterKeys | None:
+        """Return the content of the document, `INVALID` where it is wrong, None if all is."""
+        keys = self._item(self.document.value, ClusterKeys)
+        return keys if isinstance(keys, ClusterKeys) else None
+
+    def report(self, path: KeyPath, message: str, *, at_key: bool = False) -> None:
+        """Note a problem of the value at `path`, or of its key."""
+        find = self.document.key_position if at_key else self.document.position
+        self.problems.append(Problem(find(path), path, message))
+
+    def line(self, path: KeyPath) -> int:
+        """Return the line where the value at `path` begins."""
+        return self.document.position(path).line
+
+    @contextmanager
+    def _within(self, key: str) -> Iterator[KeyPath]:
+        self._path = (*self._path, key)
+        try:
+            yield self._path
+        finally:
+            self._path = self._path[:-1]
+
+    def _item(self, value: Any, wanted: Any) -> Any:
+        """Return `value` as `wanted`, or report it and return `INVALID`."""
+        if value is INVALID:
+            return INVALID
+        try:
+            return self._converter.structure(value, wanted)
+        except ValueError as error:
+            self.report(self._path, str(error))
+            return INVALID
+
+    def _structure_keys(self, value: Any, schema: type) -> Any:
+        """Structure a mapping whose keys the schema knows."""
+        if not isinstance(value, dict):
+            raise ValueError(f"expected a mapping, got {_describe(value)}")
+        fields = {field.name: field for field in attrs.fields(schema)}
+        found: dict[str, Any] = {}
+        for key, item in value.items():
+            with self._within(key) as path:
+                if key in fields:
+                    found[key] = self._item(item, fields[key].type)
+                else:
+                    self.report(path, f"unknown key{_key_meant(key, schema)}", at_key=True)
+        for key, field in fields.items():
+            if field.metadata.get("required") and key not in found:
+                found[key] = INVALID
+                self.report(self._path, f"the key '{key}' is missing", at_key=True)
+        return schema(**found)
+
+    def _structure_names(self, value: Any, wanted: Any) -> Any:
+        """Structure a mapping from names to mappings."""
+        if not isinstance(value, dict):
+            raise ValueError(f"expected a mapping from server names, got {_describe(value)}")
+        name_rule, item_type = get_args(wanted)
+        found: dict[str, Any] = {}
+        for name, item in value.items():
+            with self._within(name) as path:
+                try:
+                    self._converter.structure(name, name_rule)
+                except ValueError as error:
+                    self.report(path, str(error), at_key=True)
+                found[name] = self._item(item, item_type)
+        return found
+
+
+def _made_of(generic: Any) -> Callable[[Any], bool]:
+    """Return a predicate for the types that are an application of `generic`."""
+    return lambda wanted: get_origin(wanted) is generic
+
+
+def _apply_rule(rule: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda value, _: rule(value)
+
+
+def _key_meant(key: str, schema: type) -> str:
+    """Return a hint for a key that `schema` does not know, or nothing."""
+    here = _did_you_mean(key, _keys(schema))
+    if here:
+        return here
+    if schema is ClusterKeys and key in _keys(SharedKeys):
+        return f" (did you mean defaults.{key}?)"
+    if schema is SharedKeys and key in _keys(ServerKeys):
+        return f"; each server has its own (did you mean servers.ID.{key}?)"
+    if key in _keys(ClusterKeys):
+        return f" (did you mean {key} at the top of the file?)"
+    return ""
+
+
+# --- loading --------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class _Setting:
+    """A value and where it comes from."""
+
+    value: Any
+    """`INVALID` if it has been reported."""
+    path: KeyPath | None
+    """Where it stands in the file; None for a default of ours."""
+
+    @property
+    def known(self) -> bool:
+        """Whether it can be compared with others."""
+        return _is_valid(self.value)
+
+
+_Settings = dict[str, _Setting]
+
+
+def load(path: Path) -> ClusterConfig:
+    """Return the cluster that the file at `path` describes.
+
+    Raises:
+        ConfigError: with every problem of the file.
+    """
+    document = read_document(path)
+    reading = _Reading(document)
+    keys = reading.structure()
+    servers: dict[str, _Settings] = {}
+    if keys is not None:
+        if isinstance(keys.servers, dict):
+            for name, server in keys.servers.items():
+                if _is_valid(server):
+                    servers[name] = _settings(name, server, keys.defaults)
+            _check_servers(reading, keys, servers)
+        if not reading.problems:
+            folder = Path(os.path.abspath(path)).parent
+            return ClusterConfig(
+                cluster=keys.cluster,
+                insecure=keys.insecure is True,
+                servers={name: _server(name, of, folder) for name, of in servers.items()},
+                path=path,
+                written=document.value,
+            )
+    raise config_error(path, reading.problems)
+
+
+def _is_valid(value: object) -> bool:
+    return value is not INVALID
+
+
+def _settings(name: str, server: ServerKeys, defaults: SharedKeys) -> _Settings:
+    """Return the setting of each key for one server: its own, else the common one, else ours."""
+    settings: _Settings = {}
+    for key in _keys(ServerKeys):
+        own = getattr(server, key)
+        common = getattr(defaults, key, _UNSET) if _is_valid(defaults) else INVALID
+        if own is not _UNSET:
+            settings[key] = _Setting(own, ("servers", name, key))
+        elif key in ("address", "listen"):
+            settings[key] = _Setting(settings["address"].value, None)
+        elif common is not _UNSET:
+            settings[key] = _Setting(common, ("defaults", key))
+        else:
+            settings[key] = _Setting(DEFAULTS[key], None)
+    election_timeout = settings["election_timeout"]
+    if settings["joint_timeout"].value is None:
+        value = election_timeout.value
+        if election_timeout.known:
+            value *= JOINT_TIMEOUT_PER_ELECTION_TIMEOUT
+        settings["joint_timeout"] = _Setting(value, None)
+    return settings
+
+
+def _server(name: str, settings: _Settings, folder: Path) -> ServerConfig:
+    data_dir = settings["data_dir"].value.replace("{id}", name)
+    return ServerConfig(
+        id=name,
+        address=settings["address"].value,
+        listen=settings["listen"].value,
+        data_dir=Path(os.path.normpath(folder / data_dir)),
+        heartbeat_interval_ms=settings["heartbeat_interval"].value,
+        election_timeout_ms=settings["election_timeout"].value,
+        role=settings["role"].value,
+        zone=settings["zone"].value,
+        catch_up_timeout_ms=settings["catch_up_timeout"].value,
+        joint_timeout_ms=settings["joint_timeout"].value,
+        log_level=settings["log_level"].value,
+    )
+
+
+# --- what concerns several keys -------------------------------------------------------------
+
+
+def _check_servers(reading: _Reading, keys: ClusterKeys, servers: dict[str, _Settings]) -> None:
+    if not keys.servers:
+        reading.report(("servers",), "a cluster needs at least one server")
+    elif len(servers) == len(keys.servers) and all(
+        settings["role"].value == "learner" for settings in servers.values()
+    ):
+        reading.report(("servers",), "all servers are learners; at least one has to be a voter")
+    if keys.insecure is _UNSET or keys.insecure is False:
+        _check_loopback(reading, servers)
+    _check_timing(reading, servers)
+    _check_addresses(reading, servers)
+    _check_data_dirs(reading, servers)
+
+
+def _check_loopback(reading: _Reading, servers: dict[str, _Settings]) -> None:
+    for settings in servers.values():
+        for key in ("address", "listen"):
+            setting = settings[key]
+            if setting.path is None or not setting.known:
+                continue
+            host = parse_address(setting.value)[0]
+            if not is_loopback(host):
+                reading.report(
+                    setting.path,
+                    f"{quoted(host)} is not loopback, and without TLS whoever is on the network "
+                    "can read and write; use 127.0.0.1, or write 'insecure: true' at the top of "
+                    "the file if that network is trusted",
+                )
+
+
+def _check_timing(reading: _Reading, servers: dict[str, _Settings]) -> None:
+    """Whoever leads, its heartbeats have to reach every server well before that one's timeout."""
+    reported: set[KeyPath] = set()
+    heartbeats_ms = {
+        name: settings["heartbeat_interval"].value
+        for name, settings in servers.items()
+        if settings["heartbeat_interval"].known
+    }
+    if not heartbeats_ms:
+        return
+    # Its own heartbeat first, since that is the plainer message; then the slowest leader.
+    slowest = max(heartbeats_ms, key=lambda name: heartbeats_ms[name])
+    for name, leader in [
+        *((name, name) for name in servers),
+        *((name, slowest) for name in servers),
+    ]:
+        heartbeat = servers[leader]["heartbeat_interval"]
+        for key in ("election_timeout", "joint_timeout"):
+            timeout = servers[name][key]
+            # A place that holds for many servers is named once, and what is a default of ours is
+            # not where the mistake is.
+            path = timeout.path or heartbeat.path
+            if not (timeout.known and heartbeat.known) or path is None or path in reported:
+                continue
+            needed_ms = heartbeat.value * HEARTBEATS_PER_ELECTION_TIMEOUT_MIN
+            if timeout.value >= needed_ms:
+                continue
+            reported.add(path)
+            whose = f" of {leader}" if leader != name else ""
+            reading.report(
+                path,
+                f"{key} {format_duration(timeout.value)} is under "
+                f"{HEARTBEATS_PER_ELECTION_TIMEOUT_MIN} times the heartbeat_interval "
+                f"{format_duration(heartbeat.value)}{whose}; "
+                f"at least {format_duration(needed_ms)} is needed",
+            )
+
+
+def _check_addresses(reading: _Reading, servers: dict[str, _Settings]) -> None:
+    """Two servers cannot be dialled at the same place, nor listen there."""
+    users: dict[tuple[str, int, str], tuple[str, str, KeyPath]] = {}
+    for name, settings in servers.items():
+        for key in ("address", "listen"):
+            setting = settings[key]
+            if setting.path is None or not setting.known:
+                continue
+            host, port = parse_address(setting.value)
+            # The same wildcard on two machines is usual; on one machine it is a mistake.
+            machine = _machine(settings["address"]) if is_wildcard(host) else ""
+            place = (normalise_host(host), port, machine)
+            other, other_key, other_path = users.setdefault(place, (name, key, setting.path))
+            if other != name:
+                reading.report(
+                    setting.path,
+                    f"{setting.value} is already the {other_key} of {other} "
+                    f"(line {reading.line(other_path)})",
+                )
+
+
+def _check_data_dirs(reading: _Reading, servers: dict[str, _Settings]) -> None:
+    """Two servers on one machine cannot have the same folder."""
+    users: dict[tuple[str, str], str] = {}
+    reported: set[KeyPath] = set()
+    for name, settings in servers.items():
+        data_dir = settings["data_dir"]
+        if not (data_dir.known and settings["address"].known):
+            continue
+        folder = os.path.normpath(data_dir.value.replace("{id}", name))
+        other = users.setdefault((_machine(settings["address"]), folder), name)
+        if other != name and data_dir.path is not None and data_dir.path not in reported:
+            reported.add(data_dir.path)
+            reading.report(
+                data_dir.path,
+                f"{quoted(folder)} would be the folder of both {other} and {name} on one machine "
+                "(did you mean to write {id} in it?)",
+            )
+
+
+def _machine(address: _Setting) -> str:
+    """Return one word for addresses that are certainly on the same machine."""
+    if not address.known:
+        return ""
+    host = parse_address(address.value)[0]
+    return "loopback" if is_loopback(host) else normalise_host(host)
+
+
+# --- showing and writing --------------------------------------------------------------------
+
+
+def effective(config: ClusterConfig) -> dict[str, Any]:
+    """Return what holds for each server as plain data, for people and scripts.
+
+    Each value is `{"value": ..., "origin": "file" | "defaults" | "default"}`: written at the
+    place itself, in the `defaults` of the file, or nowhere. Durations are text with a unit.
+    """
+    written_defaults = config.written.get("defaults", {})
+
+    def server(settings: ServerConfig) -> dict[str, Any]:
+        written = config.written["servers"][settings.id]
+        rows = {}
+        for key in ("address", "listen", *_keys(SharedKeys)):
+            origin = "default"
+            if key in written:
+                origin = "file"
+            elif key in written_defaults:
+                origin = "defaults"
+            rows[key] = {"value": _shown(settings, key), "origin": origin}
+        return rows
+
+    insecure_origin = "file" if "insecure" in config.written else "default"
+    return {
+        "file": str(config.path),
+        "cluster": {"value": config.cluster, "origin": "file"},
+        "insecure": {"value": config.insecure, "origin": insecure_origin},
+        "servers": {name: server(settings) for name, settings in config.servers.items()},
+    }
+
+
+def _shown(settings: ServerConfig, key: str) -> Any:
+    if hasattr(settings, f"{key}_ms"):
+        return format_duration(getattr(settings, f"{key}_ms"))
+    value = getattr(settings, key)
+    return str(value) if isinstance(value, Path) else value
+
+
+def export_document(
+    cluster_name: str,
+    members: Sequence[tuple[str, str, str]],
+    based_on: ClusterConfig | None = None,
+) -> dict[str, Any]:
+    """Return the plain content of a cluster file that has exactly `members`.
+
+    Args:
+        cluster_name: the name of the cluster.
+        members: name, HOST:PORT and role (voter or learner) of each, in the order of the file.
+        based_on: its `defaults`, and its settings of servers that are still members, are kept as
+            they are written. None: nothing but the members is known.
+
+    Raises:
+        ValueError: two members have the same name.
+    """
+    names = [name for name, _, _ in members]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two members have the name {', '.join(twice)}")
+    written = based_on.written if based_on else {}
+    content: dict[str, Any] = {"cluster": cluster_name}
+    if written.get("insecure") or not all(
+        is_loopback(parse_address(address)[0]) for _, address, _ in members
+    ):
+        content["insecure"] = True
+    defaults = written.get("defaults", {})
+    if defaults:
+        content["defaults"] = defaults
+    content["servers"] = {}
+    for name, address, role in members:
+        server = {"address": address}
+        if role != defaults.get("role", DEFAULTS["role"]):
+            server["role"] = role
+        kept = written.get("servers", {}).get(name, {})
+        server |= {key: value for key, value in kept.items() if key not in ("address", "role")}
+        content["servers"][name] = server
+    return content
+
+
+def export(
+    cluster_name: str,
+    members: Sequence[tuple[str, str, str]],
+    based_on: ClusterConfig | None = None,
+) -> str:
+    """Return the text of a cluster file that has exactly `members`, as `export_document` says.
+
+    The comments of the old file are not kept.
+
+    Raises:
+        ValueError: two members have the same name.
+    """
+    content = export_document(cluster_name, members, based_on)
+    servers = content.pop("servers")
+    lines = [
+        f"# The members of the cluster {cluster_name}, as the cluster itself lists them.\n",
+        yaml.safe_dump(content, sort_keys=False, default_flow_style=False, width=LINE_WIDTH),
+        "servers:\n",
+    ]
+    for name, server in servers.items():
+        # One line for each server, as people write them.
+        line = yaml.safe_dump(
+            {name: server}, sort_keys=False, default_flow_style=None, width=LINE_WIDTH
+        )
+        lines.append(f"  {line}")
+    return "".join(lines)

@@ -1,0 +1,129 @@
+"""What must hold on one server after every input. Tests check it always, production on request.
+
+| property | source |
+|---|---|
+| positions keep their chain, terms never decrease | paper 5.3; `raftd.core.log` |
+| term, commit and applied positions never go back | Figure 2 |
+| one vote in a term | paper 5.2 |
+| a leader never overwrites or deletes its entries | Leader Append-Only, Figure 3 |
+| the configuration in force is the newest in the log | paper section 6 |
+| a server is leader or candidate only with its own vote | Figure 2 |
+| one unfinished change at a time | dissertation 4.3 |
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from raftd.core.leader import Leader
+from raftd.core.membership import ConfigurationKind, decode_configuration
+from raftd.core.raft import Candidate, Follower, Raft
+from raftd.core.types import EntryKind, Index, ServerId, Term
+
+
+@attrs.frozen
+class _Previous:
+    current_term: Term
+    voted_for: ServerId | None
+    commit_index: Index
+    handed_index: Index
+    last_index: Index
+    last_term: Term
+    leads: bool
+
+
+class InvariantChecker:
+    """Checks one server against its own past. Call `check` after each input."""
+
+    def __init__(self, raft: Raft) -> None:
+        self._raft = raft
+        self._previous = self._look()
+
+    def check(self) -> None:
+        """Assert every property.
+
+        Raises:
+            AssertionError: one does not hold; the message names it.
+        """
+        self._check_positions()
+        self._check_roles()
+        self._check_configurations()
+        self._check_leader()
+        now = self._look()
+        self._check_progress_of_time(self._previous, now)
+        self._previous = now
+
+    def _look(self) -> _Previous:
+        raft = self._raft
+        return _Previous(
+            current_term=raft.current_term,
+            voted_for=raft.voted_for,
+            commit_index=raft.log.commit_index,
+            handed_index=raft.log.handed_index,
+            last_index=raft.log.last_index,
+            last_term=raft.log.last_term,
+            leads=isinstance(raft.role, Leader),
+        )
+
+    def _check_positions(self) -> None:
+        log = self._raft.log
+        assert log.base_index <= log.handed_index <= log.commit_index <= log.last_index
+        assert log.durable_index <= log.last_index
+        assert log.last_term <= self._raft.current_term, "an entry of a term to come"
+        term = log.base_term
+        for position, entry in enumerate(log.entries(log.first_index, log.last_index)):
+            assert entry.index == log.first_index + position, "a gap in the log"
+            assert entry.term >= term, "terms went back in the log"
+            term = entry.term
+
+    def _check_roles(self) -> None:
+        raft = self._raft
+        if isinstance(raft.role, Candidate | Leader):
+            assert raft.voted_for == raft.server, "campaigns without its own vote"
+        if isinstance(raft.role, Leader):
+            assert raft.leader_id == raft.server
+        elif raft.leader_id is not None:
+            assert isinstance(raft.role, Follower), "a candidate believes in a leader"
+            assert raft.leader_id != raft.server, "believes to lead without leading"
+
+    def _check_configurations(self) -> None:
+        log = self._raft.log
+        found = [
+            (entry.index, decode_configuration(entry.data))
+            for entry in log.entries(log.first_index, log.last_index)
+            if entry.kind is EntryKind.CONFIGURATION
+        ]
+        known = [(at.index, at.entry) for at in log.configurations.since(log.base_index)]
+        assert known == found, "the configuration in force is not the newest in the log"
+        unsettled = [entry for index, entry in found if index > log.commit_index]
+        if len(unsettled) > 1:
+            # Only an abort may follow a configuration that is not known to be committed; a
+            # follower may lag behind what its leader knew when it appended C_new.
+            kinds = [entry.kind for entry in unsettled[1:]]
+            leads = isinstance(self._raft.role, Leader)
+            allowed = {ConfigurationKind.ABORT} if leads else set(ConfigurationKind)
+            assert set(kinds) <= allowed, "two unfinished changes at once"
+
+    def _check_leader(self) -> None:
+        raft = self._raft
+        if not isinstance(raft.role, Leader):
+            return
+        latest = raft.configuration
+        assert latest is not None
+        members = latest.configuration.members - {raft.server}
+        departing = raft.role.departing_addresses().keys()
+        assert raft.role.progress.keys() == members | departing, "feeds the wrong servers"
+        for progress in raft.role.progress.values():
+            assert progress.match_index < progress.next_index <= raft.log.last_index + 1
+            assert progress.match_index <= raft.log.last_index
+
+    def _check_progress_of_time(self, before: _Previous, now: _Previous) -> None:
+        assert now.current_term >= before.current_term, "the term went back"
+        assert now.commit_index >= before.commit_index, "the commit index went back"
+        assert now.handed_index >= before.handed_index, "entries were handed out again"
+        if now.current_term == before.current_term:
+            if before.voted_for is not None:
+                assert now.voted_for == before.voted_for, "the vote changed within a term"
+            if before.leads and now.leads:
+                assert now.last_index >= before.last_index, "a leader deleted its own entries"
+                assert self._raft.log.term_at(before.last_index) == before.last_term

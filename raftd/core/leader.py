@@ -1,0 +1,685 @@
+"""What a leader does: replicate, commit, confirm reads, change the membership, hand over.
+
+A `Leader` is the role object of one server in one term; it goes away when leadership does, and
+with it everything that only a leader knows.
+
+Source: Figure 2 ("Leaders"), paper sections 5.3, 5.4 and 6; dissertation 3.10, 4.2, 6.2 and 6.4.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import attrs
+
+from raftd.core.errors import (
+    AbortRefused,
+    ChangeInProgress,
+    NotCaughtUp,
+    ProposalDropped,
+    StaleConfiguration,
+    TransferRefused,
+)
+from raftd.core.membership import (
+    Configuration,
+    ConfigurationAt,
+    ConfigurationEntry,
+    ConfigurationKind,
+    MembershipChange,
+    MembershipError,
+    abort_joint,
+    change_learners,
+    changes_voters,
+    encode_configuration,
+    enter_joint,
+    leave_joint,
+)
+from raftd.core.messages import AppendEntries, AppendEntriesResponse, TimeoutNow
+from raftd.core.progress import Progress, ReplicationState
+from raftd.core.quorum import committed_index, majority
+from raftd.core.reads import PENDING_READS_MAX, PendingReads
+from raftd.core.ready import ReadAnswer
+from raftd.core.status import PeerStatus
+from raftd.core.types import Entry, EntryKind, Index, ServerId, Term
+
+if TYPE_CHECKING:
+    from raftd.core.raft import Raft
+
+APPEND_ENTRIES_MAX = 1024
+"""Entries of one AppendEntries: bounds what a follower writes and acknowledges at once."""
+APPEND_BYTES_MAX = 1024 * 1024
+"""Bytes of one AppendEntries, but always at least one entry: a frame stays small."""
+UNCOMMITTED_BYTES_MAX = 64 * 1024 * 1024
+"""Bytes proposed and not committed: without a quorum the log must not grow for ever."""
+UNCOMMITTED_ENTRIES_MAX = 65_536
+"""Entries proposed and not committed, for the same reason."""
+CONTACT_HEARTBEATS = 2
+"""A server was "in contact just now" if it answered within so many heartbeats."""
+
+
+@attrs.define
+class Transfer:
+    """Leadership is being handed to `target`; proposals pause until `deadline_tick`."""
+
+    target: ServerId
+    deadline_tick: int
+
+
+@attrs.frozen
+class Departing:
+    """A server that the latest change dropped: it is fed until it knows, or until the deadline."""
+
+    address: str
+    index: Index
+    deadline_tick: int
+
+
+class Leader:
+    """The leader of one term. Made by `Raft` alone."""
+
+    def __init__(self, raft: Raft) -> None:
+        self._raft = raft
+        self._log = raft.log
+        self._options = raft.options
+        self._term: Term = raft.current_term
+        self.progress: dict[ServerId, Progress] = {}
+        self._departing: dict[ServerId, Departing] = {}
+        self._reads = PendingReads()
+        self._transfer: Transfer | None = None
+        self._retire_tick: int | None = None
+        self._round = 0
+        self._heartbeat_elapsed_ticks = 0
+        self._broadcast = True
+        self._uncommitted_bytes = 0
+        self._joint_reached: Index = 0
+        self._joint_progress_tick = raft.now
+        self._term_start: Index = 0
+
+    # --- beginning and end ---
+
+    def begin(self) -> None:
+        """Append the no-op that commits what earlier terms left (paper section 8)."""
+        latest = self._latest()
+        # A successor goes on feeding the servers that the latest change left out.
+        self._note_departing(latest)
+        note = {"leader": self._raft.server, "time_ms": self._raft.wall_clock_ms}
+        self._term_start = self._append(
+            EntryKind.NOOP, json.dumps(note, sort_keys=True, separators=(",", ":")).encode()
+        )
+        self._follow_configuration()
+
+    def end(self) -> list[ReadAnswer]:
+        """Give up leadership; return the reads that cannot be answered any more."""
+        return self._reads.fail()
+
+    def tick(self) -> None:
+        """Let one tick pass: heartbeats, check-quorum, and what has waited too long."""
+        now = self._raft.now
+        for server, departing in sorted(self._departing.items()):
+            if now >= departing.deadline_tick:
+                self._forget_departing(server)
+        self._heartbeat_elapsed_ticks += 1
+        if self._heartbeat_elapsed_ticks >= self._options.heartbeat_ticks:
+            self._heartbeat_elapsed_ticks = 0
+            self._broadcast = True
+            for progress in self.progress.values():
+                progress.probe_outstanding = False
+            if not self._check_quorum():
+                self._raft.step_down()
+                return
+        if self._retire_tick is not None and now >= self._retire_tick:
+            self._raft.step_down()
+        elif self._transfer is not None and now >= self._transfer.deadline_tick:
+            self._transfer = None
+
+    # --- requests ---
+
+    def propose(self, command: bytes) -> tuple[Term, Index]:
+        """Append a command. See `Raft.propose`."""
+        if self._transfer is not None or self._retire_tick is not None:
+            raise ProposalDropped("leadership is being handed over")
+        if (
+            self._uncommitted_bytes + len(command) > UNCOMMITTED_BYTES_MAX
+            or self._log.last_index - self._log.commit_index >= UNCOMMITTED_ENTRIES_MAX
+        ):
+            raise ProposalDropped("too much is waiting to be committed")
+        self._uncommitted_bytes += len(command)
+        return self._term, self._append(EntryKind.COMMAND, command)
+
+    def read(self, token: object) -> None:
+        """Queue a linearizable read. See `Raft.read`."""
+        if len(self._reads) >= PENDING_READS_MAX:
+            raise ProposalDropped("too many reads are waiting")
+        self._reads.add(token, self._log.commit_index if self.has_committed_in_term else None)
+
+    def start_transfer(self, target: ServerId) -> None:
+        """Begin to hand over. See `Raft.transfer_leadership`."""
+        configuration = self._latest().configuration
+        if target == self._raft.server:
+            raise TransferRefused(f"{target} leads already")
+        if target not in configuration.voters:
+            raise TransferRefused(f"{target} is not a voter of the configuration to come")
+        if self._retire_tick is not None:
+            raise TransferRefused("leadership is being handed over already")
+        if not self.progress[target].in_contact(self._raft.now, self._contact_ticks):
+            raise TransferRefused(f"{target} has not answered within two heartbeats")
+        self._transfer = Transfer(target, self._raft.now + self._options.election_ticks)
+        self._maybe_send_timeout_now()
+
+    def change_membership(self, change: MembershipChange) -> tuple[Term, Index]:
+        """Append a configuration. See `Raft.change_membership`."""
+        latest = self._latest()
+        if not self.has_committed_in_term:
+            # The 2015 erratum: an earlier leader's configuration may still be around.
+            raise ChangeInProgress("this leader has not committed an entry of its term yet")
+        if self._retire_tick is not None:
+            raise ChangeInProgress("this leader is leaving office")
+        if latest.configuration.is_joint or latest.index > self._log.commit_index:
+            raise ChangeInProgress(
+                f"the configuration at index {latest.index} is not settled yet: "
+                f"{latest.configuration}"
+            )
+        if change.expected_index is not None and change.expected_index != latest.index:
+            raise StaleConfiguration(change.expected_index, latest.index)
+        if changes_voters(latest.configuration, change.changes):
+            entry = self._joint_entry(latest, change)
+        else:
+            entry = self._simple_entry(latest, change)
+        missing = entry.configuration.members - entry.addresses.keys()
+        if missing:
+            raise MembershipError(f"no address given for {', '.join(sorted(missing))}")
+        return self._term, self._append_configuration(entry)
+
+    def abort_membership_change(self, reason: str) -> tuple[Term, Index]:
+        """Append C_old again. See `Raft.abort_membership_change`."""
+        obstacle = self.abort_obstacle()
+        if obstacle:
+            raise AbortRefused(obstacle)
+        latest = self._latest()
+        restored = attrs.evolve(
+            abort_joint(latest.configuration), learners=latest.entry.learners_before
+        )
+        return self._term, self._append_configuration(
+            self._successor_entry(
+                latest, ConfigurationKind.ABORT, restored, outcome="aborted", reason=reason
+            )
+        )
+
+    def abort_obstacle(self) -> str:
+        """Return why a joint change cannot be aborted now; empty if it can.
+
+        Safe only if no other leader can have appended C_new for this joint entry without having
+        been cut off first: (a) it is our own entry of this term, or (b) an entry of this term at
+        or after it is committed under the joint quorum; and C_new has not been appended.
+        """
+        latest = self._latest()
+        if not latest.configuration.is_joint:
+            if latest.entry.kind is ConfigurationKind.FINAL:
+                return "C_new is in the log already: the change is past the point of no return"
+            return "no joint change is under way"
+        if self._log.term_at(latest.index) == self._term or self._joint_is_committed(latest):
+            return ""
+        return (
+            "the joint configuration was appended by an earlier leader, and this one has "
+            "committed nothing under it yet"
+        )
+
+    def report_unreachable(self, server: ServerId) -> None:
+        """Probe `server` again: what was in flight may be lost."""
+        progress = self.progress.get(server)
+        if progress is not None and progress.state is ReplicationState.REPLICATE:
+            progress.probe_from(progress.match_index + 1)
+
+    # --- replication ---
+
+    def send_outstanding(self) -> None:
+        """Queue AppendEntries for everybody who needs one, all in one send round.
+
+        A round number is never used twice in a term, and a read is confirmed only by answers to
+        rounds that started after it arrived (dissertation 6.4).
+        """
+        forced = self._broadcast or self._reads.want_round
+        if not forced and not any(map(self._has_work, self.progress.values())):
+            return
+        self._round += 1
+        self._reads.round_started(self._round)
+        for server in sorted(self.progress):
+            self._feed(server, self.progress[server], forced)
+        self._broadcast = False
+        self._confirm_reads()
+
+    def on_append_entries_response(self, source: ServerId, message: AppendEntriesResponse) -> None:
+        """Take in an answer of this term (Figure 2, "Leaders")."""
+        progress = self.progress.get(source)
+        if progress is None or progress.fenced or message.round > self._round:
+            return
+        if message.success and message.match_index > self._log.last_index:
+            return
+        progress.last_contact_tick = self._raft.now
+        progress.acknowledged_round = max(progress.acknowledged_round, message.round)
+        progress.commit_index = max(progress.commit_index, message.commit_index)
+        if message.success:
+            progress.acknowledged(message.match_index)
+            progress.acknowledged_before_round = (self._round, progress.match_index)
+            progress.advance_round(
+                self._raft.now, self._log.last_index, self._options.election_ticks
+            )
+            self.advance_commit_index()
+            self._maybe_send_timeout_now()
+        else:
+            self._on_refusal(progress, message)
+        self._forget_departed(source, progress)
+        self._confirm_reads()
+
+    def advance_commit_index(self) -> None:
+        """Commit what a quorum of the configuration in force has stored.
+
+        Figure 2: "If there exists an N such that N > commitIndex, a majority of matchIndex[i] >= N,
+        and log[N].term == currentTerm: set commitIndex = N." Entries of older terms are committed
+        only through one of our own (paper 5.4.2, Figure 8).
+        """
+        configuration = self._latest().configuration
+        index = committed_index(configuration.voters, configuration.outgoing, self._match_indexes())
+        old = self._log.commit_index
+        if index is None or index <= old or self._log.term_at(index) != self._term:
+            return
+        self._log.commit_index = index
+        for entry in self._log.entries(max(old + 1, self._term_start), index):
+            if entry.kind is EntryKind.COMMAND:
+                self._uncommitted_bytes -= len(entry.data)
+        if old < self._term_start <= index:
+            self._reads.first_commit(index)
+        self._after_commit(old)
+
+    # --- what others ask ---
+
+    @property
+    def has_committed_in_term(self) -> bool:
+        """Whether the no-op of this term, and so all that came before it, is committed."""
+        return self._log.commit_index >= self._term_start
+
+    @property
+    def transfer_target(self) -> ServerId | None:
+        """Whom leadership is being handed to."""
+        return self._transfer.target if self._transfer else None
+
+    def in_contact_with_quorum(self) -> bool:
+        """Whether every active majority has answered within an election timeout."""
+        configuration = self._latest().configuration
+        return not (self._is_lost(configuration.voters) or self._is_lost(configuration.outgoing))
+
+    def is_caught_up(self, server: ServerId) -> bool:
+        """Return whether `server` may become a voter (dissertation 4.2.1)."""
+        progress = self.progress.get(server)
+        if progress is None:
+            return server == self._raft.server
+        now, limit = self._raft.now, self._options.election_ticks
+        return (
+            progress.round_was_short
+            and now - progress.round_start_tick < limit
+            and progress.in_contact(now, limit)
+            and progress.match_index >= self._latest().index
+        )
+
+    def departing_addresses(self) -> Mapping[ServerId, str]:
+        """Return where the servers are that were dropped and do not know it yet."""
+        return {server: departing.address for server, departing in self._departing.items()}
+
+    def peers(self) -> tuple[PeerStatus, ...]:
+        """Return the view of every other server, sorted."""
+        return tuple(
+            PeerStatus(
+                server=server,
+                match_index=progress.match_index,
+                next_index=progress.next_index,
+                state=progress.state.value,
+                contact_age_ticks=progress.contact_age(self._raft.now),
+                caught_up=self.is_caught_up(server),
+                rounds=progress.rounds,
+                fenced=progress.fenced,
+                departing=server in self._departing,
+            )
+            for server, progress in sorted(self.progress.items())
+        )
+
+    # --- replication, inside ---
+
+    def _latest(self) -> ConfigurationAt:
+        latest = self._raft.configuration
+        assert latest is not None, "a leader knows a configuration"
+        return latest
+
+    @property
+    def _contact_ticks(self) -> int:
+        return CONTACT_HEARTBEATS * self._options.heartbeat_ticks
+
+    def _append(self, kind: EntryKind, body: bytes) -> Index:
+        index = self._log.last_index + 1
+        self._log.append((Entry(index, self._term, kind, body),))
+        return index
+
+    def _match_indexes(self) -> dict[ServerId, Index]:
+        """Return what each server has on disk; our own part counts only as far as it is durable."""
+        matches = {
+            server: progress.match_index
+            for server, progress in self.progress.items()
+            if not progress.fenced
+        }
+        matches[self._raft.server] = self._log.durable_index
+        return matches
+
+    def _has_work(self, progress: Progress) -> bool:
+        if progress.fenced or progress.next_index > self._log.last_index:
+            return False
+        if progress.state is ReplicationState.PROBE:
+            return not progress.probe_outstanding
+        return not progress.window_is_full
+
+    def _feed(self, server: ServerId, progress: Progress, forced: bool) -> None:
+        """Send what `server` needs; a heartbeat if it needs nothing and one is `forced`."""
+        if progress.fenced:
+            return
+        sent = False
+        while self._has_work(progress):
+            entries = self._log.batch(progress.next_index, APPEND_ENTRIES_MAX, APPEND_BYTES_MAX)
+            self._send_append(server, progress.next_index - 1, entries)
+            progress.sent(entries[-1].index, sum(len(entry.data) for entry in entries))
+            sent = True
+        if forced and not sent:
+            self._send_append(server, progress.next_index - 1, ())
+
+    def _send_append(self, server: ServerId, prev: Index, entries: tuple[Entry, ...]) -> None:
+        prev_log_term = self._log.term_at(prev)
+        assert prev_log_term is not None
+        self._raft.send(
+            server,
+            AppendEntries(
+                term=self._term,
+                prev_log_index=prev,
+                prev_log_term=prev_log_term,
+                entries=entries,
+                leader_commit=self._log.commit_index,
+                round=self._round,
+            ),
+        )
+
+    def _on_refusal(self, progress: Progress, message: AppendEntriesResponse) -> None:
+        """Find where the logs part (paper 5.3), never below what is known to match."""
+        round_number, acknowledged = progress.acknowledged_before_round
+        if message.round > round_number and message.last_log_index < acknowledged:
+            # It answered this request after it had acknowledged more: its disk went back in time.
+            # What it acknowledges from now on proves nothing.
+            progress.fenced = True
+            return
+        refused = message.match_index
+        if refused <= progress.match_index or refused >= progress.next_index:
+            return
+        if progress.state is ReplicationState.PROBE and refused != progress.next_index - 1:
+            return
+        next_index = min(refused, message.conflict_index)
+        if message.conflict_term:
+            ours = self._log.last_index_of_term(message.conflict_term)
+            if ours is not None:
+                next_index = min(refused, ours + 1)
+        progress.probe_from(max(next_index, self._log.first_index))
+
+    def _confirm_reads(self) -> None:
+        configuration = self._latest().configuration
+        rounds = {
+            server: progress.acknowledged_round
+            for server, progress in self.progress.items()
+            if not progress.fenced
+        }
+        rounds[self._raft.server] = self._round
+        confirmed = committed_index(configuration.voters, configuration.outgoing, rounds)
+        if confirmed:
+            self._raft.answer_reads(self._reads.confirmed(confirmed))
+
+    # --- membership, inside ---
+
+    def _simple_entry(
+        self, latest: ConfigurationAt, change: MembershipChange
+    ) -> ConfigurationEntry:
+        return self._successor_entry(
+            latest,
+            ConfigurationKind.SIMPLE,
+            change_learners(latest.configuration, change.changes),
+            addresses=change.addresses,
+            operation=change.operation,
+            outcome=change.outcome,
+            reason=change.reason,
+            learners_before=change.learners_before,
+            tombstones=change.tombstones,
+        )
+
+    def _joint_entry(self, latest: ConfigurationAt, change: MembershipChange) -> ConfigurationEntry:
+        configuration = enter_joint(latest.configuration, change.changes)
+        lagging = frozenset(
+            server
+            for server in configuration.voters - configuration.outgoing
+            if not self.is_caught_up(server)
+        )
+        if lagging:
+            raise NotCaughtUp(lagging, f"not caught up yet: {', '.join(sorted(lagging))}")
+        silent = self._silent(configuration.voters, self._contact_ticks)
+        needed = majority(len(configuration.voters))
+        if len(configuration.voters) - len(silent) < needed:
+            raise NotCaughtUp(
+                silent,
+                f"{needed} of {len(configuration.voters)} voters of the new configuration have to "
+                f"answer; silent: {', '.join(sorted(silent))}",
+            )
+        return ConfigurationEntry(
+            configuration=configuration,
+            addresses={**latest.entry.addresses, **change.addresses},
+            kind=ConfigurationKind.JOINT,
+            operation=change.operation,
+            reason=change.reason,
+            learners_before=(
+                latest.configuration.learners
+                if change.learners_before is None
+                else change.learners_before
+            ),
+            leader=self._raft.server,
+            time_ms=self._raft.wall_clock_ms,
+        )
+
+    def _successor_entry(
+        self,
+        latest: ConfigurationAt,
+        kind: ConfigurationKind,
+        configuration: Configuration,
+        *,
+        addresses: Mapping[ServerId, str] | None = None,
+        operation: str | None = None,
+        outcome: str = "",
+        reason: str = "",
+        learners_before: frozenset[ServerId] | None = None,
+        tombstones: bool = False,
+    ) -> ConfigurationEntry:
+        """Return the entry that follows `latest`; what it no longer lists is left out."""
+        known = {**latest.entry.addresses, **(addresses or {})}
+        before = latest.configuration.members
+        if kind is ConfigurationKind.FINAL:
+            # C_old,new has dropped the learners that the change removes, C_new does it for good.
+            before |= latest.entry.learners_before
+        left_out = sorted((before - configuration.members) & known.keys())
+        if learners_before is None:
+            learners_before = latest.configuration.learners
+        return ConfigurationEntry(
+            configuration=configuration,
+            addresses={
+                server: known[server] for server in sorted(configuration.members & known.keys())
+            },
+            kind=kind,
+            operation=latest.entry.operation if operation is None else operation,
+            outcome=outcome,
+            reason=reason,
+            learners_before=learners_before,
+            left_out={server: known[server] for server in left_out},
+            tombstones=frozenset(left_out) if tombstones else frozenset(),
+            leader=self._raft.server,
+            time_ms=self._raft.wall_clock_ms,
+        )
+
+    def _append_configuration(self, entry: ConfigurationEntry) -> Index:
+        """Append a configuration; it is in force from here on, committed or not (section 6)."""
+        self._transfer = None
+        index = self._append(EntryKind.CONFIGURATION, encode_configuration(entry))
+        self._note_departing(self._latest())
+        self._joint_reached = 0
+        self._joint_progress_tick = self._raft.now
+        self._follow_configuration()
+        return index
+
+    def _note_departing(self, latest: ConfigurationAt) -> None:
+        deadline_tick = self._raft.now + self._options.departing_ticks
+        for server, address in latest.entry.left_out.items():
+            if server != self._raft.server:
+                self._departing[server] = Departing(address, latest.index, deadline_tick)
+        for server in latest.configuration.members & self._departing.keys():
+            del self._departing[server]
+
+    def _follow_configuration(self) -> None:
+        """Feed exactly the members and the departing; then look again at commit and reads."""
+        members = set(self._latest().configuration.members | self._departing.keys())
+        members.discard(self._raft.server)
+        for server in sorted(self.progress.keys() - members):
+            del self.progress[server]
+        for server in sorted(members - self.progress.keys()):
+            self.progress[server] = Progress(
+                next_index=self._log.last_index,
+                since_tick=self._raft.now,
+                round_target=self._log.last_index,
+                round_start_tick=self._raft.now,
+            )
+        self.advance_commit_index()
+        self._confirm_reads()
+
+    def _forget_departing(self, server: ServerId) -> None:
+        del self._departing[server]
+        self.progress.pop(server, None)
+
+    def _forget_departed(self, server: ServerId, progress: Progress) -> None:
+        departing = self._departing.get(server)
+        if departing and min(progress.match_index, progress.commit_index) >= departing.index:
+            self._forget_departing(server)
+
+    def _after_commit(self, old_commit_index: Index) -> None:
+        latest = self._latest()
+        if not old_commit_index < latest.index <= self._log.commit_index and not (
+            latest.configuration.is_joint
+        ):
+            return
+        # Those who wait to be told (a server that is left out, a new voter) learn it at once.
+        self._broadcast = True
+        if latest.configuration.is_joint:
+            if self._joint_is_committed(latest):
+                self._append_configuration(
+                    self._successor_entry(
+                        latest,
+                        ConfigurationKind.FINAL,
+                        leave_joint(latest.configuration),
+                        outcome="done",
+                        learners_before=latest.entry.learners_before,
+                        tombstones=True,
+                    )
+                )
+        elif self._raft.server not in latest.configuration.voters:
+            self._retire(latest.configuration.voters)
+
+    def _joint_is_committed(self, joint: ConfigurationAt) -> bool:
+        """Whether an entry of this term at or after C_old,new is committed under both majorities.
+
+        A commit index that an earlier leader reached is not enough.
+        """
+        commit_index = self._log.commit_index
+        return commit_index >= joint.index and self._log.term_at(commit_index) == self._term
+
+    # --- leaving office ---
+
+    def _retire(self, voters: Iterable[ServerId]) -> None:
+        """Hand over to the best voter: this leader has no vote in the committed configuration.
+
+        Source: dissertation 4.2.2.
+        """
+        now = self._raft.now
+        self._retire_tick = now + self._options.election_ticks
+        candidates = [
+            server
+            for server in sorted(voters)
+            if self.progress[server].in_contact(now, self._options.election_ticks)
+        ]
+        if candidates:
+            target = max(candidates, key=lambda server: self.progress[server].match_index)
+            self._transfer = Transfer(target, self._retire_tick)
+            self._maybe_send_timeout_now()
+
+    def _maybe_send_timeout_now(self) -> None:
+        """Tell the target to campaign as soon as its log is complete (dissertation 3.10)."""
+        if self._transfer is None:
+            return
+        target = self._transfer.target
+        if self.progress[target].match_index == self._log.last_index:
+            self._raft.send(target, TimeoutNow(self._term))
+
+    # --- check-quorum ---
+
+    def _is_lost(self, half: frozenset[ServerId]) -> bool:
+        """Whether no majority of `half` has been in contact for an election timeout."""
+        contacts = {
+            server: max(progress.last_contact_tick or 0, progress.since_tick)
+            for server, progress in self.progress.items()
+            if not progress.fenced
+        }
+        contacts[self._raft.server] = self._raft.now
+        latest_contact = committed_index(half, (), contacts)
+        return (
+            latest_contact is not None
+            and self._raft.now - latest_contact >= self._options.election_ticks
+        )
+
+    def _silent(self, servers: Iterable[ServerId], within_ticks: int) -> frozenset[ServerId]:
+        return frozenset(
+            server
+            for server in servers
+            if server != self._raft.server
+            and not self.progress[server].in_contact(self._raft.now, within_ticks)
+        )
+
+    def _check_quorum(self) -> bool:
+        """Return False if leadership has to be given up (dissertation 6.2).
+
+        While joint the halves are looked at apart: without C_new's majority, C_old is restored
+        *instead* of stepping down, where that is safe, since afterwards nobody could be elected.
+        """
+        latest = self._latest()
+        configuration = latest.configuration
+        if not configuration.is_joint:
+            return not self._is_lost(configuration.voters)
+        if self._is_lost(configuration.outgoing):
+            return False
+        lost = self._is_lost(configuration.voters)
+        if not lost and not self._joint_is_stuck(latest):
+            return True
+        if self.abort_obstacle():
+            return not lost
+        silent = self._silent(configuration.voters, self._contact_ticks)
+        needed = majority(len(configuration.voters))
+        self.abort_membership_change(
+            f"no majority of the new voters stored C_old,new: {needed} of "
+            f"{len(configuration.voters)} are needed"
+            + (f", silent: {', '.join(sorted(silent))}" if silent else ", and none is silent")
+        )
+        return True
+
+    def _joint_is_stuck(self, joint: ConfigurationAt) -> bool:
+        """Whether the new half answers but has stored nothing for the configured time."""
+        reached = committed_index(joint.configuration.voters, (), self._match_indexes()) or 0
+        if reached > self._joint_reached:
+            self._joint_reached = reached
+            self._joint_progress_tick = self._raft.now
+        waited_ticks = self._raft.now - self._joint_progress_tick
+        return reached < joint.index and waited_ticks >= self._options.joint_timeout_ticks

@@ -1,0 +1,27 @@
+"""Time-outs of the protocol, in ticks."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """How long things may take. The driver decides how long a tick is."""
+
+    heartbeat_ticks: int
+    """A leader sends at least this often; at least 1."""
+    election_ticks: int
+    """The minimum election timeout T; each time-out is drawn from [T, 2T). At least twice
+    `heartbeat_ticks`."""
+    joint_timeout_ticks: int
+    """A joint change whose new half stores nothing for so long is rolled back where that is
+    safe."""
+    departing_ticks: int
+    """How long a leader feeds a server that the latest change dropped, until it knows."""
+
+    def __attrs_post_init__(self) -> None:
+        assert self.heartbeat_ticks >= 1
+        assert self.election_ticks >= 2 * self.heartbeat_ticks
+        assert self.joint_timeout_ticks >= 1
+        assert self.departing_ticks >= 1

@@ -1,0 +1,119 @@
+"""The leader's view of one other server: how far it is, and how it is being fed.
+
+Source: paper section 5.3 (`next_index`, `match_index`), dissertation 4.2.1 (catch-up rounds).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+
+import attrs
+
+from raftd.core.types import Index
+
+INFLIGHT_APPENDS_MAX = 32
+"""AppendEntries with entries that may be unanswered: enough to fill a link, few enough to hold."""
+INFLIGHT_BYTES_MAX = 8 * 1024 * 1024
+"""Bytes of entries that may be unanswered: bounds what a slow follower costs the leader."""
+
+
+class ReplicationState(Enum):
+    """How entries are sent."""
+
+    PROBE = "probe"
+    """One request at a time, until one is accepted: where the logs part is not known."""
+    REPLICATE = "replicate"
+    """Pipelined: `next_index` runs ahead of the answers."""
+
+
+@attrs.define
+class Progress:
+    """One follower or learner, as its leader sees it.
+
+    Invariant: match_index < next_index.
+    """
+
+    next_index: Index
+    """The next entry to send, in [match_index + 1, last_index + 1]."""
+    since_tick: int
+    """When this leader began to look after the server."""
+    round_target: Index
+    """The catch-up round that runs ends when the server has this entry."""
+    round_start_tick: int
+    match_index: Index = 0
+    """The highest entry that the server is known to have on disk."""
+    state: ReplicationState = ReplicationState.PROBE
+    probe_outstanding: bool = False
+    last_contact_tick: int | None = None
+    """When the server last answered in this term."""
+    acknowledged_round: int = 0
+    """The latest send round that the server has answered."""
+    commit_index: Index = 0
+    """The commit index that the server last reported."""
+    rounds: int = 0
+    """Catch-up rounds completed."""
+    round_was_short: bool = False
+    """Whether the last completed round took less than an election timeout."""
+    fenced: bool = False
+    """It lacks what it had acknowledged in this term: its disk went back in time."""
+    acknowledged_before_round: tuple[int, Index] = (0, 0)
+    """A send round, and what had been acknowledged before anything of a later round was sent."""
+    inflight: deque[tuple[Index, int]] = attrs.field(factory=deque)
+    """Last index and bytes of each unanswered request with entries."""
+    inflight_bytes: int = 0
+
+    @property
+    def window_is_full(self) -> bool:
+        """Whether nothing more with entries may be sent before an answer."""
+        return (
+            len(self.inflight) >= INFLIGHT_APPENDS_MAX or self.inflight_bytes >= INFLIGHT_BYTES_MAX
+        )
+
+    def sent(self, last_index: Index, size_bytes: int) -> None:
+        """Note that entries up to `last_index` are on their way."""
+        if self.state is ReplicationState.REPLICATE:
+            self.next_index = last_index + 1
+            self.inflight.append((last_index, size_bytes))
+            self.inflight_bytes += size_bytes
+        else:
+            self.probe_outstanding = True
+
+    def acknowledged(self, match_index: Index) -> None:
+        """Note that the server has everything up to `match_index` on disk."""
+        self.match_index = max(self.match_index, match_index)
+        self.next_index = max(self.next_index, self.match_index + 1)
+        self.probe_outstanding = False
+        self.state = ReplicationState.REPLICATE
+        while self.inflight and self.inflight[0][0] <= self.match_index:
+            self.inflight_bytes -= self.inflight.popleft()[1]
+
+    def probe_from(self, next_index: Index) -> None:
+        """Stop pipelining and ask again whether the logs agree just before `next_index`."""
+        self.state = ReplicationState.PROBE
+        self.next_index = max(next_index, self.match_index + 1)
+        self.probe_outstanding = False
+        self.inflight.clear()
+        self.inflight_bytes = 0
+
+    def advance_round(self, now: int, last_index: Index, election_ticks: int) -> None:
+        """End the catch-up round if its target is reached, and start the next one.
+
+        Source: dissertation section 4.2.1: a server has caught up when a round, which replicates
+        all that was there at its start, is shorter than an election timeout.
+        """
+        if self.match_index < self.round_target:
+            return
+        self.rounds += 1
+        self.round_was_short = now - self.round_start_tick < election_ticks
+        self.round_target = last_index
+        self.round_start_tick = now
+
+    def contact_age(self, now: int) -> int | None:
+        """Return the ticks since the last answer, None if there was none."""
+        return None if self.last_contact_tick is None else now - self.last_contact_tick
+
+    def in_contact(self, now: int, within_ticks: int) -> bool:
+        """Return whether the server has answered within the last `within_ticks`."""
+        age = self.contact_age(now)
+        return age is not None and age <= within_ticks and not self.fenced

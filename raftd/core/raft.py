@@ -1,0 +1,611 @@
+"""Class `Raft`: one server's part in the protocol, without clock, disk, network or randomness.
+
+Inputs are method calls; everything to be done comes out of `take_ready`. What a leader alone does
+stands in `raftd.core.leader`.
+
+Source: Figure 2 of the paper ("Rules for Servers"), dissertation chapters 3, 4, 6 and 9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from random import Random
+from typing import TypeAlias
+
+import attrs
+
+from raftd.core.errors import NotLeader
+from raftd.core.leader import Leader
+from raftd.core.log import RaftLog
+from raftd.core.membership import ConfigurationAt, MembershipChange, decode_configuration
+from raftd.core.messages import (
+    AppendEntries,
+    AppendEntriesResponse,
+    Envelope,
+    Message,
+    PreVote,
+    PreVoteResponse,
+    RequestVote,
+    RequestVoteResponse,
+    TimeoutNow,
+)
+from raftd.core.options import Options
+from raftd.core.quorum import VoteResult, vote_result
+from raftd.core.ready import ReadAnswer, Ready
+from raftd.core.status import Status
+from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId, Term
+
+APPLY_ENTRIES_MAX = 4096
+"""Committed entries handed out at once: bounds one transaction of the state machine."""
+APPLY_BYTES_MAX = 4 * 1024 * 1024
+"""Bytes of committed entries handed out at once, but always at least one entry."""
+
+
+@attrs.define
+class Follower:
+    """Answers, and waits for a leader (Figure 2, "Followers")."""
+
+
+@attrs.define
+class PreCandidate:
+    """Asks whether it could win, before it disturbs anybody with a new term (9.6)."""
+
+    votes: dict[ServerId, bool]
+
+
+@attrs.define
+class Candidate:
+    """Asks for votes in its own new term (Figure 2, "Candidates")."""
+
+    votes: dict[ServerId, bool]
+
+
+Role: TypeAlias = Follower | PreCandidate | Candidate | Leader
+
+
+class Raft:
+    """One server of a Raft group.
+
+    The contract with the driver: after any inputs, call `take_ready` until it returns None; do
+    what each `Ready` says in its order, calling `persisted` (and `applied`) on the way. Between
+    `take_ready` and `persisted` no other input is allowed. Nothing here raises because of what a
+    peer sent. Iteration is sorted and the random generator is handed in, so equal inputs give
+    equal outputs.
+    """
+
+    def __init__(
+        self,
+        *,
+        server: ServerId,
+        log: RaftLog,
+        hard_state: HardState,
+        options: Options,
+        random: Random,
+    ) -> None:
+        """Start as a follower from what recovery found on disk.
+
+        Args:
+            server: this server's name and incarnation.
+            log: all of it durable.
+            hard_state: the durable term and vote.
+            options: time-outs in ticks.
+            random: drives the randomised election time-outs and nothing else.
+        """
+        self.server = server
+        self.log = log
+        self.options = options
+        self.current_term: Term = hard_state.current_term
+        self.voted_for: ServerId | None = hard_state.voted_for
+        self.leader_id: ServerId | None = None
+        self.role: Role = Follower()
+        self.now = 0
+        """Ticks since the start."""
+        self.wall_clock_ms = 0
+        """Set by the driver; stamped on configurations and no-ops for people, never compared."""
+        self._random = random
+        self._durable_hard_state = hard_state
+        self._leader_contact_tick: int | None = None
+        self._election_elapsed_ticks = 0
+        self._election_timeout_ticks = 0
+        self._messages: list[Envelope] = []
+        self._early_messages: list[Envelope] = []
+        self._reads: list[ReadAnswer] = []
+        self._lost_leadership = False
+        self._outstanding: Ready | None = None
+        self._reset_election_timer()
+
+    # --- inputs ---
+
+    def tick(self) -> None:
+        """Let one tick pass. Put waiting messages in first: own slowness is no one's death."""
+        self._assert_settled()
+        self.now += 1
+        if isinstance(self.role, Leader):
+            self.role.tick()
+            return
+        self._election_elapsed_ticks += 1
+        if self._election_elapsed_ticks >= self._election_timeout_ticks:
+            self._reset_election_timer()
+            if self.may_campaign():
+                self._pre_campaign()
+            else:
+                self.leader_id = None
+
+    def step(self, envelope: Envelope) -> None:
+        """Take in a message. Whatever a peer sends, this neither raises nor breaks a rule."""
+        self._assert_settled()
+        if envelope.dest != self.server or envelope.source == self.server:
+            return
+        source, message = envelope.source, envelope.message
+        if not self._obey_term(source, message):
+            return
+        match message:
+            case PreVote():
+                self._on_pre_vote(source, message)
+            case PreVoteResponse():
+                self._on_pre_vote_response(source, message)
+            case RequestVote():
+                self._on_request_vote(source, message)
+            case RequestVoteResponse():
+                self._on_request_vote_response(source, message)
+            case AppendEntries():
+                self._on_append_entries(source, message)
+            case AppendEntriesResponse():
+                if isinstance(self.role, Leader):
+                    self.role.on_append_entries_response(source, message)
+            case TimeoutNow():
+                self._on_timeout_now(source)
+
+    def propose(self, command: bytes) -> tuple[Term, Index]:
+        """Append a command and return its position; it is neither durable nor committed yet.
+
+        Raises:
+            NotLeader: nothing was appended; ask the leader that it names.
+            ProposalDropped: nothing was appended; try again later.
+        """
+        return self.leader().propose(command)
+
+    def change_membership(self, change: MembershipChange) -> tuple[Term, Index]:
+        """Append a configuration: simple where no vote changes, else C_old,new.
+
+        It is in force at once. C_new follows by itself when C_old,new is committed.
+
+        Raises:
+            NotLeader, ChangeInProgress, StaleConfiguration, NotCaughtUp, MembershipError:
+                nothing was appended; the message says which rule stands against it.
+
+        Source: paper section 6, dissertation chapter 4.
+        """
+        return self.leader().change_membership(change)
+
+    def abort_membership_change(self, reason: str) -> tuple[Term, Index]:
+        """Append C_old again, which ends a joint change that has not appended C_new.
+
+        Raises:
+            NotLeader: this server does not lead.
+            AbortRefused: no joint change, past the point of no return, or not yet safe.
+        """
+        return self.leader().abort_membership_change(reason)
+
+    def transfer_leadership(self, target: ServerId) -> None:
+        """Hand leadership to `target`; proposals pause for at most one election timeout.
+
+        Raises:
+            NotLeader: this server does not lead.
+            TransferRefused: `target` is no voter, out of contact, or the leader itself.
+
+        Source: dissertation section 3.10.
+        """
+        self.leader().start_transfer(target)
+
+    def read(self, token: object) -> None:
+        """Ask for a linearizable read; `Ready.reads` answers it with `token` later.
+
+        Raises:
+            NotLeader: ask the leader that it names.
+            ProposalDropped: too many reads wait; try again later.
+        """
+        self.leader().read(token)
+
+    def report_unreachable(self, server: ServerId) -> None:
+        """Note that what was sent to `server` may be lost, so that it is probed again."""
+        self._assert_settled()
+        if isinstance(self.role, Leader):
+            self.role.report_unreachable(server)
+
+    # --- outputs ---
+
+    def take_ready(self) -> Ready | None:
+        """Return everything outstanding, or None. Call `persisted` with it before any input."""
+        self._assert_settled()
+        if isinstance(self.role, Leader):
+            self.role.send_outstanding()
+        log = self.log
+        hard_state = HardState(self.current_term, self.voted_for)
+        ready = Ready(
+            early_messages=tuple(self._early_messages),
+            hard_state=hard_state if hard_state != self._durable_hard_state else None,
+            entries=log.unpersisted(),
+            messages=tuple(self._messages),
+            committed=self._next_committed(),
+            reads=tuple(self._reads),
+            lost_leadership=self._lost_leadership,
+            term=self.current_term,
+        )
+        self._early_messages.clear()
+        self._messages.clear()
+        self._reads.clear()
+        self._lost_leadership = False
+        if ready == Ready(term=self.current_term):
+            return None
+        if ready.committed:
+            log.handed_index = ready.committed[-1].index
+        self._outstanding = ready
+        return ready
+
+    def persisted(self, ready: Ready) -> None:
+        """Note that `ready.hard_state` and `ready.entries` are durable.
+
+        From here on this server's own vote and its own match count, not before: a vote or an
+        entry that a crash can take back must not have decided anything.
+        """
+        assert ready is self._outstanding, "persisted() must get the latest Ready"
+        self._outstanding = None
+        if ready.hard_state is not None:
+            self._durable_hard_state = ready.hard_state
+        if ready.entries:
+            self.log.durable_index = ready.entries[-1].index
+        if isinstance(self.role, Candidate):
+            self.role.votes.setdefault(self.server, True)
+            self._count_votes(self.role)
+        elif isinstance(self.role, Leader) and (ready.entries or ready.hard_state):
+            self.role.advance_commit_index()
+
+    def status(self) -> Status:
+        """Return a frozen view of this server, for people, metrics and simulators."""
+        leader = self.role if isinstance(self.role, Leader) else None
+        latest = self.log.configurations.latest
+        return Status(
+            server=self.server,
+            role=type(self.role).__name__.lower(),
+            current_term=self.current_term,
+            voted_for=self.voted_for,
+            leader_id=self.leader_id,
+            first_index=self.log.first_index,
+            last_index=self.log.last_index,
+            last_term=self.log.last_term,
+            commit_index=self.log.commit_index,
+            handed_index=self.log.handed_index,
+            durable_index=self.log.durable_index,
+            configuration=latest,
+            leadership_confirmed=leader is not None and leader.in_contact_with_quorum(),
+            transfer_target=leader.transfer_target if leader else None,
+            peers=leader.peers() if leader else (),
+        )
+
+    # --- what others ask ---
+
+    @property
+    def configuration(self) -> ConfigurationAt | None:
+        """The configuration in force: the latest one in the log, committed or not."""
+        return self.log.configurations.latest
+
+    @property
+    def durable_term(self) -> Term:
+        """The term that a restart would find."""
+        return self._durable_hard_state.current_term
+
+    def leader(self) -> Leader:
+        """Return the leader's side of this server.
+
+        Raises:
+            NotLeader: it does not lead.
+        """
+        self._assert_settled()
+        if not isinstance(self.role, Leader):
+            raise NotLeader(self.leader_id)
+        return self.role
+
+    def addresses(self) -> Mapping[ServerId, str]:
+        """Return HOST:PORT of every server that this one may have to talk to on its own."""
+        latest = self.configuration
+        if latest is None:
+            return {}
+        known = dict(latest.entry.addresses)
+        if isinstance(self.role, Leader):
+            known.update(self.role.departing_addresses())
+        known.pop(self.server, None)
+        return known
+
+    def may_campaign(self) -> bool:
+        """Return whether this server may start an election.
+
+        Dissertation 4.2.2: a voter of the latest configuration may; so may one of the
+        configuration before it while the latest is not known to be committed, because it may be
+        the only one whose log is complete enough to win.
+        """
+        latest = self.configuration
+        if latest is None:
+            return False
+        if self.server in latest.configuration.all_voters:
+            return True
+        if latest.index <= self.log.commit_index:
+            return False
+        previous = self.log.configurations.at(latest.index - 1)
+        return previous is not None and self.server in previous.configuration.all_voters
+
+    # --- for the leader's side ---
+
+    def send(self, dest: ServerId, message: Message) -> None:
+        """Queue a message. Only what needs nothing from this server's disk goes out early."""
+        envelope = Envelope(self.server, dest, message)
+        # Dissertation 10.2.1: the leader replicates while its own disk works; but no message of a
+        # term may leave before that term is durable.
+        early = isinstance(message, PreVote) or (
+            isinstance(message, AppendEntries) and message.term <= self.durable_term
+        )
+        (self._early_messages if early else self._messages).append(envelope)
+
+    def answer_reads(self, answers: list[ReadAnswer]) -> None:
+        """Queue the answers of reads."""
+        self._reads.extend(answers)
+
+    def step_down(self) -> None:
+        """Become a follower in the same term; the vote stays as it is."""
+        self._become_follower(self.current_term, None)
+
+    # --- terms and transitions ---
+
+    def _assert_settled(self) -> None:
+        assert self._outstanding is None, "persisted() is owed for the last Ready"
+
+    def _obey_term(self, source: ServerId, message: Message) -> bool:
+        """Apply the rule for terms of Figure 2; return whether the message is to be handled.
+
+        "If RPC request or response contains term T > currentTerm: set currentTerm = T, convert to
+        follower." The one place where a term is adopted.
+        """
+        if isinstance(message, PreVote):
+            return True
+        if isinstance(message, PreVoteResponse):
+            if not message.vote_granted and message.term > self.current_term:
+                # A refusal shows a term in which we could not win: adopt it, or the group could
+                # stay without a leader for ever, each refusing the other.
+                self._become_follower(message.term, None)
+            return True
+        if message.term < self.current_term:
+            self._answer_stale(source, message)
+            return False
+        if (
+            isinstance(message, RequestVote)
+            and not message.leadership_transfer
+            and self._is_in_contact_with_leader()
+        ):
+            # Dissertation 4.2.3: a server that was removed, or cut off, must not depose a leader
+            # that works. Its term is not adopted.
+            self.send(source, RequestVoteResponse(self.current_term, vote_granted=False))
+            return False
+        if message.term > self.current_term:
+            self._become_follower(message.term, None)
+        return True
+
+    def _answer_stale(self, source: ServerId, message: Message) -> None:
+        """Tell a server of an older term the current one (Figure 2, receiver step 1)."""
+        if isinstance(message, AppendEntries):
+            self.send(
+                source,
+                AppendEntriesResponse(
+                    term=self.current_term,
+                    success=False,
+                    round=message.round,
+                    match_index=message.prev_log_index,
+                    commit_index=self.log.commit_index,
+                ),
+            )
+        elif isinstance(message, RequestVote):
+            self.send(source, RequestVoteResponse(self.current_term, vote_granted=False))
+
+    def _is_in_contact_with_leader(self) -> bool:
+        """Return whether a live leader was heard within the minimum election timeout."""
+        if isinstance(self.role, Leader):
+            return self.role.in_contact_with_quorum()
+        return (
+            self.leader_id is not None
+            and self._leader_contact_tick is not None
+            and self.now - self._leader_contact_tick < self.options.election_ticks
+        )
+
+    def _reset_election_timer(self) -> None:
+        """Choose the next time-out from [T, 2T), so that split votes are rare (paper 5.2)."""
+        ticks = self.options.election_ticks
+        self._election_elapsed_ticks = 0
+        self._election_timeout_ticks = ticks + self._random.randrange(ticks)
+
+    def _become_follower(self, term: Term, leader_id: ServerId | None) -> None:
+        assert term >= self.current_term
+        if isinstance(self.role, Leader):
+            self._reads.extend(self.role.end())
+            self._lost_leadership = True
+        if leader_id is None:
+            self._leader_contact_tick = None
+        if term > self.current_term:
+            self.current_term = term
+            # Only a new term frees the vote: a step-down within the term keeps it, or a second
+            # candidate of this term could win with it.
+            self.voted_for = None
+        if not isinstance(self.role, Follower):
+            self._reset_election_timer()
+        self.role = Follower()
+        self.leader_id = leader_id
+
+    def _pre_campaign(self) -> None:
+        """Ask everybody whether an election could be won (dissertation 9.6)."""
+        assert self.may_campaign()
+        self.leader_id = None
+        self._leader_contact_tick = None
+        self.role = PreCandidate(votes={self.server: True})
+        self._ask_voters(PreVote(self.current_term + 1, self.log.last_index, self.log.last_term))
+        self._count_votes(self.role)
+
+    def _campaign(self, *, leadership_transfer: bool = False) -> None:
+        """Start an election (Figure 2, "Candidates"). The own vote counts once it is durable."""
+        assert self.may_campaign()
+        self.current_term += 1
+        self.voted_for = self.server
+        self.leader_id = None
+        self._leader_contact_tick = None
+        self.role = Candidate(votes={})
+        self._reset_election_timer()
+        self._ask_voters(
+            RequestVote(
+                self.current_term,
+                self.log.last_index,
+                self.log.last_term,
+                leadership_transfer=leadership_transfer,
+            )
+        )
+
+    def _ask_voters(self, message: PreVote | RequestVote) -> None:
+        latest = self.configuration
+        assert latest is not None
+        for server in sorted(latest.configuration.all_voters - {self.server}):
+            self.send(server, message)
+
+    def _count_votes(self, role: PreCandidate | Candidate) -> None:
+        """Move on if the election is decided, under both majorities while joint."""
+        latest = self.configuration
+        assert latest is not None
+        configuration = latest.configuration
+        result = vote_result(configuration.voters, configuration.outgoing, role.votes)
+        if result is VoteResult.LOST:
+            self._become_follower(self.current_term, None)
+        elif result is VoteResult.WON and isinstance(role, PreCandidate):
+            self._campaign()
+        elif result is VoteResult.WON:
+            self._become_leader()
+
+    def _become_leader(self) -> None:
+        assert isinstance(self.role, Candidate)
+        self.leader_id = self.server
+        self.role = Leader(self)
+        self.role.begin()
+
+    # --- handlers ---
+
+    def _on_pre_vote(self, source: ServerId, message: PreVote) -> None:
+        """Answer whether we would vote; nothing changes here, not even the timer.
+
+        Receivers are blind to membership (dissertation 4.2.2): a vote from a server that does not
+        count itself may be the one that is missing.
+        """
+        granted = (
+            message.term > self.current_term
+            and not self._is_in_contact_with_leader()
+            and self.log.is_up_to_date(message.last_log_term, message.last_log_index)
+        )
+        self.send(source, PreVoteResponse(self.current_term, message.term, granted))
+
+    def _on_pre_vote_response(self, source: ServerId, message: PreVoteResponse) -> None:
+        if not isinstance(self.role, PreCandidate):
+            return
+        if message.request_term != self.current_term + 1:
+            return
+        self.role.votes.setdefault(source, message.vote_granted)
+        self._count_votes(self.role)
+
+    def _on_request_vote(self, source: ServerId, message: RequestVote) -> None:
+        """Figure 2, RequestVote receiver: vote at most once a term, for a log as complete."""
+        granted = self.voted_for in (None, source) and self.log.is_up_to_date(
+            message.last_log_term, message.last_log_index
+        )
+        if granted:
+            self.voted_for = source
+            self._reset_election_timer()
+        self.send(source, RequestVoteResponse(self.current_term, granted))
+
+    def _on_request_vote_response(self, source: ServerId, message: RequestVoteResponse) -> None:
+        if not isinstance(self.role, Candidate):
+            return
+        self.role.votes.setdefault(source, message.vote_granted)
+        self._count_votes(self.role)
+
+    def _on_append_entries(self, source: ServerId, message: AppendEntries) -> None:
+        """Figure 2, AppendEntries receiver."""
+        assert not isinstance(self.role, Leader), "two leaders in one term"
+        if not _well_formed(message):
+            return
+        self._become_follower(self.current_term, source)
+        self._leader_contact_tick = self.now
+        self._election_elapsed_ticks = 0
+        log = self.log
+        prev = message.prev_log_index
+        # What a snapshot covers is committed, so it matches by definition.
+        if prev > log.base_index and log.term_at(prev) != message.prev_log_term:
+            self._refuse_append(source, message)
+            return
+        log.merge(message.entries)
+        last_verified = prev + len(message.entries)
+        # Not further than this message has verified: what follows may be a stale suffix.
+        log.commit_index = max(log.commit_index, min(message.leader_commit, last_verified))
+        self.send(
+            source,
+            AppendEntriesResponse(
+                term=self.current_term,
+                success=True,
+                round=message.round,
+                match_index=last_verified,
+                commit_index=log.commit_index,
+            ),
+        )
+
+    def _refuse_append(self, source: ServerId, message: AppendEntries) -> None:
+        """Say where the logs may part, so that the leader need not try entry by entry (5.3)."""
+        log = self.log
+        conflict_term = log.term_at(message.prev_log_index)
+        self.send(
+            source,
+            AppendEntriesResponse(
+                term=self.current_term,
+                success=False,
+                round=message.round,
+                match_index=message.prev_log_index,
+                commit_index=log.commit_index,
+                conflict_term=conflict_term or 0,
+                conflict_index=(
+                    log.last_index + 1
+                    if conflict_term is None
+                    else log.term_first_index(message.prev_log_index)
+                ),
+                last_log_index=log.last_index,
+            ),
+        )
+
+    def _on_timeout_now(self, source: ServerId) -> None:
+        """Campaign at once, without pre-vote, because our own leader asks for it (3.10)."""
+        if source == self.leader_id and self.may_campaign():
+            self._campaign(leadership_transfer=True)
+
+    # --- committed entries ---
+
+    def _next_committed(self) -> tuple[Entry, ...]:
+        log = self.log
+        count = min(log.commit_index - log.handed_index, APPLY_ENTRIES_MAX)
+        if count <= 0:
+            return ()
+        return log.batch(log.handed_index + 1, count, APPLY_BYTES_MAX)
+
+
+def _well_formed(message: AppendEntries) -> bool:
+    """Return whether the entries can be a part of a log that follows `prev_log_index`."""
+    index, term = message.prev_log_index, message.prev_log_term
+    for entry in message.entries:
+        index += 1
+        if entry.index != index or entry.term < term or entry.term > message.term:
+            return False
+        term = entry.term
+        if entry.kind is EntryKind.CONFIGURATION:
+            try:
+                decode_configuration(entry.data)
+            except (ValueError, KeyError, TypeError):
+                return False
+    return True
