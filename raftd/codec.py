@@ -80,7 +80,7 @@ class FrameDecoder:
         """Bytes of the frame that has begun and is not complete."""
         return len(self._buffer)
 
-    def feed(self, received: bytes) -> list[bytes]:
+    def feed(self, received: bytes | bytearray) -> list[bytes]:
         """Return the payloads that `received` completes, in order.
 
         Raises:

@@ -117,7 +117,7 @@ class ClusterConfig:
     """By name, in the order of the file; at least one of them is a voter."""
     path: Path
     """The file, as it was named to `load`."""
-    written: Mapping[str, Any] = attrs.field(eq=False, repr=False)
+    written: Mapping[str, Any] = attrs.field(factory=dict, eq=False, repr=False)
     """The plain content of the file: what it says itself, as opposed to what is a default."""
 
 
@@ -625,7 +625,7 @@ def effective(config: ClusterConfig) -> dict[str, Any]:
     written_defaults = config.written.get("defaults", {})
 
     def server(settings: ServerConfig) -> dict[str, Any]:
-        written = config.written["servers"][settings.id]
+        written = config.written.get("servers", {}).get(settings.id, {})
         rows = {}
         for key in ("address", "listen", *_keys(SharedKeys)):
             origin = "default"

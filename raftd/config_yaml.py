@@ -162,7 +162,11 @@ def _syntax_problem(error: yaml.YAMLError, text: str) -> Problem:
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         position = Position(mark.line + 1, mark.column + 1) if mark else START
-        message = " ".join(part for part in (error.problem, error.context) if part)
+        message = error.problem or ""
+        if error.context:
+            message += f" ({error.context})"
+        if "got '{'" in message:
+            message += " (did you mean quotes around a text with {id}?)"
         if "\\t" in message:
             message += " (did you mean spaces? YAML does not indent with tabs)"
         return Problem(position, (), message or "not YAML")

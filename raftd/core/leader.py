@@ -95,7 +95,7 @@ class Leader:
         self._uncommitted_bytes = 0
         self._joint_reached: Index = 0
         self._joint_progress_tick = raft.now
-        self._term_start: Index = 0
+        self.term_start: Index = 0
 
     # --- beginning and end ---
 
@@ -105,7 +105,7 @@ class Leader:
         # A successor goes on feeding the servers that the latest change left out.
         self._note_departing(latest)
         note = {"leader": self._raft.server, "time_ms": self._raft.wall_clock_ms}
-        self._term_start = self._append(
+        self.term_start = self._append(
             EntryKind.NOOP, json.dumps(note, sort_keys=True, separators=(",", ":")).encode()
         )
         self._follow_configuration()
@@ -286,10 +286,10 @@ class Leader:
         if index is None or index <= old or self._log.term_at(index) != self._term:
             return
         self._log.commit_index = index
-        for entry in self._log.entries(max(old + 1, self._term_start), index):
+        for entry in self._log.entries(max(old + 1, self.term_start), index):
             if entry.kind is EntryKind.COMMAND:
                 self._uncommitted_bytes -= len(entry.data)
-        if old < self._term_start <= index:
+        if old < self.term_start <= index:
             self._reads.first_commit(index)
         self._after_commit(old)
 
@@ -298,7 +298,7 @@ class Leader:
     @property
     def has_committed_in_term(self) -> bool:
         """Whether the no-op of this term, and so all that came before it, is committed."""
-        return self._log.commit_index >= self._term_start
+        return self._log.commit_index >= self.term_start
 
     @property
     def transfer_target(self) -> ServerId | None:

@@ -156,6 +156,13 @@ class Raft:
             case TimeoutNow():
                 self._on_timeout_now(source)
 
+    def campaign(self) -> None:
+        """Start an election now instead of at the time-out, if this server may and leads not."""
+        self._assert_settled()
+        if not isinstance(self.role, Leader) and self.may_campaign():
+            self._reset_election_timer()
+            self._pre_campaign()
+
     def propose(self, command: bytes) -> tuple[Term, Index]:
         """Append a command and return its position; it is neither durable nor committed yet.
 

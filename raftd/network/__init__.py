@@ -1,0 +1,17 @@
+"""Connections: links to the other servers, and the one listener for servers and clients.
+
+In reading order:
+
+| module | what it is |
+|---|---|
+| `inputs` | what the network tells the node, and the inbox that carries it |
+| `connection` | frames over one stream: a reader, a writer, a bounded outbox |
+| `dialling` | from HOST:PORT to a stream whose other end has said who it is |
+| `links` | the outbound connection to one member, kept up |
+| `listener` | inbound connections, of servers and of clients |
+| `contacts` | a few requests to a server that need not be a member |
+| `network` | all of it behind one object with a synchronous face |
+
+The rule of this package: what comes from the other side of a connection can end that connection
+and nothing else. Any other exception is a bug and takes the process down.
+"""

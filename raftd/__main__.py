@@ -1,0 +1,56 @@
+"""The command line of the daemon."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from raftd import __version__
+from raftd.config import LOG_LEVELS, ConfigError, load
+from raftd.logs import logging_to_stderr
+from raftd.server import EXIT_USAGE, run
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="raftd",
+        description="One server of a Raft cluster. With an empty data directory it starts blank "
+        "and waits for `raftctl init`, or to be added to a cluster.",
+        epilog="Exit codes: 0 stopped by a signal, 2 usage or configuration, 70 removed from the "
+        "cluster for good, 74 storage, 1 anything else.",
+    )
+    parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="cluster file")
+    parser.add_argument("--id", required=True, metavar="ID", help="which server of the file to be")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="instead of the file's")
+    parser.add_argument("--log-level", choices=LOG_LEVELS, help="instead of the file's")
+    parser.add_argument("--version", action="version", version=f"raftd {__version__}")
+    return parser
+
+
+def main() -> None:
+    """Run one server; the exit code of the process is that of contract and sysexits."""
+    arguments = _parser().parse_args()
+    try:
+        cluster = load(arguments.config)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+    server = cluster.servers.get(arguments.id)
+    if server is None:
+        known = ", ".join(sorted(cluster.servers))
+        print(
+            f"error: {arguments.config} has no server {arguments.id!r}\n"
+            f"cause: it has {known}\n"
+            f"  try: raftd --config {arguments.config} --id {sorted(cluster.servers)[0]}",
+            file=sys.stderr,
+        )
+        sys.exit(EXIT_USAGE)
+    data_dir = arguments.data_dir.absolute() if arguments.data_dir else server.data_dir
+    with logging_to_stderr(server.id, arguments.log_level or server.log_level):
+        code = run(cluster, server, data_dir)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""What the network tells the node: values, free of trio, so that a simulator can make them too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import attrs
+
+from raftd.core.messages import Envelope
+from raftd.core.types import ServerId
+from raftd.protocol import Refusal, Reply, Request, Welcome
+
+
+@attrs.frozen
+class Received:
+    """A message of a server whose identity the connection has established."""
+
+    envelope: Envelope
+
+
+@attrs.frozen
+class Requested:
+    """A request of a client."""
+
+    request: Request
+    respond: Callable[[Reply], None]
+    """Call it exactly once, whenever the answer is known. Never blocks; does nothing once the
+    client has gone."""
+
+
+@attrs.frozen
+class LinkChanged:
+    """The outbound link to a member came up, went down, or fails for another reason than before."""
+
+    server: ServerId
+    connected: bool
+    problem: str
+    """Why it is down, in words; empty when it is up."""
+
+
+@attrs.frozen
+class PeerRefused:
+    """A member refused our Hello. Told again at each attempt, so once a second at most."""
+
+    server: ServerId
+    refusal: Refusal
+
+
+@attrs.frozen(kw_only=True)
+class Contacted:
+    """How `Network.contact` ended."""
+
+    token: object
+    """The one that was given to `contact`."""
+    reply: Reply | None
+    """The reply to the last request that was answered; a request that is answered with an
+    `ErrorReply` is the last one."""
+    welcome: Welcome | None
+    """Who answered there; None if nobody did, or if we were refused."""
+    problem: str
+    """Which step failed and how, in words; empty if all requests were answered."""
+    refusal: Refusal | None = None
+    """Set if the server refused the connection."""
+
+
+Input: TypeAlias = Received | Requested | LinkChanged | PeerRefused | Contacted

@@ -1,0 +1,269 @@
+"""Frames over one stream: a task that reads, a task that writes, and a bounded outbox.
+
+Everything that is queued for a connection leaves in one send. How a connection ends is a sentence
+for the log, never an exception.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+
+from raftd.codec import (
+    OPENING_BYTES_MAX,
+    FrameDecoder,
+    Opening,
+    WireError,
+    decode_opening,
+    encode_frame,
+    encode_opening,
+)
+
+RECEIVE_BYTES_MAX = 64 * 1024
+"""Bytes of one read: some hundred messages or requests, which then share one batch."""
+WRITE_PIECE_BYTES = 256 * 1024
+"""What has to be written within `WRITE_STALL_TIMEOUT_SECONDS`; the slowest link that we keep
+carries 50 KiB a second."""
+WRITE_STALL_TIMEOUT_SECONDS = 5.0
+"""A connection on which nothing can be written for so long is closed. Ten election timeouts: by
+then the other side is silent for everybody, and dialling again is the quickest way back."""
+KEEPALIVE_IDLE_SECONDS = 10
+KEEPALIVE_INTERVAL_SECONDS = 5
+KEEPALIVE_PROBES = 3
+"""An idle connection to a host that is gone without a word is noticed after 25 seconds."""
+
+
+class OpeningError(Exception):
+    """The other side did not introduce itself; the message says how, in words."""
+
+    def __init__(self, message: str, *, silent: bool = False) -> None:
+        """`silent`: not one byte came, as from a port scanner or a health check."""
+        super().__init__(message)
+        self.silent = silent
+
+
+def tune(stream: trio.abc.Stream) -> None:
+    """Set the socket options of a fresh connection; streams without a socket are left alone."""
+    if not isinstance(stream, trio.SocketStream):
+        return
+    options = {
+        (socket.IPPROTO_TCP, "TCP_NODELAY"): 1,
+        (socket.SOL_SOCKET, "SO_KEEPALIVE"): 1,
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE"): KEEPALIVE_IDLE_SECONDS,
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL"): KEEPALIVE_INTERVAL_SECONDS,
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT"): KEEPALIVE_PROBES,
+        # What was sent into a partition is repeated at growing intervals, up to minutes, so that
+        # a healed link would stay silent for long. Rather end it and dial again.
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT"): int(WRITE_STALL_TIMEOUT_SECONDS * 1000),
+    }
+    try:
+        for (level, name), value in options.items():
+            # Not every system has all of them.
+            if hasattr(socket, name):
+                stream.setsockopt(level, getattr(socket, name), value)
+    except OSError:
+        # Reset between being accepted and now: the first read says so.
+        return
+
+
+def join_address(host: str, port: int) -> str:
+    """Return HOST:PORT, an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def remote_address(stream: trio.abc.Stream) -> str:
+    """Return HOST:PORT of the other side, or a stand-in where there is none."""
+    if isinstance(stream, trio.SocketStream):
+        try:
+            host, port, *_ = stream.socket.getpeername()
+        except OSError:
+            return "a connection that is gone"
+        return join_address(host, port)
+    return "a local stream"
+
+
+def describe(error: BaseException) -> str:
+    """Return in words why a socket operation failed, without repeating addresses."""
+    inner = error.__cause__
+    if isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    if isinstance(inner, OSError):
+        error = inner
+    if isinstance(error, socket.gaierror):
+        return f"the host name cannot be resolved ({error.strerror})"
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno).lower()
+    return str(error) or type(error).__name__
+
+
+async def send_opening(stream: trio.abc.Stream, opening: Opening) -> None:
+    """Send `opening` as a frame.
+
+    Raises:
+        trio.BrokenResourceError: the connection is gone.
+    """
+    await stream.send_all(encode_frame(encode_opening(opening)))
+
+
+async def receive_opening(
+    stream: trio.abc.Stream,
+) -> tuple[Opening, FrameDecoder, list[bytes]]:
+    """Return the opening of the other side, the decoder for the rest, and what came right after.
+
+    Raises:
+        OpeningError: garbage, the end of the stream, or a broken connection instead of it.
+    """
+    decoder = FrameDecoder(first_frame_bytes_max=OPENING_BYTES_MAX)
+    payloads: list[bytes] = []
+    while not payloads:
+        try:
+            received = await stream.receive_some(RECEIVE_BYTES_MAX)
+        except trio.BrokenResourceError as error:
+            raise OpeningError(describe(error)) from error
+        if not received:
+            raise OpeningError(
+                "it closed the connection without a greeting", silent=not decoder.buffered_bytes
+            )
+        try:
+            payloads = decoder.feed(received)
+        except WireError as error:
+            raise OpeningError(f"it does not speak the protocol of raftd: {error}") from error
+    try:
+        return decode_opening(payloads[0]), decoder, payloads[1:]
+    except WireError as error:
+        raise OpeningError(f"it does not speak the protocol of raftd: {error}") from error
+
+
+class Connection:
+    """One established connection.
+
+    `run` serves it; `offer` and `close` may be called from anywhere, before, during and after, and
+    never block.
+    """
+
+    def __init__(
+        self, stream: trio.abc.Stream, decoder: FrameDecoder, *, outbox_bytes_max: int
+    ) -> None:
+        """Take over `stream`, whose openings have been exchanged."""
+        self._stream = stream
+        self._decoder = decoder
+        self._outbox: list[bytes] = []
+        self._outbox_bytes = 0
+        self._outbox_bytes_max = outbox_bytes_max
+        self._writer = trio.lowlevel.ParkingLot()
+        self._flushers = trio.lowlevel.ParkingLot()
+        self._scope = trio.CancelScope()
+        self._closed = False
+        self.problem = ""
+        """Why it ended, in words."""
+        self.misbehaved = False
+        """Whether it ended because the other side broke the rules."""
+
+    @property
+    def outbox_bytes(self) -> int:
+        """Bytes that were offered and are not sent yet."""
+        return self._outbox_bytes
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended or is about to."""
+        return self._closed
+
+    @property
+    def accepts(self) -> bool:
+        """Whether `offer` would queue something now."""
+        return not self._closed and self._outbox_bytes < self._outbox_bytes_max
+
+    def offer(self, payload: bytes) -> bool:
+        """Queue `payload`; return False and drop it if the outbox is full or the end has come.
+
+        An outbox takes frames until it has passed its bound, so any frame fits an empty one.
+        """
+        if not self.accepts:
+            return False
+        frame = encode_frame(payload)
+        self._outbox.append(frame)
+        self._outbox_bytes += len(frame)
+        self._writer.unpark()
+        return True
+
+    def close(self, problem: str, *, misbehaved: bool = False) -> None:
+        """End the connection; the first caller's reason stands."""
+        if not self._closed:
+            self._closed = True
+            self.problem = problem
+            self.misbehaved = misbehaved
+        self._scope.cancel()
+
+    async def flush(self) -> None:
+        """Wait until nothing is queued any more: all of it is sent, or the connection has ended."""
+        while self._outbox_bytes:
+            await self._flushers.park()
+
+    async def run(
+        self,
+        handle: Callable[[Sequence[bytes]], Awaitable[None]],
+        payloads: Sequence[bytes] = (),
+    ) -> None:
+        """Serve the connection until it ends, then close its stream; `problem` says why it ended.
+
+        Args:
+            handle: called with the payloads of each read, in order; while it waits, nothing more
+                is read. A `WireError` from it ends the connection as misbehaviour.
+            payloads: what came together with the opening.
+        """
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write)
+                    await self._read(handle, payloads)
+        finally:
+            self._closed = True
+            self._outbox.clear()
+            self._outbox_bytes = 0
+            self._flushers.unpark_all()
+            await trio.aclose_forcefully(self._stream)
+
+    async def _read(
+        self, handle: Callable[[Sequence[bytes]], Awaitable[None]], payloads: Sequence[bytes]
+    ) -> None:
+        try:
+            while True:
+                if payloads:
+                    await handle(payloads)
+                received = await self._stream.receive_some(RECEIVE_BYTES_MAX)
+                if not received:
+                    break
+                payloads = self._decoder.feed(received)
+        except WireError as error:
+            self.close(str(error), misbehaved=True)
+        except trio.BrokenResourceError as error:
+            self.close(describe(error))
+        if self._decoder.buffered_bytes:
+            self.close("it ended inside a frame", misbehaved=True)
+        self.close("closed by the other side")
+
+    async def _write(self) -> None:
+        while True:
+            while not self._outbox:
+                await self._writer.park()
+            joined = memoryview(b"".join(self._outbox))
+            self._outbox.clear()
+            for start in range(0, len(joined), WRITE_PIECE_BYTES):
+                try:
+                    with trio.fail_after(WRITE_STALL_TIMEOUT_SECONDS):
+                        await self._stream.send_all(joined[start : start + WRITE_PIECE_BYTES])
+                except trio.TooSlowError:
+                    self.close(
+                        f"nothing could be written for {WRITE_STALL_TIMEOUT_SECONDS:.1f} s",
+                        misbehaved=True,
+                    )
+                    return
+                except trio.BrokenResourceError as error:
+                    self.close(describe(error))
+                    return
+            self._outbox_bytes -= len(joined)
+            self._flushers.unpark_all()

@@ -1,0 +1,80 @@
+"""A few requests to a server that need not be a member: blank ones, and those of a preflight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from raftd.codec import WireError, decode_reply, encode_frame, encode_request
+from raftd.network.connection import RECEIVE_BYTES_MAX, describe
+from raftd.network.dialling import Dial, DialError, Introduced, connect, introduce
+from raftd.network.inputs import Contacted
+from raftd.protocol import ErrorReply, Hello, Refusal, Reply, Request, Welcome
+
+
+class Contact:
+    """One contact: dial, introduce ourselves as a client, ask one request after the other."""
+
+    def __init__(self, token: object, address: str, requests: Sequence[Request]) -> None:
+        """Prepare the contact; nothing is dialled before `run`."""
+        self._token = token
+        self._address = address
+        self._requests = tuple(requests)
+        self._step = ""
+        self._welcome: Welcome | None = None
+        self._refusal: Refusal | None = None
+        self._reply: Reply | None = None
+
+    async def run(self, dial: Dial, timeout_seconds: float) -> Contacted:
+        """Carry the contact out within `timeout_seconds` altogether and return how it ended."""
+        problem = ""
+        try:
+            with trio.fail_after(timeout_seconds):
+                await self._ask(dial)
+        except trio.TooSlowError:
+            problem = f"{self._step}: no answer for {timeout_seconds:.1f} s"
+        except DialError as error:
+            self._refusal = error.refusal
+            problem = f"{self._step}: {error}"
+        except WireError as error:
+            problem = f"{self._step}: it does not speak the protocol of raftd: {error}"
+        except trio.BrokenResourceError as error:
+            problem = f"{self._step}: {describe(error)}"
+        return Contacted(
+            token=self._token,
+            reply=self._reply,
+            welcome=self._welcome,
+            problem=problem,
+            refusal=self._refusal,
+        )
+
+    async def _ask(self, dial: Dial) -> None:
+        self._step = f"connecting to {self._address}"
+        stream = await connect(dial, self._address)
+        self._step = f"greeting {self._address}"
+        hello = Hello(role="client", cluster_id="", source="", dest="")
+        introduced = await introduce(stream, hello)
+        try:
+            self._welcome = introduced.welcome
+            for number, request in enumerate(self._requests, start=1):
+                name = type(request).__name__
+                self._step = f"waiting for {self._address} to answer {name}"
+                await stream.send_all(encode_frame(encode_request(number, request)))
+                self._reply = await self._receive(introduced, number)
+                if isinstance(self._reply, ErrorReply):
+                    return
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    async def _receive(self, introduced: Introduced, number: int) -> Reply:
+        payloads = introduced.payloads
+        while not payloads:
+            received = await introduced.stream.receive_some(RECEIVE_BYTES_MAX)
+            if not received:
+                raise DialError("it closed the connection")
+            payloads += introduced.decoder.feed(received)
+        answered, reply = decode_reply(payloads.pop(0))
+        if answered != number:
+            raise WireError(f"a reply to request {answered} where {number} was asked")
+        return reply

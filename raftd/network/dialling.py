@@ -1,0 +1,108 @@
+"""From HOST:PORT to a stream whose other end has said who it is."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import attrs
+import trio
+
+from raftd.codec import FrameDecoder
+from raftd.network.connection import (
+    OpeningError,
+    describe,
+    receive_opening,
+    send_opening,
+    tune,
+)
+from raftd.protocol import Hello, Refusal, Welcome
+
+Dial: TypeAlias = Callable[[str], Awaitable[trio.abc.Stream]]
+"""Opens a stream to HOST:PORT, or raises OSError."""
+
+
+class DialError(Exception):
+    """No connection came about; the message says why, in words."""
+
+    def __init__(self, message: str, refusal: Refusal | None = None) -> None:
+        """`refusal`: what the other side answered, if it is a server that refused us."""
+        super().__init__(message)
+        self.refusal = refusal
+
+
+@attrs.frozen
+class Introduced:
+    """A stream on which both sides have introduced themselves."""
+
+    stream: trio.abc.Stream
+    welcome: Welcome
+    decoder: FrameDecoder
+    payloads: list[bytes]
+    """What came together with the welcome."""
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of HOST:PORT; an IPv6 host stands in brackets.
+
+    Raises:
+        ValueError: `address` has another form.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise ValueError(f"{address!r} is not of the form HOST:PORT")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+async def dial_tcp(address: str) -> trio.abc.Stream:
+    """Open a TCP connection to HOST:PORT.
+
+    Raises:
+        OSError: nobody answers there, or the name cannot be resolved.
+        ValueError: `address` is not of that form.
+    """
+    host, port = split_address(address)
+    stream = await trio.open_tcp_stream(host, port)
+    if stream.socket.getsockname() == stream.socket.getpeername():
+        # On a port of the ephemeral range where nobody listens, TCP may connect us to ourselves;
+        # kept open, that would also take the port from the server that belongs there.
+        await trio.aclose_forcefully(stream)
+        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+    tune(stream)
+    return stream
+
+
+async def connect(dial: Dial, address: str) -> trio.abc.Stream:
+    """Return a stream to HOST:PORT.
+
+    Raises:
+        DialError: in words.
+    """
+    try:
+        return await dial(address)
+    except (OSError, ValueError) as error:
+        raise DialError(describe(error)) from error
+
+
+async def introduce(stream: trio.abc.Stream, hello: Hello) -> Introduced:
+    """Say `hello` on a fresh stream and return what was answered; closes the stream on failure.
+
+    Raises:
+        DialError: refused, or no raftd, in words.
+    """
+    try:
+        try:
+            await send_opening(stream, hello)
+            opening, decoder, payloads = await receive_opening(stream)
+        except (trio.BrokenResourceError, OpeningError) as error:
+            raise DialError(describe(error)) from error
+        if isinstance(opening, Refusal):
+            raise DialError(f"refused: {opening.message}", opening)
+        if not isinstance(opening, Welcome):
+            raise DialError("it answers a greeting with a greeting")
+        return Introduced(stream, opening, decoder, payloads)
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise

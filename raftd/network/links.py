@@ -1,0 +1,160 @@
+"""The outbound connection to one member, kept up as long as the member is one.
+
+Requests go out on it and their responses come back on it. Nothing is queued while it is down:
+Raft sends again what got lost, and what waited would be stale.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import trio
+
+from raftd.codec import decode_message
+from raftd.core.messages import Envelope
+from raftd.core.types import ServerId
+from raftd.network.connection import Connection
+from raftd.network.dialling import Dial, DialError, Introduced, connect, introduce
+from raftd.network.inputs import Inbox, LinkChanged, PeerRefused, Received
+from raftd.protocol import Hello
+
+logger = logging.getLogger("raftd.network")
+
+OurHello: TypeAlias = Callable[[ServerId], Hello | None]
+"""The Hello for the link to a server; None while there is no cluster to speak for."""
+
+DIAL_TIMEOUT_SECONDS = 2.0
+"""For connecting and both openings: room for one lost packet (TCP repeats it after a second)."""
+RETRY_SECONDS_MIN = 0.02
+"""First pause before dialling again: a fraction of an election timeout of 500 ms."""
+RETRY_SECONDS_MAX = 1.0
+"""Longest pause. A restarted server dials us first, and that ends the pause."""
+STABLE_SECONDS = 1.0
+"""A link that lived this long starts over with the shortest pause; one that is accepted and then
+dropped at once keeps backing off."""
+PEER_OUTBOX_BYTES_MAX = 16 * 1024 * 1024
+"""Two of the longest frames: several batches on their way to a server that is merely slow."""
+
+
+def receive_messages(source: ServerId, dest: ServerId, payloads: Sequence[bytes]) -> list[Received]:
+    """Return the messages in `payloads`, under the identities that the openings established.
+
+    Raises:
+        WireError: one of them is no message.
+    """
+    return [Received(Envelope(source, dest, decode_message(payload))) for payload in payloads]
+
+
+class Link:
+    """Dials `server` at `address`, again and again, until it is closed."""
+
+    def __init__(
+        self,
+        server: ServerId,
+        address: str,
+        *,
+        inbox: Inbox,
+        dial: Dial,
+        our_hello: OurHello,
+        randomness: random.Random,
+    ) -> None:
+        """Prepare the link; nothing is dialled before `run`."""
+        self.server = server
+        self.address = address
+        self._inbox = inbox
+        self._dial = dial
+        self._our_hello = our_hello
+        self._randomness = randomness
+        self._scope = trio.CancelScope()
+        self._hurried = trio.Event()
+        self.connection: Connection | None = None
+        """The established connection; None while there is none."""
+        self._problem: str | None = None
+        """Why it is down, as last told; empty when it is up, None before the first attempt."""
+
+    def close(self) -> None:
+        """End the link for good, without a word to the node: it is the node that wants it."""
+        self._scope.cancel()
+
+    def hurry(self) -> None:
+        """End the pause before the next attempt: the server has just shown that it is there."""
+        self._hurried.set()
+
+    async def run(self) -> None:
+        """Keep the link up until `close`."""
+        with self._scope:
+            pause = RETRY_SECONDS_MIN
+            while True:
+                # Whoever hurries us from here on knows more than this attempt.
+                self._hurried = trio.Event()
+                lifetime = None
+                hello = self._our_hello(self.server)
+                if hello is not None:
+                    if hello.source == self.server:
+                        return
+                    lifetime = await self._attempt(hello)
+                if lifetime is not None and lifetime >= STABLE_SECONDS:
+                    pause = RETRY_SECONDS_MIN
+                # Jitter keeps servers that lost the same peer from dialling in step.
+                with trio.move_on_after(self._randomness.uniform(pause / 2, pause)):
+                    # Two servers whose links break as soon as they are up would hurry each other
+                    # for ever.
+                    hurried = self._hurried if lifetime is None else trio.Event()
+                    await hurried.wait()
+                pause = min(2 * pause, RETRY_SECONDS_MAX)
+
+    async def _attempt(self, hello: Hello) -> float | None:
+        """Dial once and serve what comes of it; return how long it lived, None if never."""
+        try:
+            with trio.fail_after(DIAL_TIMEOUT_SECONDS):
+                introduced = await introduce(await connect(self._dial, self.address), hello)
+        except trio.TooSlowError:
+            self._went_down(f"no answer for {DIAL_TIMEOUT_SECONDS:.1f} s")
+            return None
+        except DialError as error:
+            if error.refusal is not None:
+                self._inbox.put_nowait(PeerRefused(self.server, error.refusal))
+            self._went_down(str(error))
+            return None
+        if introduced.welcome.server != self.server:
+            await trio.aclose_forcefully(introduced.stream)
+            self._went_down(f"another server answers there: {introduced.welcome.server}")
+            return None
+        connected_at = trio.current_time()
+        await self._serve(introduced, hello.source)
+        return trio.current_time() - connected_at
+
+    async def _serve(self, introduced: Introduced, us: ServerId) -> None:
+        connection = Connection(
+            introduced.stream, introduced.decoder, outbox_bytes_max=PEER_OUTBOX_BYTES_MAX
+        )
+
+        async def handle(payloads: Sequence[bytes]) -> None:
+            await self._inbox.put(receive_messages(self.server, us, payloads))
+
+        self.connection = connection
+        self._came_up()
+        try:
+            await connection.run(handle, introduced.payloads)
+        finally:
+            self.connection = None
+        self._went_down(connection.problem)
+
+    def _came_up(self) -> None:
+        self._problem = ""
+        logger.info("link to %s at %s is up", self.server, self.address)
+        self._inbox.put_nowait(LinkChanged(self.server, connected=True, problem=""))
+
+    def _went_down(self, problem: str) -> None:
+        if problem == self._problem:
+            return
+        # One line for each outage; that it is now refused in another way is for status.
+        if not self._problem:
+            logger.warning(
+                "link to %s at %s is down: %s; dialling again", self.server, self.address, problem
+            )
+        self._problem = problem
+        self._inbox.put_nowait(LinkChanged(self.server, connected=False, problem=problem))

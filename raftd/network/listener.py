@@ -1,0 +1,272 @@
+"""Inbound connections: one listener for servers, administrators and native clients.
+
+Each connection has one reader, which makes one batch of all that a read brought, and one writer,
+which sends all that is queued at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import attrs
+import trio
+
+from raftd.codec import WireError, decode_request, encode_opening, encode_reply
+from raftd.core.types import ServerId
+from raftd.network.connection import (
+    Connection,
+    OpeningError,
+    join_address,
+    receive_opening,
+    remote_address,
+    send_opening,
+    tune,
+)
+from raftd.network.inputs import Inbox, Requested
+from raftd.network.links import PEER_OUTBOX_BYTES_MAX, receive_messages
+from raftd.protocol import Hello, Refusal, Reply, Welcome
+
+logger = logging.getLogger("raftd.network")
+
+Admit: TypeAlias = Callable[[Hello], Welcome | Refusal]
+"""Decides about an inbound connection."""
+
+HANDSHAKE_TIMEOUT_SECONDS = 5.0
+"""For the first frame and for a refusal: enough for a slow client, short for a silent one."""
+CONNECTIONS_MAX = 512
+"""Open connections; with files and links that stays below the usual limit of 1024 descriptors."""
+CONNECTIONS_FOR_PEERS = 32
+"""Of those, how many clients cannot take: other servers get in however many clients there are."""
+CLIENT_REQUESTS_MAX = 256
+"""Unanswered requests of one connection; beyond, nothing more is read from it."""
+CLIENT_OUTBOX_BYTES_MAX = 32 * 1024 * 1024
+"""Replies that a client has not read; beyond, it is closed. Four of the longest frames."""
+COMPLAINTS_MAX = 5
+"""Log lines about misbehaving connections in each `COMPLAINTS_SECONDS`; the others are counted."""
+COMPLAINTS_SECONDS = 10.0
+REFUSAL_CHARACTERS_MAX = 500
+"""Of a refusal's message: it may repeat what a stranger sent, and an opening is short."""
+
+
+class Complaints:
+    """Warnings about strangers, who must not be able to fill the log."""
+
+    def __init__(self) -> None:
+        """Start with a full allowance."""
+        self._period_start = -COMPLAINTS_SECONDS
+        self._told = 0
+        self._untold = 0
+
+    def warn(self, message: str, *arguments: object) -> None:
+        """Log a warning, or count it if there were too many lately."""
+        now = trio.current_time()
+        if now - self._period_start >= COMPLAINTS_SECONDS:
+            if self._untold:
+                logger.warning("%d more complaints about connections", self._untold)
+            self._period_start, self._told, self._untold = now, 0, 0
+        if self._told < COMPLAINTS_MAX:
+            self._told += 1
+            logger.warning(message, *arguments)
+        else:
+            self._untold += 1
+
+
+class Client:
+    """The requests of one client connection and their replies."""
+
+    def __init__(self, connection: Connection, inbox: Inbox) -> None:
+        """Serve `connection`; its `run` gets `handle`."""
+        self._connection = connection
+        self._inbox = inbox
+        self._unanswered: set[int] = set()
+        self._room = trio.lowlevel.ParkingLot()
+
+    async def handle(self, payloads: Sequence[bytes]) -> None:
+        """Put the requests into the inbox, as many at a time as may be unanswered.
+
+        Raises:
+            WireError: no request, or a number that is in use.
+        """
+        position = 0
+        while position < len(payloads):
+            while len(self._unanswered) >= CLIENT_REQUESTS_MAX:
+                await self._room.park()
+            end = position + CLIENT_REQUESTS_MAX - len(self._unanswered)
+            await self._inbox.put([self._accept(payload) for payload in payloads[position:end]])
+            position = end
+
+    def _accept(self, payload: bytes) -> Requested:
+        number, request = decode_request(payload)
+        if number in self._unanswered:
+            raise WireError(f"request number {number} is in use")
+        self._unanswered.add(number)
+        return Requested(request, functools.partial(self._respond, number))
+
+    def _respond(self, number: int, reply: Reply) -> None:
+        assert number in self._unanswered, "a request is answered once"
+        self._unanswered.remove(number)
+        self._room.unpark()
+        if self._connection.closed:
+            return
+        if not self._connection.offer(encode_reply(number, reply)):
+            self._connection.close("it does not read its replies", misbehaved=True)
+
+
+class Listener:
+    """Accepts connections, asks the node about each, and serves them."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        admit: Admit,
+        arrived: Callable[[ServerId], None],
+        *,
+        connections_max: int = CONNECTIONS_MAX,
+    ) -> None:
+        """Prepare the listener; `arrived` is called whenever a server has connected to us."""
+        assert connections_max > CONNECTIONS_FOR_PEERS
+        self._inbox = inbox
+        self._admit = admit
+        self._arrived = arrived
+        self._connections_max = connections_max
+        self._connection_count = 0
+        self._complaints = Complaints()
+        self.peers: dict[ServerId, Connection] = {}
+        """The newest inbound connection of each server."""
+        self.clients: set[Connection] = set()
+
+    async def serve(
+        self,
+        host: str,
+        port: int,
+        *,
+        task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Listen on `host` and `port` until cancelled; reports the bound addresses as HOST:PORT.
+
+        Raises:
+            OSError: the address is in use, or not one of this host.
+        """
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        addresses = [join_address(*listener.socket.getsockname()[:2]) for listener in listeners]
+        async with trio.open_nursery() as nursery:
+            await nursery.start(trio.serve_listeners, self.handle, listeners)
+            logger.info("listening on %s", ", ".join(addresses))
+            task_status.started(addresses)
+
+    async def handle(self, stream: trio.abc.Stream) -> None:
+        """Serve one inbound connection until it ends. Nothing that is sent on it raises."""
+        self._connection_count += 1
+        try:
+            tune(stream)
+            await self._greet(stream, remote_address(stream))
+        finally:
+            self._connection_count -= 1
+            await trio.aclose_forcefully(stream)
+
+    async def _greet(self, stream: trio.abc.Stream, remote: str) -> None:
+        if self._connection_count > self._connections_max:
+            # Without waiting for its greeting: what is over the limit must not take up anything.
+            await self._refuse(stream, remote, "somebody", self._busy())
+            return
+        try:
+            with trio.fail_after(HANDSHAKE_TIMEOUT_SECONDS):
+                hello, decoder, payloads = await receive_opening(stream)
+        except trio.TooSlowError:
+            self._complaints.warn(
+                "closed the connection from %s: no greeting for %.1f s",
+                remote,
+                HANDSHAKE_TIMEOUT_SECONDS,
+            )
+            return
+        except OpeningError as error:
+            if not error.silent:
+                self._complaints.warn("closed the connection from %s: %s", remote, error)
+            return
+        if not isinstance(hello, Hello) or hello.role not in ("peer", "client"):
+            self._complaints.warn("closed the connection from %s: it did not say hello", remote)
+            return
+        who = hello.source if hello.role == "peer" else "a client"
+        answer = self._decide(hello)
+        if isinstance(answer, Refusal):
+            await self._refuse(stream, remote, who, answer)
+            return
+        # From here to the first wait of its tasks nothing can come between: the decision holds.
+        if hello.role == "peer":
+            connection = Connection(stream, decoder, outbox_bytes_max=PEER_OUTBOX_BYTES_MAX)
+            connection.offer(encode_opening(answer))
+            await self._serve_peer(connection, hello.source, answer.server, payloads)
+        else:
+            connection = Connection(stream, decoder, outbox_bytes_max=CLIENT_OUTBOX_BYTES_MAX)
+            connection.offer(encode_opening(answer))
+            await self._serve_client(connection, payloads)
+        if connection.misbehaved:
+            self._complaints.warn(
+                "closed the connection of %s from %s: %s", who, remote, connection.problem
+            )
+        else:
+            logger.debug("connection of %s from %s ended: %s", who, remote, connection.problem)
+
+    def _decide(self, hello: Hello) -> Welcome | Refusal:
+        if hello.role == "client":
+            if self._connection_count > self._connections_max - CONNECTIONS_FOR_PEERS:
+                return self._busy()
+            return self._admit(hello)
+        if not hello.source:
+            return Refusal(code="identity", message="a server has to say who it is")
+        answer = self._admit(hello)
+        if isinstance(answer, Welcome) and answer.server == hello.source:
+            # Its votes would count as ours.
+            return Refusal(
+                code="identity",
+                message=f"{hello.source} is this server itself; was its data directory copied?",
+            )
+        return answer
+
+    def _busy(self) -> Refusal:
+        return Refusal(
+            code="busy",
+            message=f"too many connections, {self._connections_max} at most; try again later",
+        )
+
+    async def _refuse(
+        self, stream: trio.abc.Stream, remote: str, who: str, refusal: Refusal
+    ) -> None:
+        self._complaints.warn(
+            "refused %s from %s: %s (%s)", who, remote, refusal.message, refusal.code
+        )
+        short = attrs.evolve(refusal, message=refusal.message[:REFUSAL_CHARACTERS_MAX])
+        with (
+            trio.move_on_after(HANDSHAKE_TIMEOUT_SECONDS),
+            contextlib.suppress(trio.BrokenResourceError),
+        ):
+            await send_opening(stream, short)
+
+    async def _serve_peer(
+        self, connection: Connection, source: ServerId, us: ServerId, payloads: Sequence[bytes]
+    ) -> None:
+        async def handle(payloads: Sequence[bytes]) -> None:
+            await self._inbox.put(receive_messages(source, us, payloads))
+
+        # A server keeps one connection to us, so the one before is a remainder.
+        previous = self.peers.get(source)
+        if previous is not None:
+            previous.close("replaced by a newer connection of the same server")
+        self.peers[source] = connection
+        self._arrived(source)
+        try:
+            await connection.run(handle, payloads)
+        finally:
+            if self.peers.get(source) is connection:
+                del self.peers[source]
+
+    async def _serve_client(self, connection: Connection, payloads: Sequence[bytes]) -> None:
+        self.clients.add(connection)
+        try:
+            await connection.run(Client(connection, self._inbox).handle, payloads)
+        finally:
+            self.clients.remove(connection)

@@ -1,0 +1,901 @@
+"""The driver: the one place where the order of network, disk and state machine is decided.
+
+A `Node` is synchronous and free of trio. Something else waits for inputs, in production a trio
+task, in a simulation a seeded loop; the node gets a batch of them, and all that follows from it is
+done when `turn` returns. Requests that arrive while the disk works queue up outside and share the
+next sync: that is group commit.
+
+```
+turn(inputs, tick)
+  put every input into the core (or the operations), the tick last
+  while there is work:
+    1 send what need not wait for our disk
+    2 append hard state and entries: one write, one sync
+    3 tell the core that they are durable
+    4 send the rest
+    5 apply what is committed in one transaction, answer writes and reads
+```
+
+Source: design of etcd's raft example driver; dissertation 10.2.1 for step 1.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from typing import Protocol, TypeAlias
+
+import attrs
+
+from raftd.commands import (
+    KEY_BYTES_MAX,
+    SESSION_BYTES_MAX,
+    VALUE_BYTES_MAX,
+    Command,
+    CommandBody,
+    CompareAndSet,
+    Delete,
+    OpenSession,
+    Put,
+    Result,
+    encode_command,
+)
+from raftd.core.errors import NotLeader, ProposalDropped, TransferRefused
+from raftd.core.leader import Leader
+from raftd.core.log import RaftLog
+from raftd.core.membership import (
+    Configuration,
+    ConfigurationEntry,
+    ConfigurationKind,
+    decode_configuration,
+    encode_configuration,
+)
+from raftd.core.messages import Envelope
+from raftd.core.options import Options
+from raftd.core.raft import Raft
+from raftd.core.ready import ReadAnswer, Ready
+from raftd.core.types import (
+    Entry,
+    EntryKind,
+    HardState,
+    Index,
+    ServerId,
+    Term,
+    server_name,
+)
+from raftd.inputs import Contacted, Input, LinkChanged, PeerRefused, Received, Requested
+from raftd.operations import Cluster, Operations
+from raftd.protocol import (
+    LIST_LIMIT_MAX,
+    PROTOCOL_VERSION_MAX,
+    PROTOCOL_VERSION_MIN,
+    AbortRequest,
+    BootstrapReply,
+    BootstrapRequest,
+    ChangeRequest,
+    CompareAndSetRequest,
+    DeleteRequest,
+    DoneReply,
+    ErrorReply,
+    GetReply,
+    GetRequest,
+    Hello,
+    JoinRequest,
+    ListEntry,
+    ListReply,
+    ListRequest,
+    OpenSessionRequest,
+    OperationsReply,
+    OperationsRequest,
+    PeerView,
+    PutRequest,
+    Refusal,
+    Reply,
+    Request,
+    StatusReply,
+    StatusRequest,
+    TransferReply,
+    TransferRequest,
+    Welcome,
+    WriteReply,
+)
+from raftd.storage.identity import Identity
+from raftd.storage.state import StateMachine
+from raftd.views import member_address, peer_views, status_reply
+
+LIST_BYTES_MAX = 4 * 1024 * 1024
+"""Keys and values of one list reply: half a frame, so that the rest of each entry fits too."""
+EXIT_REMOVED = 70
+"""Exit code of a server that was removed from its cluster for good."""
+
+logger = logging.getLogger("raftd.node")
+
+Respond = Callable[[Reply], None]
+WriteRequest: TypeAlias = PutRequest | DeleteRequest | CompareAndSetRequest
+
+
+class Log(Protocol):
+    """The durable log, as far as the driver needs it."""
+
+    def append(self, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
+        """Make both durable, in one write and one sync."""
+
+
+class Identities(Protocol):
+    """The durable identity of the data directory."""
+
+    @property
+    def identity(self) -> Identity:
+        """The identity that is durable now."""
+
+    def publish(self, identity: Identity) -> None:
+        """Replace it, durably."""
+
+
+class Network(Protocol):
+    """The network, as far as the driver needs it. Nothing here waits."""
+
+    def send(self, envelopes: Sequence[Envelope]) -> None:
+        """Send, or drop what cannot be sent now."""
+
+    def set_members(self, addresses: Mapping[ServerId, str]) -> None:
+        """Keep links to exactly these servers."""
+
+    def contact(
+        self, token: object, address: str, requests: Sequence[Request], timeout_ms: float
+    ) -> None:
+        """Ask a server that need not be a member; one `Contacted` with `token` follows."""
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """What the configuration says about this server, in the driver's terms."""
+
+    address: str
+    """HOST:PORT under which the others dial it."""
+    version: str
+    tick_ms: float
+    heartbeat_interval_ms: float
+    election_timeout_ms: float
+    catch_up_timeout_ms: float
+    joint_timeout_ms: float
+
+    def ticks(self, duration_ms: float) -> int:
+        """Return a duration in ticks, at least 1."""
+        return max(1, round(duration_ms / self.tick_ms))
+
+    def options(self) -> Options:
+        """Return the time-outs of the core."""
+        heartbeat_ticks = self.ticks(self.heartbeat_interval_ms)
+        return Options(
+            heartbeat_ticks=heartbeat_ticks,
+            election_ticks=max(self.ticks(self.election_timeout_ms), 2 * heartbeat_ticks),
+            joint_timeout_ticks=self.ticks(self.joint_timeout_ms),
+            departing_ticks=self.ticks(DEPARTING_MS),
+        )
+
+
+DEPARTING_MS = 10_000.0
+"""A leader feeds a server that was dropped for so long: by then it has stopped, or is away."""
+
+
+@attrs.frozen
+class Stop:
+    """The node asks its process to end."""
+
+    exit_code: int
+    message: str
+
+
+@attrs.frozen
+class _Read:
+    """A read that waits for its confirmation, or for the state machine."""
+
+    request: GetRequest | ListRequest
+    respond: Respond
+
+
+@attrs.frozen
+class _Write:
+    """A proposal that waits to be applied."""
+
+    index: Index
+    term: Term
+    done: Callable[[Result], None]
+    failed: Respond
+
+
+@attrs.define
+class _Handover:
+    """A transfer of leadership that somebody waits for."""
+
+    target: ServerId
+    respond: Respond
+    deadline_tick: int
+
+
+def founding_entry(identity: Identity) -> Entry:
+    """Return entry 1 of the cluster that `identity` founded: a configuration of itself alone."""
+    configuration = ConfigurationEntry(
+        configuration=Configuration(voters=(identity.server,)),
+        addresses={identity.server: identity.bootstrap_address},
+        kind=ConfigurationKind.BOOTSTRAP,
+        leader=identity.server,
+        time_ms=identity.bootstrap_time_ms,
+    )
+    return Entry(1, 1, EntryKind.CONFIGURATION, encode_configuration(configuration))
+
+
+class Node:
+    """One server: the core, its disk, its state machine, and those who wait for an answer."""
+
+    def __init__(
+        self,
+        *,
+        identities: Identities,
+        log: Log,
+        hard_state: HardState,
+        entries: Sequence[Entry],
+        state: StateMachine,
+        network: Network,
+        settings: Settings,
+        random: Random,
+        wall_clock_ms: Callable[[], int],
+        uptime_ms: Callable[[], int],
+        mint_cluster_id: Callable[[], str],
+    ) -> None:
+        """Start from what recovery found.
+
+        Args:
+            identities: who this server is.
+            log: to be appended to.
+            hard_state, entries: what `log` holds already.
+            state: empty, or at some applied index at or below the last entry.
+            network: must not call back before `__init__` has returned.
+            random: for election time-outs.
+            wall_clock_ms: milliseconds since 1970, for people only.
+            uptime_ms: milliseconds since the process started.
+            mint_cluster_id: returns an id that was never used.
+        """
+        self._identities = identities
+        self._log = log
+        self._state = state
+        self._network = network
+        self._settings = settings
+        self._random = random
+        self._wall_clock_ms = wall_clock_ms
+        self._uptime_ms = uptime_ms
+        self._mint_cluster_id = mint_cluster_id
+        self._writes: deque[_Write] = deque()
+        self._reads: deque[tuple[Index, _Read]] = deque()
+        self._handovers: list[_Handover] = []
+        self._links: dict[ServerId, LinkChanged] = {}
+        self._addresses: dict[ServerId, str] = {}
+        self._stop: Stop | None = None
+        self._stop_tick = 0
+        self._reported: tuple[str, Term, ServerId | None] = ("", 0, None)
+        self.raft = self._make_raft(hard_state, entries)
+        self.operations = Operations(
+            state=state,
+            contacts=network,
+            propose=self._propose,
+            wall_clock_ms=wall_clock_ms,
+            catch_up_ticks=settings.ticks(settings.catch_up_timeout_ms),
+            peers=self._peer_views,
+        )
+        if self.identity.bootstrap_address and not entries:
+            # The process ended between the identity and the first entry: `init` goes on here.
+            self._found()
+        self._follow_members()
+
+    # --- the loop ---
+
+    def turn(self, inputs: Sequence[Input], *, tick: bool) -> None:
+        """Take in a batch of inputs and do everything that follows from it.
+
+        Args:
+            inputs: in their order of arrival.
+            tick: whether a tick is due. It is looked at last: what has waited in our own queue
+                is not silence of the leader.
+
+        Raises:
+            StorageFault: the disk failed; stop the process, and answer nothing any more.
+        """
+        self.raft.wall_clock_ms = self._wall_clock_ms()
+        for item in inputs:
+            self._take_in(item)
+        if tick:
+            self.raft.tick()
+        self._work()
+        self._follow_members()
+        self._settle_handovers()
+        self._report()
+
+    @property
+    def stop(self) -> Stop | None:
+        """Why the process has to end now, once it has to."""
+        if self._stop is None or self.raft.now < self._stop_tick:
+            return None
+        if isinstance(self.raft.role, Leader):
+            return None
+        return self._stop
+
+    def drain(self) -> None:
+        """Begin to hand leadership over, before this server stops. Ask `is_drained` after turns."""
+        leader = self.raft.role
+        if isinstance(leader, Leader) and leader.transfer_target is None:
+            target = self._best_target(leader)
+            if target is not None:
+                self.raft.transfer_leadership(target)
+                self._work()
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether this server can stop without anybody waiting for an election because of it."""
+        leader = self.raft.role
+        return not isinstance(leader, Leader) or self._best_target(leader) is None
+
+    @property
+    def identity(self) -> Identity:
+        """Who this server is."""
+        return self._identities.identity
+
+    def _work(self) -> None:
+        while True:
+            self.operations.advance(self.raft, self._cluster())
+            ready = self.raft.take_ready()
+            if ready is None:
+                return
+            self._handle(ready)
+
+    def _handle(self, ready: Ready) -> None:
+        """Do what the core asks for, in the order that keeps its promises across a crash."""
+        # 1: the followers' disks work at the same time as ours.
+        self._network.send(ready.early_messages)
+        # 2: term, vote and entries, in one sync.
+        if ready.hard_state is not None or ready.entries:
+            self._log.append(ready.hard_state, ready.entries)
+        # 3: only now our own vote and our own match count.
+        self.raft.persisted(ready)
+        # 4: votes and acknowledgements speak of what is durable.
+        self._network.send(ready.messages)
+        # 5
+        if ready.lost_leadership:
+            self._fail_writes()
+        if ready.committed:
+            self._apply(ready.committed)
+        for answer in ready.reads:
+            self._on_read_answer(answer)
+
+    def _take_in(self, item: Input) -> None:
+        match item:
+            case Received(envelope):
+                self.raft.step(envelope)
+            case Requested(request, respond):
+                self._on_request(request, respond)
+            case LinkChanged():
+                self._links[item.server] = item
+                if not item.connected:
+                    self.raft.report_unreachable(item.server)
+            case PeerRefused(server, refusal):
+                self._on_peer_refused(server, refusal)
+            case Contacted():
+                self.operations.contacted(self.raft, self._cluster(), item)
+
+    # --- connections ---
+
+    def admit(self, hello: Hello) -> Welcome | Refusal:
+        """Decide about an inbound connection.
+
+        Cluster, addressee and version have to be right; whether the sender is a member is not
+        asked, since a vote of a server that does not know its configuration yet may be needed.
+        Only a server that was removed for good is told so.
+
+        Source: dissertation 4.2.2 and 4.2.3.
+        """
+        identity = self.identity
+
+        def refuse(code: str, message: str, removed_index: Index = 0) -> Refusal:
+            return Refusal(
+                code=code,
+                message=message,
+                server=identity.server,
+                cluster_id=identity.cluster_id,
+                removed_index=removed_index,
+            )
+
+        version = min(hello.version_max, PROTOCOL_VERSION_MAX)
+        if version < max(hello.version_min, PROTOCOL_VERSION_MIN):
+            return refuse(
+                "version",
+                f"this raftd speaks versions {PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION_MAX}, "
+                f"not {hello.version_min} to {hello.version_max}",
+            )
+        if hello.dest and hello.dest != identity.server:
+            return refuse("identity", f"here is {identity.server}, not {hello.dest}")
+        if hello.cluster_id and identity.is_blank and hello.role == "peer":
+            return refuse("blank", f"{identity.server} belongs to no cluster yet")
+        if hello.cluster_id and not identity.is_blank and hello.cluster_id != identity.cluster_id:
+            return refuse(
+                "cluster", f"this is cluster {identity.cluster_id}, not {hello.cluster_id}"
+            )
+        if hello.role == "peer":
+            if not hello.cluster_id or not hello.dest or not hello.source:
+                return refuse("identity", "a peer has to say its cluster, itself and whom it means")
+            removed_index = self._state.tombstone(hello.source)
+            if removed_index is not None:
+                return refuse(
+                    "removed",
+                    f"{hello.source} was removed at configuration {removed_index}",
+                    removed_index,
+                )
+        return Welcome(server=identity.server, cluster_id=identity.cluster_id, version=version)
+
+    def our_hello(self, server: ServerId) -> Hello | None:
+        """Return what to say to `server` when we dial it; None while we are blank."""
+        identity = self.identity
+        if identity.is_blank:
+            return None
+        return Hello(
+            role="peer", cluster_id=identity.cluster_id, source=identity.server, dest=server
+        )
+
+    def _on_peer_refused(self, server: ServerId, refusal: Refusal) -> None:
+        self._links[server] = LinkChanged(server, False, f"refused: {refusal.message}")
+        if refusal.code == "removed" and refusal.cluster_id == self.identity.cluster_id:
+            self._on_removed(refusal.removed_index)
+
+    def _follow_members(self) -> None:
+        """Keep links to exactly the servers that the core may talk to."""
+        addresses = dict(self.raft.addresses())
+        if addresses != self._addresses:
+            self._addresses = addresses
+            self._network.set_members(addresses)
+            for server in self._links.keys() - addresses.keys():
+                del self._links[server]
+
+    # --- becoming a member, ceasing to be one ---
+
+    def _make_raft(self, hard_state: HardState, entries: Sequence[Entry]) -> Raft:
+        return Raft(
+            server=self.identity.server,
+            log=RaftLog(entries),
+            hard_state=hard_state,
+            options=self._settings.options(),
+            random=self._random,
+        )
+
+    def _cluster(self) -> Cluster:
+        return Cluster(id=self.identity.cluster_id, name=self.identity.cluster_name)
+
+    def _found(self) -> None:
+        """Append entry 1, from which the log of the new cluster grows, and lead."""
+        hard_state, entry = HardState(current_term=1), founding_entry(self.identity)
+        self._log.append(hard_state, (entry,))
+        self.raft = self._make_raft(hard_state, (entry,))
+        self.raft.campaign()
+
+    def _on_bootstrap(self, request: BootstrapRequest, respond: Respond) -> None:
+        """Found a cluster of this server alone. Repeating it answers the same."""
+        identity = self.identity
+        if request.incarnation != identity.incarnation:
+            respond(_wrong_incarnation(identity, request.incarnation))
+        elif identity.bootstrap_address and identity.cluster_name == request.cluster_name:
+            respond(BootstrapReply(cluster_id=identity.cluster_id))
+        elif not identity.is_blank:
+            respond(_not_blank(identity))
+        else:
+            founded = attrs.evolve(
+                identity,
+                cluster_id=self._mint_cluster_id(),
+                cluster_name=request.cluster_name,
+                bootstrap_address=request.address,
+                bootstrap_time_ms=self._wall_clock_ms(),
+            )
+            self._identities.publish(founded)
+            logger.info("founded cluster %s (%s)", founded.cluster_name, founded.cluster_id)
+            self._found()
+            respond(BootstrapReply(cluster_id=founded.cluster_id))
+
+    def _on_join(self, request: JoinRequest, respond: Respond) -> None:
+        """Belong to a cluster from now on; durable before the answer."""
+        identity = self.identity
+        if (request.name, request.incarnation) != (identity.name, identity.incarnation):
+            respond(_wrong_incarnation(identity, request.incarnation))
+        elif identity.cluster_id == request.cluster_id:
+            respond(DoneReply())
+        elif not identity.is_blank:
+            respond(_not_blank(identity))
+        else:
+            self._identities.publish(
+                attrs.evolve(
+                    identity, cluster_id=request.cluster_id, cluster_name=request.cluster_name
+                )
+            )
+            logger.info("joined cluster %s (%s)", request.cluster_name, request.cluster_id)
+            respond(DoneReply())
+
+    def _on_removed(self, index: Index) -> None:
+        """Remember for good that we were removed, then end once nobody depends on us."""
+        if self._stop is not None:
+            return
+        self._identities.publish(attrs.evolve(self.identity, removed_index=index))
+        self._stop = Stop(
+            EXIT_REMOVED, f"removed from the cluster for good by configuration {index}"
+        )
+        # A moment for the last answers to leave: the leader stops feeding us when it has them.
+        self._stop_tick = self.raft.now + 2 * self.raft.options.heartbeat_ticks
+        logger.warning("%s", self._stop.message)
+
+    # --- requests ---
+
+    def _on_request(self, request: Request, respond: Respond) -> None:
+        try:
+            self._dispatch(request, respond)
+        except NotLeader:
+            respond(self._not_leader())
+        except ProposalDropped as refusal:
+            respond(_unavailable("not now", str(refusal)))
+
+    def _dispatch(self, request: Request, respond: Respond) -> None:
+        match request:
+            case StatusRequest():
+                respond(self.status())
+            case GetRequest() | ListRequest():
+                self._on_read(request, respond)
+            case PutRequest() | DeleteRequest() | CompareAndSetRequest():
+                self._on_write(request, respond)
+            case OpenSessionRequest():
+                self._on_open_session(request, respond)
+            case ChangeRequest():
+                if self._is_ready_leader(respond):
+                    self.operations.request_change(self.raft, self._cluster(), request, respond)
+            case AbortRequest():
+                if self._is_ready_leader(respond):
+                    self.operations.request_abort(self.raft, request, respond)
+            case OperationsRequest():
+                views = self.operations.views(self.raft, request.operation)
+                respond(OperationsReply(operations=views))
+            case TransferRequest():
+                self._on_transfer(request, respond)
+            case BootstrapRequest():
+                self._on_bootstrap(request, respond)
+            case JoinRequest():
+                self._on_join(request, respond)
+
+    def _is_ready_leader(self, respond: Respond) -> bool:
+        """Whether the applied state is that of the leader's own term; else answer why not."""
+        leader = self.raft.leader()
+        if leader.has_committed_in_term and self._state.applied_index >= leader.term_start:
+            return True
+        respond(
+            _unavailable(
+                "the leader has just been elected",
+                "it has not committed an entry of its term yet",
+            )
+        )
+        return False
+
+    def _on_read(self, request: GetRequest | ListRequest, respond: Respond) -> None:
+        problem = _bad_read(request)
+        if problem:
+            respond(_invalid(problem))
+        elif request.stale:
+            respond(self._answer(request))
+        else:
+            self.raft.read(_Read(request, respond))
+
+    def _on_write(self, request: WriteRequest, respond: Respond) -> None:
+        body: CommandBody
+        match request:
+            case PutRequest():
+                body = Put(request.key, request.value, request.if_absent, request.if_revision)
+            case DeleteRequest():
+                body = Delete(request.key)
+            case CompareAndSetRequest():
+                body = CompareAndSet(request.key, request.expected, request.value)
+        problem = _bad_key(request.key) or (
+            "" if isinstance(request, DeleteRequest) else _bad_value(request.value)
+        )
+        if problem:
+            respond(_invalid(problem))
+            return
+        command = Command(body, request.session, request.serial, request.lowest_unacknowledged)
+        self._propose(command, lambda result: respond(_write_reply(result)), respond)
+
+    def _on_open_session(self, request: OpenSessionRequest, respond: Respond) -> None:
+        if not 1 <= len(request.session.encode()) <= SESSION_BYTES_MAX:
+            respond(_invalid(f"a session name has 1 to {SESSION_BYTES_MAX} bytes"))
+            return
+        command = Command(OpenSession(), request.session)
+
+        def done(result: Result) -> None:
+            respond(DoneReply() if not result.code else _write_reply(result))
+
+        self._propose(command, done, respond)
+
+    def _propose(
+        self, command: Command, done: Callable[[Result], None], failed: Respond
+    ) -> Index | None:
+        """Append a command; exactly one of `done` and `failed` is called, now or later."""
+        try:
+            term, index = self.raft.propose(encode_command(command))
+        except NotLeader:
+            failed(self._not_leader())
+            return None
+        except ProposalDropped as refusal:
+            failed(_unavailable("not now", str(refusal)))
+            return None
+        self._writes.append(_Write(index, term, done, failed))
+        return index
+
+    def _fail_writes(self) -> None:
+        """Leadership is lost: nobody here can know any more what becomes of the proposals."""
+        unknown = ErrorReply(
+            code="unknown-outcome",
+            message="leadership was lost before the command was committed",
+            cause="the next leader may still commit it, or may not",
+            hint="ask again with the same session and serial",
+        )
+        while self._writes:
+            self._writes.popleft().failed(unknown)
+        self.operations.lost_leadership(
+            _unavailable("leadership was lost", "nothing was appended; ask the next leader")
+        )
+
+    # --- applying and answering ---
+
+    def _apply(self, entries: Sequence[Entry]) -> None:
+        results = self._state.apply(entries)
+        for entry, result in zip(entries, results, strict=True):
+            while self._writes and self._writes[0].index <= entry.index:
+                write = self._writes.popleft()
+                assert (write.index, write.term) == (entry.index, entry.term)
+                assert result is not None
+                write.done(result)
+            if entry.kind is EntryKind.CONFIGURATION:
+                self._on_configuration_applied(entry)
+        while self._reads and self._reads[0][0] <= self._state.applied_index:
+            _, read = self._reads.popleft()
+            read.respond(self._answer(read.request))
+
+    def _on_configuration_applied(self, entry: Entry) -> None:
+        configuration = decode_configuration(entry.data)
+        logger.info(
+            "configuration %d (%s) is committed: %s",
+            entry.index,
+            configuration.kind.value,
+            configuration.configuration,
+        )
+        if self.identity.server in configuration.tombstones:
+            self._on_removed(entry.index)
+
+    def _on_read_answer(self, answer: ReadAnswer) -> None:
+        read = answer.token
+        assert isinstance(read, _Read)
+        if answer.read_index is None:
+            read.respond(self._not_leader())
+        elif answer.read_index <= self._state.applied_index:
+            read.respond(self._answer(read.request))
+        else:
+            self._reads.append((answer.read_index, read))
+
+    def _answer(self, request: GetRequest | ListRequest) -> Reply:
+        if isinstance(request, ListRequest):
+            found, more = self._state.list(request.prefix, request.limit, LIST_BYTES_MAX)
+            return ListReply(
+                revision=self._state.revision,
+                entries=tuple(
+                    ListEntry(
+                        key=item.key,
+                        value=item.value,
+                        create_revision=item.create_revision,
+                        mod_revision=item.mod_revision,
+                        version=item.version,
+                    )
+                    for item in found
+                ),
+                more=more,
+            )
+        item = self._state.get(request.key)
+        if item is None:
+            return GetReply(found=False, revision=self._state.revision)
+        return GetReply(
+            found=True,
+            value=item.value,
+            create_revision=item.create_revision,
+            mod_revision=item.mod_revision,
+            version=item.version,
+            revision=self._state.revision,
+        )
+
+    # --- leadership ---
+
+    def _on_transfer(self, request: TransferRequest, respond: Respond) -> None:
+        leader = self.raft.leader()
+        latest = self.raft.configuration
+        assert latest is not None
+        if request.target:
+            named = [
+                server
+                for server in sorted(latest.configuration.members)
+                if request.target in (server, server_name(server))
+            ]
+            target = named[-1] if named else request.target
+        else:
+            target = self._best_target(leader) or ""
+        if target == self.raft.server:
+            respond(TransferReply(leader=target, term=self.raft.current_term))
+            return
+        try:
+            if not target:
+                raise TransferRefused("no other voter is in contact")
+            self.raft.transfer_leadership(target)
+        except TransferRefused as refusal:
+            respond(
+                ErrorReply(
+                    code="refused",
+                    message="leadership was not transferred",
+                    cause=str(refusal),
+                    hint="raftctl status shows the voters and their last contact",
+                )
+            )
+            return
+        deadline_tick = self.raft.now + 4 * self.raft.options.election_ticks
+        self._handovers.append(_Handover(target, respond, deadline_tick))
+
+    def _best_target(self, leader: Leader) -> ServerId | None:
+        """Return the voter that is furthest and in contact; None if there is none."""
+        latest = self.raft.configuration
+        assert latest is not None
+        candidates = [
+            (progress.match_index, server)
+            for server, progress in leader.progress.items()
+            if server in latest.configuration.voters
+            and progress.in_contact(self.raft.now, 2 * self.raft.options.heartbeat_ticks)
+        ]
+        return max(candidates)[1] if candidates else None
+
+    def _settle_handovers(self) -> None:
+        if not self._handovers:
+            return
+        leader = self.raft.role
+        waiting, self._handovers = self._handovers, []
+        for handover in waiting:
+            if isinstance(leader, Leader) and leader.transfer_target is None:
+                handover.respond(_transfer_failed(handover.target))
+            elif not isinstance(leader, Leader) and self.raft.leader_id is not None:
+                handover.respond(
+                    TransferReply(leader=self.raft.leader_id, term=self.raft.current_term)
+                )
+            elif self.raft.now >= handover.deadline_tick:
+                handover.respond(_transfer_failed(handover.target))
+            else:
+                self._handovers.append(handover)
+
+    def _not_leader(self) -> ErrorReply:
+        identity, leader_id = self.identity, self.raft.leader_id
+        if identity.is_blank:
+            return _unavailable(
+                f"{identity.name} is blank", "it belongs to no cluster yet: raftctl init, or add"
+            )
+        if leader_id is None or leader_id == self.raft.server:
+            return _unavailable("no leader", f"{identity.name} knows no leader at the moment")
+        return ErrorReply(
+            code="not-leader",
+            message=f"{identity.name} is not the leader",
+            cause=f"the leader of term {self.raft.current_term} is {server_name(leader_id)}",
+            hint="ask the leader",
+            leader=leader_id,
+            leader_address=member_address(self.raft, leader_id),
+        )
+
+    # --- telling ---
+
+    def _peer_views(self) -> dict[ServerId, PeerView]:
+        return peer_views(self.raft, self._links, self._settings.tick_ms)
+
+    def status(self) -> StatusReply:
+        """Return this server's own view, and its view of the others if it leads."""
+        running = self._state.running_operation
+        return status_reply(
+            self.raft,
+            identity=self.identity,
+            state=self._state,
+            peers=tuple(self._peer_views().values()),
+            operation=self.operations.describe(self.raft, running) if running else None,
+            version=self._settings.version,
+            uptime_ms=self._uptime_ms(),
+            heartbeat_interval_ms=self._settings.heartbeat_interval_ms,
+            election_timeout_ms=self._settings.election_timeout_ms,
+        )
+
+    def _report(self) -> None:
+        """Log a change of role or leader, one line each."""
+        role = type(self.raft.role).__name__.lower()
+        now = (role, self.raft.current_term, self.raft.leader_id)
+        if now == self._reported:
+            return
+        self._reported = now
+        if role == "leader":
+            logger.info("leads in term %d", self.raft.current_term)
+        elif self.raft.leader_id is not None:
+            leader = server_name(self.raft.leader_id)
+            logger.info("follows %s in term %d", leader, self.raft.current_term)
+        elif role == "precandidate":
+            logger.info("has not heard of a leader; asks whether it could win")
+        elif role == "candidate":
+            logger.info("campaigns in term %d", self.raft.current_term)
+
+
+def _bad_key(key: str) -> str:
+    if not 1 <= len(key.encode()) <= KEY_BYTES_MAX:
+        return f"a key has 1 to {KEY_BYTES_MAX} bytes of UTF-8, not {len(key.encode())}"
+    return ""
+
+
+def _bad_value(value: bytes) -> str:
+    if len(value) > VALUE_BYTES_MAX:
+        return f"a value has at most {VALUE_BYTES_MAX} bytes, not {len(value)}"
+    return ""
+
+
+def _bad_read(request: GetRequest | ListRequest) -> str:
+    if isinstance(request, GetRequest):
+        return _bad_key(request.key)
+    if not 1 <= request.limit <= LIST_LIMIT_MAX:
+        return f"the limit is 1 to {LIST_LIMIT_MAX}, not {request.limit}"
+    return ""
+
+
+def _write_reply(result: Result) -> Reply:
+    """Return what applying a command answered as a reply."""
+    if not result.code:
+        return WriteReply(applied=result.applied, revision=result.revision)
+    codes = {
+        "session-expired": "session-expired",
+        "too-many-unacknowledged": "unavailable",
+    }
+    return ErrorReply(
+        code=codes.get(result.code, "invalid"),
+        message=f"not applied: {result.code}",
+        cause=result.message,
+        hint="open a new session" if result.code == "session-expired" else "",
+    )
+
+
+def _unavailable(message: str, cause: str) -> ErrorReply:
+    return ErrorReply(code="unavailable", message=message, cause=cause, hint="try again later")
+
+
+def _invalid(cause: str) -> ErrorReply:
+    return ErrorReply(code="invalid", message="the request is not valid", cause=cause)
+
+
+def _transfer_failed(target: ServerId) -> ErrorReply:
+    return ErrorReply(
+        code="refused",
+        message="leadership was not transferred",
+        cause=f"{server_name(target)} did not take over within an election timeout",
+        hint="raftctl status, then try again",
+    )
+
+
+def _wrong_incarnation(identity: Identity, incarnation: str) -> ErrorReply:
+    return ErrorReply(
+        code="refused",
+        message=f"here is {identity.server}",
+        cause=f"the request means the incarnation {incarnation}",
+        hint="the data_dir was replaced meanwhile: repeat the command",
+    )
+
+
+def _not_blank(identity: Identity) -> ErrorReply:
+    return ErrorReply(
+        code="refused",
+        message=f"{identity.name} is not blank",
+        cause=f"it belongs to cluster {identity.cluster_name!r} ({identity.cluster_id})",
+        hint="use a server with an empty data_dir",
+    )

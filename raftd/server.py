@@ -1,0 +1,245 @@
+"""The composition root: recover from the disk, open the network, run the driver, drain, end.
+
+One nursery holds everything. A task that dies unexpectedly takes the process down: a server that
+is half alive is worse than one that is dead.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import time
+from pathlib import Path
+from uuid import uuid4
+
+import trio
+
+from raftd import __version__
+from raftd.config import ClusterConfig, ServerConfig
+from raftd.core.types import server_name
+from raftd.network.inputs import Inbox
+from raftd.network.network import Network
+from raftd.node import EXIT_REMOVED, Node, Settings
+from raftd.storage.files import OsFileSystem, StorageFault
+from raftd.storage.identity import DataDirectory, DataDirectoryLocked, WrongName
+from raftd.storage.state import StateMachine
+from raftd.storage.store import MemoryStore
+from raftd.storage.wal import Wal
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_STORAGE = 74
+"""sysexits.h, EX_IOERR: the disk failed, or what is on it is damaged."""
+
+TICK_MS_MIN = 1.0
+"""A shorter tick would cost more than it says."""
+TICKS_PER_HEARTBEAT = 5
+"""Time-outs are rounded to ticks: a fifth of a heartbeat is fine enough for elections."""
+FLUSH_TIMEOUT_MS = 500.0
+"""At the end, queued replies and answers have so long to reach the kernel."""
+DRAIN_ELECTION_TIMEOUTS = 2
+"""Leadership is handed over within one election timeout or not at all; twice that is enough."""
+
+logger = logging.getLogger("raftd.server")
+
+
+def run(cluster: ClusterConfig, server: ServerConfig, data_dir: Path) -> int:
+    """Run one server until it is told to stop or has to; return the exit code of the process.
+
+    Args:
+        cluster: the cluster file.
+        server: the part of it that describes this server.
+        data_dir: where its data is; made if absent.
+    """
+    try:
+        directory = DataDirectory.open(data_dir, server.id, OsFileSystem())
+    except DataDirectoryLocked as error:
+        logger.error("%s", error)
+        return EXIT_FAILED
+    except WrongName as error:
+        logger.error("%s", error)
+        return EXIT_USAGE
+    except StorageFault as error:
+        logger.error("%s", error)
+        return EXIT_STORAGE
+    try:
+        if directory.identity.removed_index:
+            logger.error(
+                "%s was removed from cluster %s for good by configuration %d; to use this machine "
+                "again, empty %s and add it as a new server",
+                directory.identity.server,
+                directory.identity.cluster_name,
+                directory.identity.removed_index,
+                data_dir,
+            )
+            return EXIT_REMOVED
+        return _run_with(directory, cluster, server)
+    except StorageFault as error:
+        logger.error("%s", error)
+        return EXIT_STORAGE
+    finally:
+        directory.close()
+
+
+def _run_with(directory: DataDirectory, cluster: ClusterConfig, server: ServerConfig) -> int:
+    wal, recovered = Wal.open(directory.wal_path, OsFileSystem())
+    try:
+        if recovered.cut_bytes:
+            logger.warning(
+                "cut off %d bytes at the end of the log, which a crash left unfinished; nothing "
+                "in them was acknowledged",
+                recovered.cut_bytes,
+            )
+        inbox = Inbox()
+        network = Network(
+            inbox,
+            admit=lambda hello: node.admit(hello),
+            our_hello=lambda dest: node.our_hello(dest),
+            randomness=random.Random(),
+        )
+        started = time.monotonic()
+        node = Node(
+            identities=directory,
+            log=wal,
+            hard_state=recovered.hard_state,
+            entries=recovered.entries,
+            state=StateMachine(MemoryStore()),
+            network=network,
+            settings=_settings(server),
+            random=random.Random(),
+            wall_clock_ms=lambda: time.time_ns() // 1_000_000,
+            uptime_ms=lambda: int((time.monotonic() - started) * 1000),
+            mint_cluster_id=lambda: str(uuid4()),
+        )
+        _announce(node, cluster, server, len(recovered.entries))
+        return trio.run(_Server(node, network, inbox, server).run)
+    finally:
+        wal.close()
+
+
+def _settings(server: ServerConfig) -> Settings:
+    tick_ms = max(TICK_MS_MIN, server.heartbeat_interval_ms / TICKS_PER_HEARTBEAT)
+    return Settings(
+        address=server.address,
+        version=__version__,
+        tick_ms=tick_ms,
+        heartbeat_interval_ms=server.heartbeat_interval_ms,
+        election_timeout_ms=server.election_timeout_ms,
+        catch_up_timeout_ms=server.catch_up_timeout_ms,
+        joint_timeout_ms=server.joint_timeout_ms,
+    )
+
+
+def _announce(node: Node, cluster: ClusterConfig, server: ServerConfig, entries: int) -> None:
+    """Say who starts, and where the file and the replicated configuration differ."""
+    identity = node.identity
+    logger.info("%s, version %s, at %s", identity.server, __version__, server.listen)
+    if identity.is_blank:
+        logger.info("blank: belongs to no cluster; waits for `raftctl init`, or to be added to one")
+        return
+    logger.info(
+        "member of %s (%s), %d entries in the log, term %d",
+        identity.cluster_name,
+        identity.cluster_id,
+        entries,
+        node.raft.current_term,
+    )
+    if identity.cluster_name != cluster.cluster:
+        logger.warning(
+            "the file names the cluster %s, the data belongs to %s: the data is obeyed",
+            cluster.cluster,
+            identity.cluster_name,
+        )
+    latest = node.raft.configuration
+    if latest is None:
+        return
+    in_log = {server_name(member): at for member, at in latest.entry.addresses.items()}
+    in_file = {member.id: member.address for member in cluster.servers.values()}
+    if in_log != in_file:
+        logger.warning(
+            "the file and configuration %d of the log differ; the log is obeyed: file %s, log %s",
+            latest.index,
+            in_file,
+            in_log,
+        )
+
+
+class _Server:
+    """The tasks of a running server."""
+
+    def __init__(self, node: Node, network: Network, inbox: Inbox, server: ServerConfig) -> None:
+        self._node = node
+        self._network = network
+        self._inbox = inbox
+        self._config = server
+        self._tick_seconds = _settings(server).tick_ms / 1000
+        self._drain_deadline = float("inf")
+        self._exit_code = EXIT_DONE
+
+    async def run(self) -> int:
+        """Listen, drive, and return the exit code when it is time to end."""
+        async with trio.open_nursery() as nursery:
+            try:
+                await nursery.start(self._network.serve, self._config.listen)
+            except OSError as error:
+                logger.error(
+                    "cannot listen on %s: %s; is another raftd running there?",
+                    self._config.listen,
+                    error.strerror or error,
+                )
+                nursery.cancel_scope.cancel()
+                return EXIT_FAILED
+            await nursery.start(self._network.run)
+            await nursery.start(self._watch_signals)
+            nursery.start_soon(self._tick)
+            await self._drive()
+            nursery.cancel_scope.cancel()
+        return self._exit_code
+
+    async def _drive(self) -> None:
+        """Feed the node until it has to stop, or has been drained after a signal."""
+        node = self._node
+        while True:
+            inputs, tick = await self._inbox.take()
+            try:
+                node.turn(inputs, tick=tick)
+            except StorageFault as error:
+                # Nothing is served any more, not even what memory still has.
+                logger.error("%s", error)
+                self._exit_code = EXIT_STORAGE
+                return
+            if node.stop is not None:
+                logger.warning("%s: ends with exit code %d", node.stop.message, EXIT_REMOVED)
+                self._exit_code = node.stop.exit_code
+                break
+            if self._drain_deadline < float("inf") and (
+                node.is_drained or trio.current_time() >= self._drain_deadline
+            ):
+                logger.info("stopped")
+                break
+        await self._network.flush(FLUSH_TIMEOUT_MS)
+
+    async def _tick(self) -> None:
+        """Mark a tick as due at each interval; what is late coalesces instead of piling up."""
+        due = trio.current_time()
+        while True:
+            due = max(due + self._tick_seconds, trio.current_time())
+            await trio.sleep_until(due)
+            self._inbox.tick()
+
+    async def _watch_signals(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """On SIGTERM or SIGINT hand leadership over, then end; on a second one end at once."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            async for number in signals:
+                if self._drain_deadline < float("inf"):
+                    self._drain_deadline = 0
+                    continue
+                logger.info("%s: drains", signal.Signals(number).name)
+                timeout_ms = self._config.election_timeout_ms * DRAIN_ELECTION_TIMEOUTS
+                self._drain_deadline = trio.current_time() + timeout_ms / 1000
+                self._node.drain()

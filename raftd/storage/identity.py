@@ -1,0 +1,249 @@
+"""Who a data directory is: the server's name, its incarnation, and the cluster it belongs to.
+
+| name | what |
+|---|---|
+| `raftd.lock` | locked by the one process that uses the directory, whose pid it holds |
+| `identity.json` | the identity, with a format version and a checksum |
+| `wal/` | the log |
+
+The incarnation is minted once for each data directory and never used again: a server that comes
+back with an empty disk has forgotten its votes, so it must not count as the one that cast them.
+
+On the first start the log is made before the identity is published. So an identity without a log
+means that the log was lost, and a log that was written to without an identity, that the identity
+was: both are refused.
+
+Source: dissertation section 3.8 (a server that lost its state comes back under a new identity).
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from raftd.core.types import Index, ServerId
+from raftd.storage.files import (
+    FileLock,
+    FileLocked,
+    FileSystem,
+    StorageFault,
+    make_directories,
+    publish,
+)
+from raftd.storage.wal import Wal
+
+FORMAT_VERSION = 1
+"""Of the identity file that this release writes and reads."""
+INCARNATION_BYTES = 8
+"""Random bytes of an incarnation: two alike among a million have a chance of 1 to 37 million."""
+
+_IDENTITY_NAME = "identity.json"
+_LOCK_NAME = "raftd.lock"
+_WAL_NAME = "wal"
+
+
+class DataDirectoryLocked(Exception):
+    """Another raftd uses the data directory; the message names it."""
+
+
+class WrongName(Exception):
+    """The data directory belongs to a server of another name; the message says to which."""
+
+
+@attrs.frozen(kw_only=True)
+class Identity:
+    """Who a server is, as its data directory says."""
+
+    name: str
+    """The operator's name for it, the key in the cluster file."""
+    incarnation: str
+    """16 hex digits, of this data directory and of no other, ever."""
+    cluster_id: str = ""
+    """Empty while the server is blank."""
+    cluster_name: str = ""
+    bootstrap_address: str = ""
+    """Set if this server founded the cluster: the first configuration of the log is this server
+    alone, at this HOST:PORT."""
+    bootstrap_time_ms: int = 0
+    """When it did, milliseconds since 1970. For people only."""
+    removed_index: Index = 0
+    """Above 0: removed for good by the configuration at this index."""
+
+    @property
+    def server(self) -> ServerId:
+        """The member that this server is in configurations, votes and messages."""
+        return f"{self.name}/{self.incarnation}"
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether it belongs to no cluster yet."""
+        return not self.cluster_id
+
+
+def _mint_incarnation() -> str:
+    return secrets.token_hex(INCARNATION_BYTES)
+
+
+class DataDirectory:
+    """The data directory of a running server, locked against every other process."""
+
+    def __init__(self, path: Path, files: FileSystem, lock: FileLock, identity: Identity) -> None:
+        """Take over a directory that is locked and checked. `open` does both."""
+        self._path = path
+        self._files = files
+        self._lock = lock
+        self._identity = identity
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        name: str,
+        files: FileSystem,
+        *,
+        mint_incarnation: Callable[[], str] = _mint_incarnation,
+    ) -> DataDirectory:
+        """Lock the directory at `path` and find out, or decide, who the server is.
+
+        A directory that is missing or was never finished becomes a blank server called `name`,
+        durably, with an empty log and a new incarnation.
+
+        Args:
+            mint_incarnation: Returns 16 hex digits that were never used.
+
+        Raises:
+            DataDirectoryLocked: another process uses it.
+            WrongName: it belongs to a server with another name than `name`.
+            StorageFault: the disk failed, or identity and log do not belong together.
+        """
+        # Once an identity is there, the names above it were synced before it.
+        if not files.exists(path / _IDENTITY_NAME):
+            make_directories(files, path)
+        try:
+            lock = files.lock(path / _LOCK_NAME)
+        except FileLocked as locked:
+            holder = f"process {locked.holder}" if locked.holder else "another process"
+            raise DataDirectoryLocked(
+                f"the data directory {path} is in use by {holder}; "
+                "stop that one first, or choose another directory with --data-dir"
+            ) from None
+        try:
+            # Asked again under the lock: another process may just have finished its first start.
+            if files.exists(path / _IDENTITY_NAME):
+                identity = _load(path, name, files)
+            else:
+                identity = _found(path, Identity(name=name, incarnation=mint_incarnation()), files)
+        except BaseException:
+            lock.close()
+            raise
+        return cls(path, files, lock, identity)
+
+    @property
+    def path(self) -> Path:
+        return self._path
+
+    @property
+    def wal_path(self) -> Path:
+        """The directory of the log."""
+        return self._path / _WAL_NAME
+
+    @property
+    def identity(self) -> Identity:
+        """The identity that was published last."""
+        return self._identity
+
+    def publish(self, identity: Identity) -> None:
+        """Replace the identity. Durable after it returns; after a crash it is the old or the new.
+
+        Raises:
+            StorageFault: the disk failed; `identity` is still the old one.
+        """
+        assert identity.server == self._identity.server, "a data directory is one server for ever"
+        publish(self._files, self._path / _IDENTITY_NAME, _encode(identity))
+        self._identity = identity
+
+    def close(self) -> None:
+        """Let another process use the directory."""
+        self._lock.close()
+
+
+def _load(path: Path, name: str, files: FileSystem) -> Identity:
+    """Return the identity of a directory that has one, and make sure that it is durable."""
+    identity = _decode(path / _IDENTITY_NAME, files.read(path / _IDENTITY_NAME))
+    if identity.name != name:
+        raise WrongName(
+            f"the data directory {path} belongs to server {identity.name}, not to {name}; "
+            f"start it with --id {identity.name}, or give {name} a directory of its own"
+        )
+    if not Wal.exists(path / _WAL_NAME, files):
+        raise StorageFault(
+            f"{path}: this is server {identity.server}, but its log is missing. Without it the "
+            "server does not know what it voted for and acknowledged, so it does not start; "
+            "start one with an empty data directory and bring it in with `raftctl replace`"
+        )
+    # A crash may have come between the renaming and this sync.
+    files.sync_directory(path)
+    return identity
+
+
+def _found(path: Path, identity: Identity, files: FileSystem) -> Identity:
+    """Make the log, then publish `identity`: the first start of a server, or its repetition."""
+    wal_path = path / _WAL_NAME
+    if Wal.exists(wal_path, files):
+        wal, recovered = Wal.open(wal_path, files)
+        wal.close()
+        if not wal.is_empty or recovered.cut_bytes:
+            raise StorageFault(
+                f"{path}: there is a log, but {_IDENTITY_NAME} is missing, so nobody knows whose "
+                "votes and entries these are. Put the file back, or start with an empty data "
+                "directory and bring that server in with `raftctl replace`"
+            )
+    else:
+        Wal.create(wal_path, files)
+    publish(files, path / _IDENTITY_NAME, _encode(identity))
+    return identity
+
+
+def _encode(identity: Identity) -> bytes:
+    """Return the file for `identity`: the same bytes for the same identity, always."""
+    fields = attrs.asdict(identity)
+    document = {"format": FORMAT_VERSION, "identity": fields, "checksum": _checksum(fields)}
+    return (json.dumps(document, indent=2) + "\n").encode("ascii")
+
+
+def _checksum(fields: dict[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(fields).encode('ascii')):08x}"
+
+
+def _decode(path: Path, content: bytes) -> Identity:
+    """Return the identity in `content`.
+
+    Raises:
+        StorageFault: a newer release wrote it, or it is not exactly what `_encode` made.
+    """
+    try:
+        document = json.loads(content)
+        version = document["format"]
+        fields = document["identity"]
+        if version == FORMAT_VERSION:
+            identity = Identity(**fields)
+            # One comparison finds a flipped bit wherever it is, in a number, a name or a space.
+            if content == _encode(identity):
+                return identity
+    except (ValueError, TypeError, KeyError):
+        version = None
+    if type(version) is int and version > FORMAT_VERSION:
+        raise StorageFault(
+            f"{path}: written in format {version}; this release reads format {FORMAT_VERSION}. "
+            "Start the release that wrote it"
+        )
+    raise StorageFault(
+        f"{path}: damaged, its checksum does not match. Put a copy of the file back, or start "
+        "with an empty data directory and bring that server in with `raftctl replace`"
+    )

@@ -1,0 +1,521 @@
+"""The replicated state machine: keys with revisions, client sessions, operations, tombstones.
+
+Every server applies the same entries in the same order and arrives at the same bytes in its store,
+whatever the sizes of the batches. So nothing here looks at a clock, at a random number or at the
+order of a set, and every limit is a constant: a release that changes one has to switch it on with
+a log entry.
+
+| key | value |
+|---|---|
+| `K` key | create revision, mod revision, version (8 bytes each), then the value itself |
+| `M` | format, applied index, revision, configuration index, open sessions, expired names |
+| `S` session | index of its last use, lowest serial, results by serial |
+| `U` index (8 bytes) | the session that stands here in the queue for eviction |
+| `X` session | empty: this name has expired |
+| `Y` index (8 bytes) session | empty: the expired names, oldest first |
+| `T` server | index of the configuration entry that removed it for good (8 bytes) |
+| `O`, `L` | the operations, see `raftd.storage.ledger` |
+
+Numbers in keys and of fixed width are big endian, the rest is msgpack.
+
+Source: Raft paper section 8; dissertation section 6.3.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import attrs
+import msgpack
+
+from raftd.commands import (
+    KEY_BYTES_MAX,
+    SESSION_BYTES_MAX,
+    VALUE_BYTES_MAX,
+    AbortOperation,
+    BeginOperation,
+    Command,
+    CompareAndSet,
+    Delete,
+    EndOperation,
+    OpenSession,
+    Operation,
+    Put,
+    Result,
+    decode_command,
+)
+from raftd.core.membership import decode_configuration
+from raftd.core.types import Entry, EntryKind, Index, ServerId
+from raftd.storage.ledger import Ledger
+from raftd.storage.store import Store
+
+STATE_FORMAT = 1
+"""Version of the layout above."""
+SESSIONS_MAX = 10_000
+"""Open sessions; one more evicts the least recently used one. Every run of raftctl that writes
+opens one, so that a client has to be silent during thousands of them to lose its own."""
+SESSION_RESULTS_MAX = 512
+"""Results that are kept for one session, and so its unacknowledged commands: some batches, and
+still few enough to write all of them again with each batch."""
+EXPIRED_NAMES_MAX = 10_000
+"""Names of evicted sessions that are remembered: a late copy of the command that opened one must
+not open it again, since all that it had done would then be done twice."""
+SESSIONS_CACHED_MAX = 2_048
+"""Sessions that are kept decoded between batches. Of no consequence for the state."""
+LIST_CHUNK = 32
+"""Pairs read at once for a list: values of 1 MiB make this 32 MiB."""
+
+_KEY, _KEY_END = b"K", b"L"
+_META = b"M"
+_SESSION = b"S"
+_USED, _USED_END = b"U", b"V"
+_EXPIRED = b"X"
+_EXPIRED_ORDER, _EXPIRED_ORDER_END = b"Y", b"Z"
+_TOMBSTONE = b"T"
+
+_REVISIONS = struct.Struct(">QQQ")
+_INDEX = struct.Struct(">Q")
+
+PackedResult: TypeAlias = int | list[Any]
+"""A result as a session keeps it: the revision alone if it was applied and there is no more to
+say, else [applied, revision, operation, code, message]."""
+
+
+class StateError(Exception):
+    """The store holds a state that this release cannot read; the message says what to do."""
+
+
+@attrs.frozen
+class KeyValue:
+    """A key as readers see it."""
+
+    key: str
+    value: bytes
+    create_revision: int
+    """The revision that created it, since it was last deleted."""
+    mod_revision: int
+    """The revision that changed it last."""
+    version: int
+    """How often it was written since then; 1 at creation."""
+
+
+KeyValues: TypeAlias = list[KeyValue]
+Operations: TypeAlias = list[Operation]
+Results: TypeAlias = list[Result | None]
+
+
+@attrs.define
+class _Session:
+    """A session, decoded. Written back when its batch ends."""
+
+    used_index: Index
+    lowest_serial: int
+    """Serials below are acknowledged: their results are forgotten, and they never run again."""
+    results: dict[int, PackedResult]
+
+    def acknowledge(self, lowest_serial: int) -> None:
+        """Forget the results of all serials below `lowest_serial`."""
+        # The client chooses the number: never count up to it.
+        if lowest_serial - self.lowest_serial <= len(self.results):
+            for serial in range(self.lowest_serial, lowest_serial):
+                self.results.pop(serial, None)
+        else:
+            self.results = {
+                serial: result for serial, result in self.results.items() if serial >= lowest_serial
+            }
+        self.lowest_serial = lowest_serial
+
+
+class StateMachine:
+    """What the log's committed entries amount to. All of it is in `store`.
+
+    Invariants: entries are applied in order of their index, each exactly once; between two calls
+    of `apply` the store holds exactly the entries up to `applied_index`; a serial of a session is
+    executed at most once.
+
+    Raises:
+        StateError: the store was written by a release with another layout.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.applied_index: Index = 0
+        """The last entry that was applied; 0 at first."""
+        self.revision = 0
+        """The global revision: every change of a key takes the next one."""
+        self.configuration_index: Index = 0
+        """The newest configuration entry that was applied; 0 if none was."""
+        self.session_count = 0
+        """Open sessions, at most `SESSIONS_MAX`."""
+        self._expired_count = 0
+        self._store = store
+        self._ledger: Ledger
+        self._handlers: dict[type, Callable[[Any, Command, Index], Result]] = {
+            Put: self._put,
+            Delete: self._delete,
+            CompareAndSet: self._compare_and_set,
+            BeginOperation: self._begin_operation,
+            AbortOperation: self._abort_operation,
+            EndOperation: self._end_operation,
+        }
+        self._sessions: dict[str, _Session] = {}
+        """A cache, oldest first. What the open batch has changed is always in it."""
+        self._used: dict[str, _Session] = {}
+        """The sessions that the open batch has changed."""
+        self._load()
+
+    def _load(self) -> None:
+        self._sessions.clear()
+        self._used.clear()
+        meta = self._store.get(_META)
+        fields = [STATE_FORMAT, 0, 0, 0, 0, 0] if meta is None else msgpack.unpackb(meta)
+        if fields[0] != STATE_FORMAT:
+            raise StateError(
+                f"the state has format {fields[0]}, this release reads {STATE_FORMAT}; "
+                "start the release that wrote it"
+            )
+        (
+            _,
+            self.applied_index,
+            self.revision,
+            self.configuration_index,
+            self.session_count,
+            self._expired_count,
+        ) = fields
+        self._ledger = Ledger(self._store)
+
+    def apply(self, entries: Sequence[Entry]) -> Results:
+        """Apply `entries`, which go on right after `applied_index`, and return their results.
+
+        A no-op and a configuration have None. What the entries change is visible in the store when
+        this returns, as one transaction; whether it is durable is the store's business.
+
+        Raises:
+            ValueError: an entry that this release does not understand. Nothing of the batch is
+                visible then. It would fail in the same way again: the process has to stop.
+        """
+        results: Results = []
+        if not entries:
+            return results
+        index = self.applied_index
+        try:
+            with self._store.transaction():
+                for entry in entries:
+                    index += 1
+                    assert entry.index == index, f"entry {entry.index} where {index} is due"
+                    kind = entry.kind
+                    if kind == EntryKind.COMMAND:
+                        results.append(self._apply_command(decode_command(entry.data), index))
+                    elif kind == EntryKind.CONFIGURATION:
+                        self._apply_configuration(entry.data, index)
+                        results.append(None)
+                    elif kind == EntryKind.NOOP:
+                        results.append(None)
+                    else:
+                        raise ValueError(f"unknown kind {kind} of entry {index}")
+                self.applied_index = index
+                self._flush()
+        except BaseException:
+            # The store has gone back to where it was; what was made from it follows.
+            self._load()
+            raise
+        while len(self._sessions) > SESSIONS_CACHED_MAX:
+            del self._sessions[next(iter(self._sessions))]
+        return results
+
+    # --- reads ------------------------------------------------------------------------------
+
+    def get(self, key: str) -> KeyValue | None:
+        """Return `key` with its value and revisions, or None if it does not exist."""
+        stored = self._store.get(_KEY + key.encode())
+        return None if stored is None else _key_value(key, stored)
+
+    def list(self, prefix: str, limit: int, bytes_max: int) -> tuple[KeyValues, bool]:
+        """Return the first keys that start with `prefix`, and whether there are more.
+
+        The order is that of the keys' UTF-8 bytes. At most `limit` of them, and at most
+        `bytes_max` bytes of keys and values together; one key is returned however long it is, so
+        that a reader who goes on after the last key always gets further.
+        """
+        start = _KEY + prefix.encode()
+        # No byte of UTF-8 is 255, so that the last one can always be counted up.
+        end = start[:-1] + bytes((start[-1] + 1,))
+        found: KeyValues = []
+        found_bytes = 0
+        while True:
+            # One more than allowed tells whether there are more.
+            chunk = min(LIST_CHUNK, limit + 1 - len(found))
+            pairs = self._store.scan(start, end, chunk)
+            for store_key, stored in pairs:
+                found_bytes += len(store_key) - len(_KEY) + len(stored) - _REVISIONS.size
+                if len(found) >= limit or (found and found_bytes > bytes_max):
+                    return found, True
+                found.append(_key_value(store_key[len(_KEY) :].decode(), stored))
+            if len(pairs) < chunk:
+                return found, False
+            start = pairs[-1][0] + b"\0"
+
+    def session_result(self, session: str, serial: int) -> Result | None:
+        """Return what the command with this serial answered, or None if it is not known.
+
+        None also where the session or the serial has not been seen, where the client has
+        acknowledged it, and where the session has expired.
+        """
+        found = self._sessions.get(session) or self._read_session(session)
+        packed = None if found is None else found.results.get(serial)
+        return None if packed is None else _unpack_result(packed)
+
+    def operations(self) -> Operations:
+        """Return the operation records that are kept, the newest one last."""
+        return self._ledger.operations()
+
+    def operation(self, id: str) -> Operation | None:
+        """Return the record of operation `id`, or None if there is none."""
+        return self._ledger.operation(id)
+
+    @property
+    def running_operation(self) -> Operation | None:
+        """The operation that has not ended."""
+        return self._ledger.running
+
+    def tombstone(self, server: ServerId) -> Index | None:
+        """Return the index of the configuration entry that removed `server` for good, or None."""
+        stored = self._store.get(_TOMBSTONE + server.encode())
+        if stored is None:
+            return None
+        index: Index = _INDEX.unpack(stored)[0]
+        return index
+
+    # --- sessions ---------------------------------------------------------------------------
+
+    def _apply_command(self, command: Command, index: Index) -> Result:
+        """Execute a command if its serial is new, else answer as before.
+
+        Source: dissertation section 6.3.
+        """
+        body = command.body
+        name = command.session
+        if type(body) is OpenSession:
+            return self._open_session(name, index)
+        if not name:
+            return self._handlers[type(body)](body, command, index)
+        session = self._sessions.get(name) or self._load_session(name)
+        if session is None:
+            return self._session_expired(name)
+        session.used_index = index
+        self._used[name] = session
+        if command.lowest_unacknowledged > session.lowest_serial:
+            session.acknowledge(command.lowest_unacknowledged)
+        serial = command.serial
+        if serial < session.lowest_serial:
+            return self._refused(
+                "stale-serial",
+                f"serial {serial} of session {name} was acknowledged: "
+                f"its answer is forgotten, the lowest one known is {session.lowest_serial}",
+            )
+        known = session.results.get(serial)
+        if known is not None:
+            return _unpack_result(known)
+        if len(session.results) >= SESSION_RESULTS_MAX:
+            # Not kept: the same serial may come again once the client has acknowledged others.
+            return self._refused(
+                "too-many-unacknowledged",
+                f"session {name} has {len(session.results)} results that were not acknowledged; "
+                "acknowledge some and send the command again under the same serial",
+            )
+        result = self._handlers[type(body)](body, command, index)
+        session.results[serial] = _pack_result(result)
+        return result
+
+    def _open_session(self, name: str, index: Index) -> Result:
+        name_bytes = name.encode()
+        if not 0 < len(name_bytes) <= SESSION_BYTES_MAX:
+            return self._refused(
+                "invalid",
+                f"the session has a name of {len(name_bytes)} bytes; "
+                f"1 to {SESSION_BYTES_MAX} are allowed",
+            )
+        session = self._sessions.get(name) or self._load_session(name)
+        if session is None:
+            if self._store.get(_EXPIRED + name_bytes) is not None:
+                return self._session_expired(name)
+            while self.session_count >= SESSIONS_MAX:
+                self._evict_session(index)
+            session = self._sessions[name] = _Session(index, 1, {})
+            self._store.put(_USED + _INDEX.pack(index), name_bytes)
+            self.session_count += 1
+        session.used_index = index
+        self._used[name] = session
+        return Result(True, self.revision)
+
+    def _evict_session(self, index: Index) -> None:
+        """Let the least recently used session expire, for the entry at `index`.
+
+        A use does not move a session in the queue, which would be two writes for every command:
+        its place is looked at, and corrected, when it comes to the head. Each use pays for at most
+        one such move. The head that stands where it was last used is the right one, since no
+        session stands behind its last use.
+        """
+        store = self._store
+        while True:
+            ((place, name_bytes),) = store.scan(_USED, _USED_END, 1)
+            name = name_bytes.decode()
+            session = self._sessions.get(name) or self._read_session(name)
+            assert session is not None, "a session in the queue has no record"
+            store.delete(place)
+            used = _USED + _INDEX.pack(session.used_index)
+            if used == place:
+                break
+            store.put(used, name_bytes)
+        store.delete(_SESSION + name_bytes)
+        self._sessions.pop(name, None)
+        self._used.pop(name, None)
+        self.session_count -= 1
+        store.put(_EXPIRED + name_bytes, b"")
+        store.put(_EXPIRED_ORDER + _INDEX.pack(index) + name_bytes, b"")
+        self._expired_count += 1
+        while self._expired_count > EXPIRED_NAMES_MAX:
+            ((oldest, _),) = store.scan(_EXPIRED_ORDER, _EXPIRED_ORDER_END, 1)
+            store.delete(oldest)
+            store.delete(_EXPIRED + oldest[len(_EXPIRED_ORDER) + _INDEX.size :])
+            self._expired_count -= 1
+
+    def _read_session(self, name: str) -> _Session | None:
+        stored = self._store.get(_SESSION + name.encode())
+        if stored is None:
+            return None
+        used_index, lowest_serial, results = msgpack.unpackb(stored, strict_map_key=False)
+        return _Session(used_index, lowest_serial, results)
+
+    def _load_session(self, name: str) -> _Session | None:
+        """Return the session from the store, and keep it in the cache."""
+        session = self._read_session(name)
+        if session is not None:
+            self._sessions[name] = session
+        return session
+
+    def _flush(self) -> None:
+        """Write what the batch has changed and kept back, once for the whole batch."""
+        pack = msgpack.Packer().pack
+        put = self._store.put
+        for name, session in self._used.items():
+            put(
+                _SESSION + name.encode(),
+                pack((session.used_index, session.lowest_serial, session.results)),
+            )
+        self._used.clear()
+        fields = (
+            STATE_FORMAT,
+            self.applied_index,
+            self.revision,
+            self.configuration_index,
+            self.session_count,
+            self._expired_count,
+        )
+        put(_META, pack(fields))
+
+    # --- keys -------------------------------------------------------------------------------
+
+    def _put(self, body: Put, command: Command, index: Index) -> Result:
+        key = body.key.encode()
+        value = body.value
+        if not 0 < len(key) <= KEY_BYTES_MAX or len(value) > VALUE_BYTES_MAX:
+            return self._refused_size(key, value)
+        stored = self._store.get(_KEY + key)
+        if stored is not None and body.if_absent:
+            return Result(False, self.revision)
+        if body.if_revision is not None:
+            mod_revision = 0 if stored is None else _REVISIONS.unpack_from(stored)[1]
+            if body.if_revision != mod_revision:
+                return Result(False, self.revision)
+        return self._write(_KEY + key, value, stored)
+
+    def _compare_and_set(self, body: CompareAndSet, command: Command, index: Index) -> Result:
+        key = body.key.encode()
+        value = body.value
+        if not 0 < len(key) <= KEY_BYTES_MAX or len(value) > VALUE_BYTES_MAX:
+            return self._refused_size(key, value)
+        stored = self._store.get(_KEY + key)
+        if stored is None or stored[_REVISIONS.size :] != body.expected:
+            return Result(False, self.revision)
+        return self._write(_KEY + key, value, stored)
+
+    def _delete(self, body: Delete, command: Command, index: Index) -> Result:
+        if not self._store.delete(_KEY + body.key.encode()):
+            return Result(False, self.revision)
+        self.revision += 1
+        return Result(True, self.revision)
+
+    def _write(self, store_key: bytes, value: bytes, stored: bytes | None) -> Result:
+        """Give a key its new value, whatever `stored` it has."""
+        revision = self.revision = self.revision + 1
+        if stored is None:
+            head = _REVISIONS.pack(revision, revision, 1)
+        else:
+            create_revision, _, version = _REVISIONS.unpack_from(stored)
+            head = _REVISIONS.pack(create_revision, revision, version + 1)
+        self._store.put(store_key, head + value)
+        return Result(True, revision)
+
+    # --- operations and configurations ------------------------------------------------------
+
+    def _begin_operation(self, body: BeginOperation, command: Command, index: Index) -> Result:
+        return self._ledger.begin(
+            body,
+            session=command.session,
+            serial=command.serial,
+            index=index,
+            configuration_index=self.configuration_index,
+            revision=self.revision,
+        )
+
+    def _abort_operation(self, body: AbortOperation, command: Command, index: Index) -> Result:
+        return self._ledger.abort(body, revision=self.revision)
+
+    def _end_operation(self, body: EndOperation, command: Command, index: Index) -> Result:
+        return self._ledger.end(body, index=index, revision=self.revision)
+
+    def _apply_configuration(self, data: bytes, index: Index) -> None:
+        entry = decode_configuration(data)
+        self.configuration_index = index
+        for server in sorted(entry.tombstones):
+            key = _TOMBSTONE + server.encode()
+            if self._store.get(key) is None:
+                self._store.put(key, _INDEX.pack(index))
+        if entry.operation:
+            self._ledger.configuration_applied(entry, index)
+
+    # --- refusals ---------------------------------------------------------------------------
+
+    def _refused(self, code: str, message: str) -> Result:
+        return Result(applied=False, revision=self.revision, code=code, message=message)
+
+    def _session_expired(self, name: str) -> Result:
+        return self._refused(
+            "session-expired",
+            f"session {name} is not known, or not any more; open one under a new name",
+        )
+
+    def _refused_size(self, key: bytes, value: bytes) -> Result:
+        return self._refused(
+            "invalid",
+            f"a key of {len(key)} bytes and a value of {len(value)}; a key has 1 to "
+            f"{KEY_BYTES_MAX} bytes, a value at most {VALUE_BYTES_MAX}",
+        )
+
+
+def _key_value(key: str, stored: bytes) -> KeyValue:
+    return KeyValue(key, stored[_REVISIONS.size :], *_REVISIONS.unpack_from(stored))
+
+
+def _pack_result(result: Result) -> PackedResult:
+    if result.applied and not result.code and not result.operation and not result.message:
+        return result.revision
+    return [result.applied, result.revision, result.operation, result.code, result.message]
+
+
+def _unpack_result(packed: PackedResult) -> Result:
+    if isinstance(packed, int):
+        return Result(True, packed)
+    return Result(*packed)
