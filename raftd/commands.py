@@ -9,11 +9,11 @@ Source: dissertation section 6.3 for sessions and serials.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, TypeAlias
 
 import attrs
 import msgpack
-from cattrs.preconf.msgpack import make_converter
 
 from raftd.core.membership import ChangeStep
 from raftd.core.types import Index, ServerId
@@ -215,17 +215,24 @@ _CODES: dict[type, int] = {
 _TYPES = {code: kind for kind, code in _CODES.items()}
 _ADMINISTRATIVE = (BeginOperation, AbortOperation, EndOperation)
 _ADMINISTRATIVE_CODE_MIN = 16
-_converter = make_converter()
+
+
+@cache
+def _converter() -> Any:
+    # Imported on first use: commands of applications, and so most of raftctl, never need it.
+    from cattrs.preconf.msgpack import make_converter
+
+    return make_converter()
 
 
 def unstructure(value: object) -> Any:
     """Return an operation record or a part of it as plain data."""
-    return _converter.unstructure(value)
+    return _converter().unstructure(value)
 
 
 def structure_operation(data: Any) -> Operation:
     """Return the operation record that `unstructure` took apart."""
-    return _converter.structure(data, Operation)
+    return _converter().structure(data, Operation)
 
 
 def encode_command(command: Command) -> bytes:
@@ -263,7 +270,7 @@ def decode_command(data: bytes) -> Command:
         # Rare kinds have the high codes: one comparison is all that the hot path pays for them.
         if code >= _ADMINISTRATIVE_CODE_MIN:
             (fields,) = arguments
-            body = _converter.structure(fields, kind)
+            body = _converter().structure(fields, kind)
         else:
             body = kind(*arguments)
     except Exception as error:

@@ -582,6 +582,8 @@ class Node:
         problem = _bad_read(request)
         if problem:
             respond(_invalid(problem))
+        elif self.identity.is_blank:
+            respond(self._not_leader())
         elif request.stale:
             respond(self._answer(request))
         else:

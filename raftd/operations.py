@@ -299,7 +299,8 @@ class Operations:
             return
         latest = raft.configuration
         assert latest is not None
-        if not leader.has_committed_in_term:
+        if self._state.applied_index < leader.term_start:
+            # What an earlier leader did may not have been applied here yet.
             return
         if self._drive is None or self._drive.operation != operation.id:
             logger.info("%s (%s) is in phase %s", operation.id, operation.kind, operation.phase)

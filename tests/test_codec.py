@@ -201,6 +201,14 @@ def test_an_array_of_something_else_is_refused(changes: object) -> None:
         decode_request(msgpack.packb([1, "change", fields]))
 
 
+@pytest.mark.parametrize("issues", ["ab", b"ab", {"a": 1}, {}, 5, None])
+def test_text_or_a_map_in_the_place_of_an_array_is_refused(issues: object) -> None:
+    reply = msgpack.unpackb(encode_reply(1, _status()))
+    reply[2]["issues"] = issues
+    with pytest.raises(WireError, match="expected an array"):
+        decode_reply(msgpack.packb(reply))
+
+
 def test_a_number_that_is_not_finite_is_refused() -> None:
     reply = msgpack.unpackb(encode_reply(1, _status()))
     for value in (float("nan"), float("inf"), "50", True):

@@ -1,0 +1,117 @@
+"""The inbox: bounded, ordered, and fair to the clock."""
+
+from __future__ import annotations
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from raftd.network.inputs import BATCH_INPUTS_MAX, INBOX_INPUTS_MAX, Inbox, LinkChanged
+
+
+def inputs(count: int, start: int = 0) -> list[LinkChanged]:
+    return [LinkChanged(f"n{start + i}", True, "") for i in range(count)]
+
+
+async def test_inputs_come_out_in_the_order_in_which_they_were_put() -> None:
+    inbox = Inbox()
+    await inbox.put(inputs(3))
+    inbox.put_nowait(inputs(1, 3)[0])
+    assert await inbox.take() == (inputs(4), False)
+
+
+async def test_take_waits_for_an_input(nursery: trio.Nursery) -> None:
+    inbox = Inbox()
+    taken: list[object] = []
+
+    async def consume() -> None:
+        taken.append(await inbox.take())
+
+    nursery.start_soon(consume)
+    await wait_all_tasks_blocked()
+    assert taken == []
+    await inbox.put(inputs(1))
+    await wait_all_tasks_blocked()
+    assert taken == [(inputs(1), False)]
+
+
+async def test_ticks_coalesce_and_wake_the_driver(nursery: trio.Nursery) -> None:
+    inbox = Inbox()
+    taken: list[object] = []
+
+    async def consume() -> None:
+        while True:
+            taken.append(await inbox.take())
+
+    nursery.start_soon(consume)
+    await wait_all_tasks_blocked()
+    for _ in range(5):
+        inbox.tick()
+    await wait_all_tasks_blocked()
+    assert taken == [([], True)]
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_batch_is_bounded() -> None:
+    inbox = Inbox()
+    await inbox.put(inputs(BATCH_INPUTS_MAX + 1))
+    first, _ = await inbox.take()
+    second, _ = await inbox.take()
+    assert (len(first), len(second)) == (BATCH_INPUTS_MAX, 1)
+
+
+async def test_a_tick_does_not_overtake_what_was_queued_before_it() -> None:
+    inbox = Inbox()
+    await inbox.put(inputs(BATCH_INPUTS_MAX + 10))
+    inbox.tick()
+
+    _, tick_is_due = await inbox.take()
+    assert not tick_is_due
+    await inbox.put(inputs(BATCH_INPUTS_MAX))
+    _, tick_is_due = await inbox.take()
+    assert tick_is_due
+    _, tick_is_due = await inbox.take()
+    assert not tick_is_due
+
+
+async def test_producers_wait_while_the_inbox_is_full(nursery: trio.Nursery) -> None:
+    inbox = Inbox()
+    await inbox.put(inputs(INBOX_INPUTS_MAX + 1))
+    done: list[int] = []
+
+    async def produce(number: int) -> None:
+        await inbox.put(inputs(1))
+        done.append(number)
+
+    nursery.start_soon(produce, 1)
+    nursery.start_soon(produce, 2)
+    await wait_all_tasks_blocked()
+    assert done == []
+    assert len(inbox) == INBOX_INPUTS_MAX + 1
+
+    await inbox.take()
+    await wait_all_tasks_blocked()
+    assert sorted(done) == [1, 2]
+
+
+async def test_a_producer_that_is_cancelled_has_queued_nothing(nursery: trio.Nursery) -> None:
+    inbox = Inbox()
+    await inbox.put(inputs(INBOX_INPUTS_MAX + 1))
+    with trio.CancelScope() as scope:
+        nursery.start_soon(inbox.put, [])
+        scope.cancel()
+        await inbox.put(inputs(5))
+    assert len(inbox) == INBOX_INPUTS_MAX + 1
+    await inbox.take()
+
+
+async def test_a_busy_driver_lets_the_readers_run(nursery: trio.Nursery) -> None:
+    inbox = Inbox()
+    await inbox.put(inputs(1))
+
+    async def reader() -> None:
+        await inbox.put(inputs(1, 1))
+
+    nursery.start_soon(reader)
+    batch, _ = await inbox.take()
+    more = [] if len(batch) == 2 else (await inbox.take())[0]
+    assert batch + more == inputs(2)
