@@ -232,7 +232,8 @@ def unstructure(value: object) -> Any:
 
 def structure_operation(data: Any) -> Operation:
     """Return the operation record that `unstructure` took apart."""
-    return _converter().structure(data, Operation)
+    operation: Operation = _converter().structure(data, Operation)
+    return operation
 
 
 def encode_command(command: Command) -> bytes:
