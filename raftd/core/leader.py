@@ -65,6 +65,8 @@ class Transfer:
 
     target: ServerId
     deadline_tick: int
+    told: bool = False
+    """Whether a TimeoutNow was sent since the last heartbeat."""
 
 
 @attrs.frozen
@@ -124,8 +126,9 @@ class Leader:
         if self._heartbeat_elapsed_ticks >= self._options.heartbeat_ticks:
             self._heartbeat_elapsed_ticks = 0
             self._broadcast = True
-            for progress in self.progress.values():
-                progress.probe_outstanding = False
+            if self._transfer is not None:
+                # The TimeoutNow may be lost: it is sent again, but not with every answer.
+                self._transfer.told = False
             if not self._check_quorum():
                 self._raft.step_down()
                 return
@@ -619,10 +622,11 @@ class Leader:
 
     def _maybe_send_timeout_now(self) -> None:
         """Tell the target to campaign as soon as its log is complete (dissertation 3.10)."""
-        if self._transfer is None:
+        if self._transfer is None or self._transfer.told:
             return
         target = self._transfer.target
         if self.progress[target].match_index == self._log.last_index:
+            self._transfer.told = True
             self._raft.send(target, TimeoutNow(self._term))
 
     # --- check-quorum ---

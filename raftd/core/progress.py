@@ -45,6 +45,8 @@ class Progress:
     """The highest entry that the server is known to have on disk."""
     state: ReplicationState = ReplicationState.PROBE
     probe_outstanding: bool = False
+    """Entries were sent as a probe. They are not sent again before an answer: if they are lost, the
+    next heartbeat, which asks about the same place, takes over."""
     last_contact_tick: int | None = None
     """When the server last answered in this term."""
     acknowledged_round: int = 0

@@ -159,7 +159,12 @@ class OsFileSystem:
 
     def make_directory(self, path: Path) -> None:
         with _fault_of("making the directory", path):
-            os.mkdir(path)
+            try:
+                os.mkdir(path)
+            except FileExistsError:
+                # Servers that share a parent directory may make it at the same time.
+                if not os.path.isdir(path):
+                    raise
 
     def create(self, path: Path) -> OpenFile:
         with _fault_of("creating it", path):

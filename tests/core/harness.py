@@ -109,6 +109,7 @@ class Cluster:
         self.transcript: list[str] = []
         self.leaders: dict[Term, ServerId] = {}
         self.committed: dict[Index, Entry] = {}
+        self.committed_in: dict[Index, Term] = {}
         founding = founding_entry(voters, learners)
         for server in voters + learners:
             self.servers[server] = Server(server, Disk([founding], term=1), options, seed)
@@ -174,21 +175,30 @@ class Cluster:
         node.checker.check()
         self._post(ready.messages)
         for entry in ready.committed:
-            known = self.committed.setdefault(entry.index, entry)
-            assert known == entry, f"two entries committed at index {entry.index}"
+            self.note_committed(node, entry)
             node.applied.append(entry)
         node.reads.extend(ready.reads)
         node.lost_leadership += ready.lost_leadership
 
+    def note_committed(self, node: Server, entry: Entry) -> None:
+        """State Machine Safety (Figure 3); remember in which term `entry` was committed."""
+        known = self.committed.setdefault(entry.index, entry)
+        assert known == entry, f"two entries committed at index {entry.index}"
+        self.committed_in.setdefault(entry.index, node.raft.current_term)
+
     def _check_across(self, node: Server) -> None:
-        """Election Safety and Leader Completeness (Figure 3)."""
+        """Election Safety and Leader Completeness (Figure 3).
+
+        Complete is a leader that has what was committed *in* earlier terms: an entry of an earlier
+        term may be committed by a later leader, while one in between never had it (Figure 8).
+        """
         raft = node.raft
         if not isinstance(raft.role, Leader):
             return
         known = self.leaders.setdefault(raft.current_term, node.name)
         assert known == node.name, f"two leaders in term {raft.current_term}"
         for index, entry in self.committed.items():
-            if entry.term < raft.current_term:
+            if self.committed_in[index] < raft.current_term:
                 assert raft.log.term_at(index) == entry.term, f"leader lacks entry {index}"
 
     def _post(self, envelopes: Iterable[Envelope]) -> None:

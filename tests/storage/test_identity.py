@@ -255,3 +255,18 @@ def test_an_identity_found_after_a_kill_is_durable_before_it_is_used() -> None:
     for seed in range(8):
         found = DataDirectory.open(DIRECTORY, "n1", files.after_crash(Random(seed)))
         assert found.identity == new
+
+
+def test_servers_that_share_a_parent_directory_may_make_it_at_the_same_time(tmp_path: Path) -> None:
+    class Racing(OsFileSystem):
+        """Another server makes each directory just after it was found missing."""
+
+        def exists(self, path: Path) -> bool:
+            found = super().exists(path)
+            if not found and path.name == "data":
+                path.mkdir()
+            return found
+
+    directory = DataDirectory.open(tmp_path / "data" / "n1", "n1", Racing())
+    assert directory.identity.is_blank
+    directory.close()

@@ -1,0 +1,327 @@
+"""get, put, delete, cas, list: a small client of the key-value state machine.
+
+Values are bytes: what comes in through the command line or stdin goes out on stdout unchanged.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import sys
+from typing import Any
+
+import click
+
+from raftctl.cli import Context, pass_context
+from raftctl.client import expect
+from raftctl.errors import Refused, UsageProblem
+from raftctl.render import number, plural, printable, table, terminal_width
+from raftd.commands import KEY_BYTES_MAX, VALUE_BYTES_MAX
+from raftd.protocol import (
+    LIST_LIMIT_MAX,
+    CompareAndSetRequest,
+    DeleteRequest,
+    GetReply,
+    GetRequest,
+    ListEntry,
+    ListReply,
+    ListRequest,
+    PutRequest,
+    WriteReply,
+)
+
+LIST_LIMIT_DEFAULT = 1000
+
+
+def _checked_key(key: str) -> str:
+    """Return `key` if the state machine can have it."""
+    shown = printable(key if len(key) <= 60 else key[:60] + "…")
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise UsageProblem(
+            f"the key {shown} is not UTF-8",
+            code="key",
+            cause="keys are text; only values may be any bytes",
+        ) from None
+    if not 1 <= size <= KEY_BYTES_MAX:
+        raise UsageProblem(
+            f"the key has {number(size)} bytes",
+            code="key",
+            cause=f"a key has 1 to {KEY_BYTES_MAX} bytes of UTF-8; nothing was sent",
+        )
+    return key
+
+
+def _checked_value(value: bytes, what: str = "value") -> bytes:
+    if len(value) > VALUE_BYTES_MAX:
+        raise UsageProblem(
+            f"the {what} is longer than a value can be",
+            code="value",
+            cause=f"a value has up to {number(VALUE_BYTES_MAX)} bytes (1 MiB); nothing was sent",
+            hint="split it over several keys",
+        )
+    return value
+
+
+def _value_argument(value: str) -> bytes:
+    """Return the bytes of VALUE; `-` is everything on stdin."""
+    if value == "-":
+        # One byte more than allowed is enough to know, however much there is.
+        return _checked_value(sys.stdin.buffer.read(VALUE_BYTES_MAX + 1))
+    return _checked_value(os.fsencode(value))
+
+
+def _value_document(value: bytes) -> dict[str, str]:
+    try:
+        return {"value": value.decode(), "encoding": "utf-8"}
+    except UnicodeDecodeError:
+        return {"value": base64.b64encode(value).decode(), "encoding": "base64"}
+
+
+_stale = click.option(
+    "--stale", is_flag=True, help="Take the state of any server, however old it is."
+)
+
+
+@click.command()
+@click.argument("key")
+@_stale
+@pass_context
+def get(context: Context, key: str, stale: bool) -> None:
+    """Print the value of KEY: its exact bytes, and a newline after them only on a terminal.
+
+    The answer is linearizable: at least as new as everything that was acknowledged before. With
+    --stale any server answers from its own state.
+
+    \b
+    Examples:
+      raftctl get orders/17
+      raftctl get orders/17 -o json
+      raftctl get photo > photo.jpg
+    """
+    request = GetRequest(key=_checked_key(key), stale=stale)
+    cluster = context.cluster()
+    reply = expect(cluster.ask_any(request) if stale else cluster.ask(request), GetReply)
+    if not reply.found:
+        raise Refused(
+            f"there is no key {printable(key)}",
+            code="not-found",
+            cause=f"at revision {number(reply.revision)} of the state machine"
+            + (", as the server that answered sees it" if stale else ""),
+            hint=context.command("list"),
+        )
+    if context.structured:
+        context.print_document(
+            {
+                "key": key,
+                **_value_document(reply.value),
+                "create_revision": reply.create_revision,
+                "mod_revision": reply.mod_revision,
+                "version": reply.version,
+            }
+        )
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(reply.value)
+    if sys.stdout.isatty():
+        sys.stdout.buffer.write(b"\n")
+    sys.stdout.buffer.flush()
+
+
+@click.command()
+@click.argument("key")
+@click.argument("value")
+@click.option("--if-absent", is_flag=True, help="Only if the key does not exist.")
+@click.option(
+    "--if-revision",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Only if the key's mod revision is still N; 0 means that it does not exist.",
+)
+@pass_context
+def put(context: Context, key: str, value: str, if_absent: bool, if_revision: int | None) -> None:
+    """Set KEY to VALUE; VALUE - reads stdin, every byte of it.
+
+    It is durable on a majority when the command returns. Put -- before a VALUE that starts with a
+    hyphen.
+
+    \b
+    Examples:
+      raftctl put orders/17 shipped
+      raftctl put photo - < photo.jpg
+      raftctl put lock me --if-absent
+      raftctl put orders/17 billed --if-revision 42
+    """
+    if if_absent and if_revision is not None:
+        raise click.UsageError("--if-absent and --if-revision exclude each other")
+    _checked_key(key)
+    value_bytes = _value_argument(value)
+    reply = expect(
+        context.cluster().write(
+            lambda session, serial, lowest: PutRequest(
+                session=session,
+                serial=serial,
+                lowest_unacknowledged=lowest,
+                key=key,
+                value=value_bytes,
+                if_absent=if_absent,
+                if_revision=if_revision,
+            )
+        ),
+        WriteReply,
+    )
+    _print_write(context, key, reply, "set")
+    if not reply.applied:
+        because = (
+            "the key exists, and --if-absent was asked for"
+            if if_absent
+            else f"its mod revision is not {if_revision}"
+        )
+        raise Refused(
+            f"{printable(key)} was not set",
+            code="condition-failed",
+            cause=f"{because} (revision {number(reply.revision)} of the state machine)",
+            hint=f"{context.command('get')} {printable(key)} -o json shows what it is now",
+        )
+
+
+@click.command()
+@click.argument("key")
+@pass_context
+def delete(context: Context, key: str) -> None:
+    """Delete KEY. It is no error if there is none.
+
+    \b
+    Example:
+      raftctl delete orders/17
+    """
+    _checked_key(key)
+    reply = expect(
+        context.cluster().write(
+            lambda session, serial, lowest: DeleteRequest(
+                session=session, serial=serial, lowest_unacknowledged=lowest, key=key
+            )
+        ),
+        WriteReply,
+    )
+    _print_write(context, key, reply, "deleted")
+    if not reply.applied:
+        context.message(f"there was no key {printable(key)}")
+
+
+@click.command()
+@click.argument("key")
+@click.argument("expected")
+@click.argument("new")
+@pass_context
+def cas(context: Context, key: str, expected: str, new: str) -> None:
+    """Set KEY to NEW if its value is EXPECTED, byte for byte.
+
+    \b
+    Example:
+      raftctl cas orders/17 packed shipped
+    """
+    _checked_key(key)
+    expected_bytes = _checked_value(os.fsencode(expected), "expected value")
+    new_bytes = _checked_value(os.fsencode(new), "new value")
+    reply = expect(
+        context.cluster().write(
+            lambda session, serial, lowest: CompareAndSetRequest(
+                session=session,
+                serial=serial,
+                lowest_unacknowledged=lowest,
+                key=key,
+                expected=expected_bytes,
+                value=new_bytes,
+            )
+        ),
+        WriteReply,
+    )
+    _print_write(context, key, reply, "set")
+    if not reply.applied:
+        raise Refused(
+            f"{printable(key)} was not set",
+            code="condition-failed",
+            cause="its value is not the expected one, or there is no such key "
+            f"(revision {number(reply.revision)} of the state machine)",
+            hint=f"{context.command('get')} {printable(key)} shows what it is now",
+        )
+
+
+def _print_write(context: Context, key: str, reply: WriteReply, verb: str) -> None:
+    if context.structured:
+        context.print_document({"key": key, "revision": reply.revision, "applied": reply.applied})
+    elif reply.applied:
+        click.echo(f"{verb} at revision {number(reply.revision)}")
+
+
+@click.command("list")
+@click.argument("prefix", default="")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, LIST_LIMIT_MAX),
+    default=LIST_LIMIT_DEFAULT,
+    show_default=True,
+    metavar="N",
+    help=f"At most this many entries, 1 to {LIST_LIMIT_MAX}.",
+)
+@_stale
+@pass_context
+def list_keys(context: Context, prefix: str, limit: int, stale: bool) -> None:
+    """List the keys that start with PREFIX and their values, in order of the keys.
+
+    \b
+    Examples:
+      raftctl list
+      raftctl list orders/ --limit 20 -o wide
+      raftctl list orders/ -o json
+    """
+    if prefix:
+        _checked_key(prefix)
+    request = ListRequest(prefix=prefix, limit=limit, stale=stale)
+    cluster = context.cluster()
+    reply = expect(cluster.ask_any(request) if stale else cluster.ask(request), ListReply)
+    if context.structured:
+        context.print_document(
+            {
+                "revision": reply.revision,
+                "entries": [_entry_document(entry) for entry in reply.entries],
+                "more": reply.more,
+            }
+        )
+        return
+    if reply.entries:
+        wide = context.output == "wide"
+        headers = ["KEY", "VALUE", *(["CREATED", "MODIFIED", "VERSION"] if wide else [])]
+        rows = [_entry_row(entry, wide) for entry in reply.entries]
+        numbers = ("CREATED", "MODIFIED", "VERSION")
+        width = None if wide else terminal_width(sys.stdout)
+        click.echo(table(headers, rows, right=numbers, width=width))
+    else:
+        context.message(f"no key starts with {printable(prefix)}" if prefix else "no keys")
+    if reply.more:
+        context.message(
+            f"there are more; this is the first {plural(len(reply.entries), 'entry', 'entries')}"
+        )
+
+
+def _entry_document(entry: ListEntry) -> dict[str, Any]:
+    return {
+        "key": entry.key,
+        **_value_document(entry.value),
+        "create_revision": entry.create_revision,
+        "mod_revision": entry.mod_revision,
+        "version": entry.version,
+    }
+
+
+def _entry_row(entry: ListEntry, wide: bool) -> list[str]:
+    try:
+        shown = printable(entry.value.decode())
+    except UnicodeDecodeError:
+        shown = f"({plural(len(entry.value), 'byte')}, not text)"
+    row = [printable(entry.key), shown]
+    if wide:
+        row += [number(entry.create_revision), number(entry.mod_revision), str(entry.version)]
+    return row

@@ -1,0 +1,287 @@
+"""operation list, show, watch, abort: the cluster's records of its membership operations."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+
+import click
+
+from raftctl.cli import Context, pass_context
+from raftctl.client import Cluster, author, expect
+from raftctl.commands.membership import configuration_after, follow_to_end, print_result
+from raftctl.errors import CliError, Refused, Unreachable
+from raftctl.render import duration, natural_key, number, printable, table, terminal_width
+from raftctl.watch import (
+    describe_peer,
+    describe_step,
+    operation_document,
+    summary,
+    unknown_operation,
+    watch,
+)
+from raftd.commands import ABORTED, DONE, Operation
+from raftd.core.types import server_name
+from raftd.protocol import (
+    AbortReply,
+    AbortRequest,
+    OperationsReply,
+    OperationsRequest,
+    OperationView,
+)
+
+LEADER_TIMEOUT_MS = 3_000.0
+"""Records are worth reading without a leader, too: after this any server's own state will do."""
+
+
+@click.group()
+def operation() -> None:
+    """List, show, watch or abort membership operations.
+
+    Without OP the running operation is meant, else the newest one.
+
+    \b
+    Examples:
+      raftctl operation list
+      raftctl operation watch op-17
+    """
+
+
+@operation.command("list")
+@pass_context
+def list_operations(context: Context) -> None:
+    """List the operations, the newest one last.
+
+    \b
+    Example:
+      raftctl operation list
+    """
+    views = _operations(context)
+    if context.structured:
+        context.print_document({"operations": [operation_document(view) for view in views]})
+        return
+    if not views:
+        context.message("no operations yet")
+        return
+    rows = [
+        (
+            view.record.id,
+            _state(view.record),
+            summary(view.record),
+            _clock(_began_ms(view.record)),
+            _took(view.record),
+            printable(view.record.author),
+            printable(view.record.reason),
+        )
+        for view in views
+    ]
+    headers = ("ID", "STATE", "WHAT", "STARTED", "TOOK", "AUTHOR", "REASON")
+    width = None if context.output == "wide" else terminal_width(sys.stdout)
+    click.echo(table(headers, rows, right=("TOOK",), width=width))
+
+
+@operation.command()
+@click.argument("operation", required=False, metavar="[OP]")
+@pass_context
+def show(context: Context, operation: str | None) -> None:
+    """Show one operation: what, who, why, when, and how it ended.
+
+    \b
+    Example:
+      raftctl operation show op-17
+    """
+    view = _chosen(context, operation)
+    if context.structured:
+        context.print_document(operation_document(view))
+    else:
+        click.echo("\n".join(_story(view)))
+
+
+@operation.command("watch")
+@click.argument("operation", required=False, metavar="[OP]")
+@pass_context
+def watch_operation(context: Context, operation: str | None) -> None:
+    """Watch an operation until it has ended. Exits with 1 if it failed or was aborted.
+
+    \b
+    Example:
+      raftctl operation watch op-17
+    """
+    chosen = _normalised(operation) if operation else _chosen(context, None).record.id
+    follow_to_end(context, context.cluster(), chosen)
+
+
+@operation.command()
+@click.argument("operation", required=False, metavar="[OP]")
+@click.option("--no-wait", is_flag=True, help="Return as soon as the abort is on record.")
+@click.option("--reason", default="", metavar="TEXT", help="Kept in the operation's record.")
+@pass_context
+def abort(context: Context, operation: str | None, no_wait: bool, reason: str) -> None:
+    """Undo a running operation, as long as that is still safe. Asks first.
+
+    Before the new configuration is appended the old one comes back; after that the operation can
+    only go forward, and this command says so.
+
+    \b
+    Example:
+      raftctl operation abort op-17 --reason "wrong server"
+    """
+    context.require_answerable()
+    view = _chosen(context, operation)
+    record = view.record
+    if not record.running:
+        raise Refused(
+            f"{record.id} ({summary(record)}) has ended: {record.result}",
+            code="operation-ended",
+            cause=printable(record.explanation),
+            hint=context.command(f"operation show {record.id}"),
+        )
+    if not context.yes:
+        click.echo(f"{record.id} ({summary(record)}): {describe_step(view)}", err=True)
+        context.confirm("Undo it, so that the servers that vote stay as they were before?")
+    cluster = context.cluster()
+    reply = expect(
+        cluster.write(
+            lambda session, serial, lowest: AbortRequest(
+                session=session,
+                serial=serial,
+                operation=record.id,
+                author=author(),
+                reason=reason,
+            )
+        ),
+        AbortReply,
+    )
+    if no_wait:
+        print_result(context, reply.operation, "running", None)
+        context.message(f"{reply.operation} is being undone")
+        return
+    _follow_abort(context, cluster, reply.operation)
+
+
+def _follow_abort(context: Context, cluster: Cluster, operation: str) -> None:
+    record = watch(context, cluster, operation).record
+    print_result(context, operation, record.result, configuration_after(cluster, record))
+    if record.result == ABORTED:
+        context.message(f"{operation} was undone")
+        return
+    ended = "went through" if record.result == DONE else "failed"
+    raise CliError(
+        f"{operation} was not aborted: it {ended}",
+        code="not-aborted",
+        cause=printable(record.explanation)
+        or "the new configuration was on its way already, and could not be taken back",
+        hint=context.command(f"operation show {operation}"),
+        operation=operation,
+    )
+
+
+# --- finding them -----------------------------------------------------------------------------
+
+
+def _operations(context: Context, operation: str = "") -> list[OperationView]:
+    """Return the operations as the leader knows them, or as any server does if there is none."""
+    cluster = context.cluster()
+    request = OperationsRequest(operation=operation)
+    try:
+        # Whoever is found to lead is asked first.
+        cluster.leader_status(deadline=cluster.deadline().or_after_ms(LEADER_TIMEOUT_MS))
+    except Unreachable as error:
+        if error.code != "no-leader":
+            raise
+        context.message(f"there is no leader; this is the state of one server ({error.cause})")
+    return list(expect(cluster.ask(request), OperationsReply).operations)
+
+
+def _chosen(context: Context, operation: str | None) -> OperationView:
+    """Return the operation that is meant: OP, else the one that runs, else the newest."""
+    wanted = _normalised(operation) if operation else ""
+    views = _operations(context, wanted)
+    if wanted:
+        for view in views:
+            if view.record.id == wanted:
+                return view
+        raise unknown_operation(context, wanted)
+    if not views:
+        raise Refused(
+            "there are no operations yet",
+            code="no-such-operation",
+            cause="the members of the cluster have never been changed",
+            hint=context.command("status"),
+        )
+    return next((view for view in views if view.record.running), views[-1])
+
+
+def _normalised(operation: str) -> str:
+    """Return `op-17` for `17`, too."""
+    return f"op-{operation}" if operation.isdecimal() else operation
+
+
+# --- words --------------------------------------------------------------------------------------
+
+
+def _story(view: OperationView) -> list[str]:
+    record = view.record
+    lines = [f"{record.id}  {summary(record)}", ""]
+    facts = [
+        ("state", _state(record)),
+        ("author", printable(record.author)),
+        ("reason", printable(record.reason)),
+        ("joint", "yes: C_old,new, then C_new" if record.plan.joint else "no vote changes"),
+        ("before", _members(record.plan.voters_before, record.plan.learners_before)),
+        ("after", _members(record.plan.voters_after, record.plan.learners_after)),
+        ("configuration", number(record.configuration_index) if record.configuration_index else ""),
+        ("abort", _abort_words(record)),
+        ("why", printable(record.explanation)),
+    ]
+    width = max(len(label) for label, _ in facts)
+    lines += [f"{label:<{width}}  {text}" for label, text in facts if text]
+    if record.phases:
+        rows = [
+            (phase.phase, _clock(phase.time_ms), number(phase.index)) for phase in record.phases
+        ]
+        lines += ["", table(("PHASE", "SINCE", "INDEX"), rows, right=("INDEX",))]
+    if record.running:
+        lines += ["", f"now: {describe_step(view)}"]
+        lines += [describe_peer(peer, view.last_index, None) for peer in view.peers]
+        if view.blocked_by:
+            lines.append(f"waiting: {printable(view.blocked_by)}")
+    return lines
+
+
+def _members(voters: tuple[str, ...], learners: tuple[str, ...]) -> str:
+    def listed(servers: tuple[str, ...]) -> str:
+        return " ".join(sorted((server_name(server) for server in servers), key=natural_key))
+
+    return f"voters {listed(voters)}" + (f", learners {listed(learners)}" if learners else "")
+
+
+def _abort_words(record: Operation) -> str:
+    if not record.abort_requested_by:
+        return ""
+    because = f": {record.abort_reason}" if record.abort_reason else ""
+    return printable(f"requested by {record.abort_requested_by}{because}")
+
+
+def _state(record: Operation) -> str:
+    return record.phase if record.running else record.result
+
+
+def _began_ms(record: Operation) -> int:
+    return record.phases[0].time_ms if record.phases else 0
+
+
+def _took(record: Operation) -> str:
+    if record.running or not record.phases:
+        return ""
+    return duration(max(0, record.phases[-1].time_ms - record.phases[0].time_ms))
+
+
+def _clock(time_ms: int) -> str:
+    if not time_ms:
+        return ""
+    try:
+        moment = datetime.datetime.fromtimestamp(time_ms / 1000).astimezone()
+    except (OverflowError, ValueError, OSError):
+        return "?"
+    return moment.strftime("%Y-%m-%d %H:%M:%S")

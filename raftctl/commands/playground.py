@@ -1,0 +1,307 @@
+"""`raftctl playground`: a cluster of real processes, and `kill` and `start` for its servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+
+from raftctl.cli import Context, pass_context
+from raftctl.client import author, playground_file
+from raftctl.endpoints import CLUSTER_FILE_DEFAULT, Endpoints
+from raftctl.errors import EXIT_DONE, CliError, Refused
+from raftctl.forming import Forming, form_cluster
+from raftctl.playground import (
+    SERVERS_COUNT_MAX,
+    Event,
+    Playground,
+    ask,
+    last_line,
+    read_runtime_file,
+)
+from raftctl.render import plural
+from raftctl.status import ClusterView, Health, observe
+from raftctl.survey import survey
+from raftd.core.types import server_name
+from raftd.protocol import ChangeRequest
+
+START_TIMEOUT_S = 30.0
+"""Until a new cluster is healthy. It takes one or two seconds; a busy machine is given time."""
+POLL_INTERVAL_S = 0.03
+"""Short, since somebody is waiting for the first line."""
+ANSWER_TIMEOUT_MS = 1000.0
+"""For each server in one look; they are on this machine."""
+
+
+@click.group(invoke_without_command=True)
+@click.option(
+    "--servers",
+    "servers_count",
+    type=click.IntRange(1, SERVERS_COUNT_MAX),
+    default=3,
+    metavar="N",
+    help="How many servers. Default: 3.",
+)
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where cluster file, data and logs go; a playground that was kept there goes on. "
+    "Default: a new temporary folder.",
+)
+@click.option("--keep", is_flag=True, help="Keep the folder when the playground ends.")
+@pass_context
+def playground(context: Context, servers_count: int, directory: Path | None, keep: bool) -> int:
+    """Run a cluster of real processes on this machine.
+
+    Stays in the foreground; Ctrl-C ends all servers and deletes their data unless --keep is
+    given. Meanwhile every other raftctl command finds the cluster by itself.
+
+    \b
+    Examples:
+      raftctl playground
+      raftctl playground --servers 5 --dir /tmp/five --keep
+      raftctl playground kill n1
+    """
+    if click.get_current_context().invoked_subcommand is not None:
+        return EXIT_DONE
+    started_s = time.monotonic()
+    with Playground(
+        runtime_file=playground_file(),
+        directory=directory,
+        servers_count=servers_count,
+        keep=keep,
+        report=lambda event: _print_event(context, event),
+    ) as running:
+        running.start_all()
+        cluster = _form(running)
+        running.publish()
+        _print_ready(context, running, cluster, time.monotonic() - started_s)
+        running.serve()
+        context.message("ending all servers ...")
+    if running.keep:
+        again = shlex.join([*_program(), "playground", "--dir", str(running.directory)])
+        context.message(f"kept in {running.directory}; to go on: {again}")
+    return EXIT_DONE
+
+
+@playground.command()
+@click.argument("server_id", metavar="ID")
+@pass_context
+def kill(context: Context, server_id: str) -> None:
+    """End a server of the playground with SIGKILL, as a crash would.
+
+    \b
+    Example:
+      raftctl playground kill n1
+    """
+    killed = ask(playground_file(), "kill", server_id)
+    if context.structured:
+        context.print_document({field: killed[field] for field in ("id", "address", "pid")})
+    else:
+        click.echo(f"{server_id} was killed (process {killed['pid']})")
+
+
+@playground.command()
+@click.argument("server_id", metavar="ID")
+@pass_context
+def start(context: Context, server_id: str) -> None:
+    """Start a server of the playground again, or a new, blank one, and print ID=HOST:PORT.
+
+    A new one gets a free port and a line in the playground's cluster file. It belongs to the
+    cluster only once it is added, or replaces another one.
+
+    \b
+    Examples:
+      raftctl playground start n1
+      raftctl replace n1 "$(raftctl playground start n4)"
+    """
+    started = ask(playground_file(), "start", server_id)
+    _wait_for_answer(started)
+    if context.structured:
+        context.print_document({field: started[field] for field in ("id", "address", "pid")})
+    else:
+        click.echo(f"{server_id}={started['address']}")
+
+
+def _wait_for_answer(started: dict[str, Any]) -> None:
+    """Return when the server answers.
+
+    Raises:
+        CliError: it has ended, or it does not answer in time.
+    """
+    endpoints = Endpoints(addresses=(started["address"],), source="the playground")
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while survey(endpoints, ANSWER_TIMEOUT_MS)[0].reply is None:
+        found = read_runtime_file(playground_file())
+        processes = {each["id"]: each["pid"] for each in found["servers"]} if found else {}
+        if processes.get(started["id"]) != started["pid"]:
+            log = Path(found["dir"]) / "logs" / f"{started['id']}.log" if found else None
+            raise CliError(
+                f"{started['id']} has ended right after its start",
+                cause=(last_line(log) if log else "") or "it said nothing",
+                hint=f"read {log}" if log else "start the playground again",
+            )
+        if time.monotonic() > deadline_s:
+            raise CliError(
+                f"{started['id']} runs, but does not answer on {started['address']}",
+                cause=f"process {started['pid']}, {START_TIMEOUT_S:.0f} seconds after its start",
+            )
+        time.sleep(POLL_INTERVAL_S)
+
+
+# --- forming the cluster -----------------------------------------------------------------------
+
+
+def _form(running: Playground) -> ClusterView:
+    """Make one healthy cluster of the servers that were just started, and return how it is.
+
+    Raises:
+        CliError: a server has ended, or it takes too long.
+    """
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    endpoints = Endpoints(
+        addresses=tuple(server.address for server in running.servers.values()),
+        source="the playground",
+    )
+    while any(answer.reply is None for answer in survey(endpoints, ANSWER_TIMEOUT_MS)):
+        if _go_on_waiting(running, deadline_s, "listens"):
+            # A kept playground: who was removed from the cluster has stopped, and stays so.
+            alive = [each.address for each in running.servers.values() if each.process]
+            endpoints = attrs.evolve(endpoints, addresses=tuple(alive))
+    try:
+        _init(running)
+    except Refused as refusal:
+        # A kept playground may have any members, and a change under way; that is no obstacle.
+        if not running.resumed or refusal.code not in ("formed", "operation-running"):
+            raise
+    while True:
+        cluster = observe(endpoints, ANSWER_TIMEOUT_MS)
+        if cluster.health is Health.HEALTHY or (running.resumed and cluster.leader is not None):
+            return cluster
+        _go_on_waiting(running, deadline_s, "is healthy")
+
+
+def _go_on_waiting(running: Playground, deadline_s: float, goal: str) -> bool:
+    """Wait a moment, and return whether a server has ended that may.
+
+    Raises:
+        CliError: one has ended that may not, or time is up.
+    """
+    removed = False
+    for event in running.reap():
+        if event.kind == "removed":
+            removed = True
+            continue
+        # Whoever looks for the reason needs the logs.
+        running.keep = True
+        raise CliError("the playground could not be started", cause=event.text)
+    if time.monotonic() > deadline_s:
+        running.keep = True
+        raise CliError(
+            "the playground could not be started",
+            cause=f"not every server {goal} after {START_TIMEOUT_S:.0f} seconds",
+            hint=f"read {running.log_file('n1').parent}",
+        )
+    time.sleep(POLL_INTERVAL_S)
+    return removed
+
+
+def _init(running: Playground) -> None:
+    """Do what `raftctl init` does with the playground's cluster file; return when it has begun."""
+    context = Context()
+    context.set_option("config_path", running.config, from_command_line=True)
+    # For a program: what it would tell a person on the way is not worth telling here.
+    context.set_option("output", "json", from_command_line=True)
+    plan: Forming = form_cluster(context, dry_run=False)
+    if not plan.changes:
+        return
+    request = ChangeRequest(
+        session="",
+        serial=0,
+        kind="init",
+        changes=plan.changes,
+        author=author(),
+        reason="playground",
+    )
+    context.cluster().write(
+        lambda session, serial, lowest: attrs.evolve(request, session=session, serial=serial)
+    )
+
+
+# --- what is printed ---------------------------------------------------------------------------
+
+
+def _print_ready(
+    context: Context, running: Playground, cluster: ClusterView, took_s: float
+) -> None:
+    if context.structured:
+        ready = {
+            "type": "ready",
+            "config": str(running.config),
+            "servers": [server.document() for server in running.servers.values()],
+        }
+        click.echo(json.dumps(ready))
+        return
+    fate = "kept" if running.keep else "deleted at the end; --keep keeps it"
+    servers = plural(len(running.servers), "server")
+    click.echo(f"raftd playground: {servers} in {running.directory} ({fate})")
+    leader = server_name(cluster.leader.server) if cluster.leader is not None else ""
+    for server in running.servers.values():
+        mark = "*" if server.id == leader else " "
+        state = f"pid {server.pid}" if server.pid is not None else "stopped"
+        click.echo(f"  {server.id}{mark}  {server.address}  {state}")
+    click.echo(f"{leader} leads; ready after {took_s:.1f}s. In another terminal:")
+    for command in next_commands(running, leader):
+        click.echo(f"  {command}")
+    click.echo("Ctrl-C ends all servers.")
+
+
+def next_commands(running: Playground, leader: str) -> list[str]:
+    """Return three commands that can be pasted into another terminal as they are.
+
+    The running playground is found without a flag, unless something there names another cluster.
+    """
+    program = shlex.join(_program())
+    named = CLUSTER_FILE_DEFAULT.exists() or any(
+        os.environ.get(name) for name in ("RAFTCTL_CONFIG", "RAFTCTL_ENDPOINTS")
+    )
+    flags = f" -c {shlex.quote(str(running.config))}" if named else ""
+    new = f"n{max(_number(server_id) for server_id in running.servers) + 1}"
+    return [
+        f"{program}{flags} status --watch",
+        f"{program} playground kill {leader}",
+        f'{program}{flags} replace {leader} "$({program} playground start {new})"',
+    ]
+
+
+def _number(server_id: str) -> int:
+    digits = server_id.removeprefix("n")
+    return int(digits) if digits.isdecimal() else 0
+
+
+def _program() -> list[str]:
+    """Return how to run this raftctl from anywhere, as short as that can be."""
+    own = Path(sys.argv[0])
+    if own.name != "raftctl":
+        return [sys.executable, "-m", "raftctl"]
+    found = shutil.which("raftctl")
+    if found is not None and Path(found).resolve() == own.resolve():
+        return ["raftctl"]
+    return [str(own.absolute())]
+
+
+def _print_event(context: Context, event: Event) -> None:
+    if context.structured:
+        click.echo(json.dumps(event.document()))
+    else:
+        click.echo(event.text, err=True)

@@ -1,0 +1,289 @@
+"""What `raftctl init` finds and what is left to do: a cluster is formed once, however often asked.
+
+The first voter of the file is bootstrapped: in one durable step it becomes a cluster of its own.
+All others are brought in by one membership operation. Whatever was interrupted in between shows in
+what the servers say about themselves, so that a repeated `init` goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+import attrs
+
+from raftctl.cli import Context
+from raftctl.client import ConnectionProblem, Deadline, error_of, expect
+from raftctl.endpoints import Endpoints
+from raftctl.errors import OutcomeUnknown, Refused, UsageProblem
+from raftctl.render import name_list, natural_key
+from raftctl.survey import Answer, survey
+from raftctl.watch import summary
+from raftd.core.types import server_incarnation, server_name
+from raftd.protocol import (
+    BootstrapReply,
+    BootstrapRequest,
+    ConfigurationView,
+    ErrorReply,
+    MemberChange,
+    StatusReply,
+)
+
+if TYPE_CHECKING:
+    from raftd.config import ClusterConfig, ServerConfig
+
+PATIENCE_MS = 3_000.0
+"""For servers that were started a moment ago and do not listen yet."""
+RETRY_MS = 200.0
+"""Between two looks at them."""
+BOOTSTRAP_TIMEOUT_MS = 10_000.0
+"""For one durable step on one server, on the slowest of disks."""
+
+
+@attrs.frozen(kw_only=True)
+class Forming:
+    """What is left to do once there is a cluster of at least one server."""
+
+    changes: tuple[MemberChange, ...] = ()
+    """Who has to be brought in; empty if nobody."""
+    operation: str = ""
+    """The operation that is bringing them in already."""
+    configuration: ConfigurationView | None = None
+    """As found; None if there was no cluster."""
+    message: str = ""
+
+
+def form_cluster(context: Context, *, dry_run: bool) -> Forming:
+    """Look at every server of the cluster file, bootstrap the first voter if all are blank.
+
+    Raises:
+        Refused: a server is unreachable, not blank, or the cluster is another one than in the
+            file; the message names each such server. Nothing was changed.
+        OutcomeUnknown: the first voter did not say whether it became a cluster.
+    """
+    endpoints = context.dialled()
+    config = endpoints.config
+    if config is None:
+        raise UsageProblem(
+            "init needs a cluster file: it says which servers belong together",
+            cause="--endpoints says only where to dial",
+            hint="raftctl init --config cluster.yaml",
+        )
+    answers = _survey_patiently(endpoints, context.timeout_ms)
+    members = [answer.reply for answer in answers if answer.reply and answer.reply.cluster_id]
+    if members:
+        return _go_on(context, config, answers, members)
+    _refuse_problems(context, config, _problems(config, answers))
+    changes = tuple(
+        MemberChange(role=server.role, name=server.id, address=server.address)
+        for server in config.servers.values()
+        if server.id != _first_voter(config).id
+    )
+    if dry_run:
+        first, others = _first_voter(config).id, " ".join(change.name for change in changes)
+        return Forming(
+            changes=changes,
+            message=f"all servers are blank; {first} would become the cluster {config.cluster}"
+            + (f" and bring in {others} by one change" if others else ""),
+        )
+    _bootstrap(context, config, answers)
+    return Forming(changes=changes)
+
+
+def _first_voter(config: ClusterConfig) -> ServerConfig:
+    return next(server for server in config.servers.values() if server.role == "voter")
+
+
+def _survey_patiently(endpoints: Endpoints, timeout_ms: float) -> list[Answer]:
+    deadline = Deadline.after_ms(min(timeout_ms or PATIENCE_MS, PATIENCE_MS))
+    while True:
+        answers = survey(endpoints, timeout_ms)
+        if deadline.expired or all(answer.reply for answer in answers if answer.listed):
+            return answers
+        time.sleep(RETRY_MS / 1000)
+
+
+def _problems(config: ClusterConfig, answers: Sequence[Answer]) -> dict[str, str]:
+    """Return what is wrong with each server of the file that cannot be brought in."""
+    by_address = {answer.address: answer for answer in answers}
+    problems = {}
+    for server in config.servers.values():
+        answer = by_address[server.address]
+        if answer.reply is None:
+            problems[server.id] = f"{server.id} {server.address}: {answer.failure}"
+        elif server_name(answer.reply.server) != server.id:
+            problems[server.id] = (
+                f"{server.id} {server.address}: {server_name(answer.reply.server)} answers there"
+            )
+    return problems
+
+
+def _refuse_problems(context: Context, config: ClusterConfig, problems: dict[str, str]) -> None:
+    if problems:
+        raise Refused(
+            f"{config.cluster} cannot be formed: {' '.join(sorted(problems, key=natural_key))} "
+            f"{'is' if len(problems) == 1 else 'are'} not ready",
+            code="not-ready",
+            cause="\n".join(problems.values()) + "\nnothing was changed",
+            hint=f"start every server of the file, then repeat: {context.command('init')}",
+        )
+
+
+def _bootstrap(context: Context, config: ClusterConfig, answers: Sequence[Answer]) -> None:
+    """Make the first voter a cluster of its own; durable there when this returns."""
+    first = _first_voter(config)
+    status = next(answer.reply for answer in answers if answer.address == first.address)
+    assert status is not None, "all servers have answered"
+    request = BootstrapRequest(
+        cluster_name=config.cluster,
+        incarnation=server_incarnation(status.server),
+        address=first.address,
+    )
+    cluster = context.cluster()
+    deadline = cluster.deadline().or_after_ms(BOOTSTRAP_TIMEOUT_MS)
+    try:
+        reply = cluster.ask_at(first.address, request, deadline=deadline)
+    except ConnectionProblem as problem:
+        raise OutcomeUnknown(
+            f"{first.id} did not say whether it became the cluster {config.cluster}",
+            cause=f"{first.id} {first.address}: {problem}",
+            hint=f"{context.command('init')}, which goes on from wherever it stopped",
+        ) from None
+    if isinstance(reply, ErrorReply):
+        raise error_of(reply)
+    cluster_id = expect(reply, BootstrapReply).cluster_id
+    # It greeted us as a blank server and is one no more.
+    cluster.forget(first.address)
+    context.message(f"{first.id} is the cluster {config.cluster} now (id {cluster_id})")
+
+
+# --- a cluster is there already ---------------------------------------------------------------
+
+
+def _go_on(
+    context: Context,
+    config: ClusterConfig,
+    answers: Sequence[Answer],
+    members: Sequence[StatusReply],
+) -> Forming:
+    """Return what is left to do, some servers of the file belonging to a cluster already."""
+    _refuse_other_clusters(config, members)
+    speaker = max(members, key=_authority)
+    operation = speaker.operation
+    if operation is not None and operation.record.running:
+        if operation.record.kind == "init":
+            return Forming(operation=operation.record.id)
+        raise Refused(
+            f"{config.cluster} is formed already, and {operation.record.id} "
+            f"({summary(operation.record)}) is changing it",
+            code="operation-running",
+            hint=context.command(f"operation watch {operation.record.id}"),
+        )
+    configuration = speaker.configuration
+    problems = _problems(config, answers)
+    if configuration is None:
+        _refuse_problems(context, config, problems)
+        raise Refused(
+            f"{config.cluster} cannot be formed: no server knows its members yet",
+            code="not-ready",
+            cause=f"{name_list(member.server for member in members)} joined a cluster that was "
+            "never finished, and its first server is not in the file or has lost its data",
+            hint="start them with empty data folders and repeat init",
+        )
+    _refuse_wiped(context, answers, configuration)
+    wanted = {server.id: server.role for server in config.servers.values()}
+    have = {server_name(server): "voter" for server in configuration.voters}
+    have |= {server_name(server): "learner" for server in configuration.learners}
+    if have == wanted and not configuration.joint:
+        return Forming(
+            configuration=configuration,
+            message=f"{config.cluster} is formed already, as the file says (id "
+            f"{speaker.cluster_id})",
+        )
+    # The others come in by one change, all or none: a cluster of one is an init half done.
+    if len(configuration.voters) > 1 or configuration.joint or not have.keys() <= wanted.keys():
+        _refuse_other_members(context, config, configuration, wanted)
+    _refuse_problems(
+        context, config, {name: why for name, why in problems.items() if name not in have}
+    )
+    changes = tuple(
+        MemberChange(
+            role=server.role, name=server.id, address="" if server.id in have else server.address
+        )
+        for server in config.servers.values()
+        if have.get(server.id) != server.role
+    )
+    context.message(f"going on with {config.cluster} (id {speaker.cluster_id})")
+    return Forming(changes=changes, configuration=configuration)
+
+
+def _authority(member: StatusReply) -> tuple[bool, bool, int, int]:
+    """Return a sort key: whose word about the cluster counts most is the largest."""
+    configuration = member.configuration
+    return (
+        configuration is not None,
+        member.role == "leader" and member.leadership_confirmed,
+        member.term,
+        configuration.index if configuration else 0,
+    )
+
+
+def _refuse_other_clusters(config: ClusterConfig, members: Sequence[StatusReply]) -> None:
+    clusters = {member.cluster_id: member.cluster_name for member in members}
+    if len(clusters) == 1 and set(clusters.values()) <= {config.cluster}:
+        return
+    lines = [
+        f"{server_name(member.server)} belongs to {member.cluster_name} (id {member.cluster_id})"
+        for member in members
+    ]
+    names = name_list(
+        member.server
+        for member in members
+        if len(clusters) > 1 or member.cluster_name != config.cluster
+    )
+    raise Refused(
+        f"{config.cluster} cannot be formed: {names} not blank",
+        code="other-cluster",
+        cause="\n".join([*lines, "nothing was changed"]),
+        hint="take them out of the file, or start them with empty data folders",
+    )
+
+
+def _refuse_wiped(
+    context: Context, answers: Sequence[Answer], configuration: ConfigurationView
+) -> None:
+    """Refuse if a member's disk is another one than the configuration knows."""
+    by_name = {server_name(server): server for server in configuration.voters}
+    by_name |= {server_name(server): server for server in configuration.learners}
+    for answer in answers:
+        if answer.reply is None:
+            continue
+        name = server_name(answer.reply.server)
+        if name in by_name and answer.reply.server != by_name[name]:
+            raise Refused(
+                f"the cluster is formed already, and {name} has lost its data",
+                code="wiped",
+                cause=f"the cluster knows {by_name[name]}; at {answer.address} there is "
+                f"{answer.reply.server}",
+                hint=context.command(f"replace {name} {name}={answer.address}"),
+            )
+
+
+def _refuse_other_members(
+    context: Context,
+    config: ClusterConfig,
+    configuration: ConfigurationView,
+    wanted: dict[str, str],
+) -> NoReturn:
+    voters = " ".join(name for name, role in wanted.items() if role == "voter")
+    learners = " ".join(name for name, role in wanted.items() if role == "learner")
+    raise Refused(
+        f"{config.cluster} is formed already, with other members than in the file",
+        code="formed",
+        cause=f"the cluster has voters {name_list(configuration.voters)}, learners "
+        f"{name_list(configuration.learners)}; the file has voters {voters}, learners "
+        f"{learners or 'nobody'}",
+        hint=f"{context.command('config export')} writes the file that matches the cluster; "
+        "add, remove and replace change it",
+    )

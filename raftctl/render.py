@@ -1,0 +1,221 @@
+"""What results look like: tables, numbers, durations, colours, configurations.
+
+Text that comes from a server or a key may hold anything; `printable` makes it safe for a terminal.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import unicodedata
+from collections.abc import Collection, Iterable, Sequence
+from typing import IO, Any
+
+import attrs
+
+from raftd.core.types import ServerId, server_name
+from raftd.protocol import ConfigurationView
+
+COLUMN_GAP = "  "
+_ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_COLORS = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
+
+
+# --- text -------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Style:
+    """Colours, or none of them."""
+
+    enabled: bool
+
+    def __call__(self, text: str, color: str) -> str:
+        """Return `text` in `color`: red, green, yellow, bold or dim."""
+        return f"\x1b[{_COLORS[color]}m{text}\x1b[0m" if self.enabled and text else text
+
+
+def printable(text: str) -> str:
+    """Return `text` with everything escaped that could move a cursor or break a line."""
+    return "".join(
+        character if character.isprintable() else repr(character)[1:-1] for character in text
+    )
+
+
+def width_of(text: str) -> int:
+    """Return the columns that `text` takes on a terminal; colours take none."""
+    plain = _ESCAPE_SEQUENCE.sub("", text)
+    if plain.isascii():
+        return len(plain)
+    return sum(
+        0 if unicodedata.combining(character) else 2 if _is_wide(character) else 1
+        for character in plain
+    )
+
+
+def _is_wide(character: str) -> bool:
+    return unicodedata.east_asian_width(character) in "WF"
+
+
+def cut(text: str, width: int) -> str:
+    """Return `text` in at most `width` columns, with `…` where something was cut off."""
+    if width_of(text) <= width:
+        return text
+    kept: list[str] = []
+    room = width - 1
+    position = 0
+    while position < len(text):
+        escape = _ESCAPE_SEQUENCE.match(text, position)
+        if escape:
+            kept.append(escape[0])
+            position = escape.end()
+            continue
+        room -= width_of(text[position])
+        if room < 0:
+            break
+        kept.append(text[position])
+        position += 1
+    end = "\x1b[0m" if "\x1b" in text else ""
+    return "".join(kept) + "…" + end
+
+
+def terminal_width(stream: IO[str]) -> int | None:
+    """Return the columns of the terminal behind `stream`, or None if it is no terminal."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def table(
+    headers: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Collection[str] = (),
+    width: int | None = None,
+) -> str:
+    """Return a table without borders, one line for the headers and one for each row.
+
+    Args:
+        headers: one for each column; a column that is empty in every row is left out.
+        rows: cells; colours in them do not count for the width.
+        right: headers of the columns that are aligned to the right.
+        width: cut each line to this many columns; None for no limit.
+    """
+    cells = [list(row) for row in rows]
+    columns = [
+        number for number in range(len(headers)) if not cells or any(row[number] for row in cells)
+    ]
+    widths = {
+        number: max(width_of(line[number]) for line in [list(headers), *cells])
+        for number in columns
+    }
+    lines = []
+    for line in [list(headers), *cells]:
+        parts = []
+        for number in columns:
+            padding = " " * (widths[number] - width_of(line[number]))
+            aligned_right = headers[number] in right
+            parts.append(padding + line[number] if aligned_right else line[number] + padding)
+        text = COLUMN_GAP.join(parts).rstrip()
+        lines.append(text if width is None else cut(text, width))
+    return "\n".join(lines)
+
+
+def number(value: int) -> str:
+    """Return `value` with separators between the thousands."""
+    return f"{value:,}"
+
+
+def duration(milliseconds: float) -> str:
+    """Return a length of time with the precision that a person wants: 12ms, 3.4s, 2m 05s."""
+    if milliseconds < 1:
+        return f"{milliseconds:.1f}ms" if milliseconds else "0ms"
+    if milliseconds < 1000:
+        return f"{milliseconds:.0f}ms"
+    seconds = milliseconds / 1000
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m {rest:02d}s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours}h {minutes:02d}m"
+    return f"{hours // 24}d {hours % 24}h"
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """Return `count` and the word for that many: 1 failure, 2 failures."""
+    return f"{number(count)} {one if count == 1 else many or one + 's'}"
+
+
+def bar(fraction: float, width: int) -> str:
+    """Return a bar of `width` columns, filled to `fraction`, 0 to 1."""
+    filled = round(max(0.0, min(1.0, fraction)) * width)
+    return "█" * filled + "░" * (width - filled)
+
+
+# --- configurations ---------------------------------------------------------------------------
+
+
+def display_names(servers: Iterable[ServerId]) -> dict[ServerId, str]:
+    """Return what to call each server: its name, or the full id where a name is there twice."""
+    known = set(servers)
+    by_name: dict[str, set[ServerId]] = {}
+    for server in known:
+        by_name.setdefault(server_name(server), set()).add(server)
+    return {
+        server: server_name(server) if len(by_name[server_name(server)]) == 1 else server
+        for server in known
+    }
+
+
+def members_of(view: ConfigurationView) -> list[ServerId]:
+    """Return every member, each once: voters, then outgoing voters, then learners."""
+    return list(dict.fromkeys((*view.voters, *view.outgoing, *view.learners, *view.learners_next)))
+
+
+def configuration_document(view: ConfigurationView) -> dict[str, Any]:
+    """Return a configuration as JSON has it: names, and full ids only where a name is there twice.
+
+    A voter that becomes a learner with C_new stands in `outgoing` until then.
+    """
+    names = display_names(members_of(view))
+    return {
+        "index": view.index,
+        "committed": view.committed,
+        "joint": view.joint,
+        "voters": [names[server] for server in view.voters],
+        "outgoing": [names[server] for server in view.outgoing],
+        "learners": [names[server] for server in view.learners],
+    }
+
+
+def configuration_table(view: ConfigurationView, *, width: int | None = None) -> str:
+    """Return the members of a configuration, one line each: name, role and address."""
+    names = display_names(members_of(view))
+    rows = [
+        (names[server], _role(view, server), view.addresses.get(server, ""))
+        for server in sorted(names, key=natural_key)
+    ]
+    return table(("ID", "ROLE", "ADDRESS"), rows, width=width)
+
+
+def _role(view: ConfigurationView, server: ServerId) -> str:
+    if server in view.voters:
+        return "voter" if not view.joint or server in view.outgoing else "voter (new half)"
+    if server in view.learners_next:
+        return "voter (old half), learner next"
+    if server in view.outgoing:
+        return "voter (old half)"
+    return "learner"
+
+
+def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
+    """Return a sort key by which n2 comes before n10."""
+    parts = re.split(r"([0-9]+)", name)
+    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts if part)
+
+
+def name_list(servers: Iterable[ServerId]) -> str:
+    """Return the names of `servers` in order, with spaces between, or `nobody`."""
+    names = display_names(servers)
+    return " ".join(sorted(names.values(), key=natural_key)) or "nobody"

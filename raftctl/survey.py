@@ -1,0 +1,140 @@
+"""Asks every server of the cluster at once how it sees things.
+
+The servers to ask are those that were named, and those that the configuration in any answer names,
+and so on: a cluster file that lags behind the cluster still finds all of it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Mapping
+
+import attrs
+
+from raftctl.client import Connection, ConnectionProblem, Deadline
+from raftctl.endpoints import Endpoints
+from raftd.config_values import format_duration
+from raftd.core.types import server_name
+from raftd.protocol import ErrorReply, StatusReply, StatusRequest
+
+ANSWER_TIMEOUT_MS = 2_000.0
+"""For one server. All are asked at once, so one that hangs costs this much and no more."""
+RESOLVER_TIMEOUT_S = 1.0
+"""On top of it: looking up a host name obeys no time-out of ours."""
+ADDRESSES_MAX = 200
+"""Far more than a cluster has; a server that talks nonsense cannot make us dial the world."""
+
+
+@attrs.frozen(kw_only=True)
+class Answer:
+    """What came of asking one address."""
+
+    address: str
+    name: str
+    """Who is expected there, by the cluster file or a configuration; empty if nobody says."""
+    listed: bool
+    """Whether the cluster file or the command line names the address."""
+    reply: StatusReply | None
+    failure: str = ""
+    """In words, why there is no reply."""
+
+
+def survey(endpoints: Endpoints, timeout_ms: float = ANSWER_TIMEOUT_MS) -> list[Answer]:
+    """Return one answer for each address: first the named ones in their order, then the others.
+
+    Args:
+        endpoints: the addresses to start with.
+        timeout_ms: for each server, at most `ANSWER_TIMEOUT_MS`; 0 means that.
+    """
+    return _Survey(endpoints, min(timeout_ms or ANSWER_TIMEOUT_MS, ANSWER_TIMEOUT_MS)).run()
+
+
+class _Survey:
+    """The threads that are on their way, and what they have brought."""
+
+    def __init__(self, endpoints: Endpoints, timeout_ms: float) -> None:
+        self._timeout_ms = timeout_ms
+        self._listed = endpoints.addresses
+        self._names: dict[str, str] = dict(endpoints.names)
+        self._give_up_s: dict[str, float] = {}
+        """When to stop waiting for an address, on the monotonic clock."""
+        self._answers: dict[str, Answer] = {}
+        self._arrived: queue.SimpleQueue[tuple[str, StatusReply | None, str]] = queue.SimpleQueue()
+
+    def run(self) -> list[Answer]:
+        self._ask({address: self._names.get(address, "") for address in self._listed})
+        while waiting := self._give_up_s.keys() - self._answers.keys():
+            patience_s = min(self._give_up_s[address] for address in waiting) - time.monotonic()
+            try:
+                address, reply, failure = self._arrived.get(timeout=max(0.0, patience_s))
+            except queue.Empty:
+                self._give_up(waiting)
+                continue
+            if address in self._answers:
+                continue
+            self._note(address, reply, failure)
+            if reply is not None and reply.configuration is not None:
+                addresses = reply.configuration.addresses
+                self._ask({address: server_name(server) for server, address in addresses.items()})
+        found = sorted(self._answers.keys() - set(self._listed), key=self._place)
+        return [self._answers[address] for address in (*self._listed, *found)]
+
+    def _place(self, address: str) -> tuple[str, str]:
+        return self._names.get(address, ""), address
+
+    def _ask(self, names: Mapping[str, str]) -> None:
+        """Start asking those addresses that have not been asked yet."""
+        for address, name in names.items():
+            if address in self._give_up_s or len(self._give_up_s) >= ADDRESSES_MAX:
+                continue
+            self._names.setdefault(address, name)
+            self._give_up_s[address] = (
+                time.monotonic() + self._timeout_ms / 1000 + RESOLVER_TIMEOUT_S
+            )
+            # Daemons: a look-up of a host name that hangs must not keep the command from ending.
+            threading.Thread(
+                target=_ask_one, args=(address, self._timeout_ms, self._arrived), daemon=True
+            ).start()
+
+    def _give_up(self, waiting: set[str]) -> None:
+        now_s = time.monotonic()
+        for address in waiting:
+            if self._give_up_s[address] <= now_s:
+                self._note(address, None, f"no answer within {format_duration(self._timeout_ms)}")
+
+    def _note(self, address: str, reply: StatusReply | None, failure: str) -> None:
+        self._answers[address] = Answer(
+            address=address,
+            name=self._names[address],
+            listed=address in self._listed,
+            reply=reply,
+            failure=failure,
+        )
+
+
+def _ask_one(
+    address: str,
+    timeout_ms: float,
+    arrived: queue.SimpleQueue[tuple[str, StatusReply | None, str]],
+) -> None:
+    """Put the answer of one server, or why there is none, into `arrived`."""
+    deadline = Deadline.after_ms(timeout_ms)
+    try:
+        connection = Connection.open(address, deadline)
+        try:
+            reply = connection.ask(StatusRequest(), deadline)
+        finally:
+            connection.close()
+    except ConnectionProblem as problem:
+        arrived.put((address, None, str(problem)))
+    except Exception as error:
+        # A thread that dies in silence would leave the survey waiting for it.
+        arrived.put((address, None, f"{type(error).__name__}: {error}"))
+    else:
+        if isinstance(reply, StatusReply):
+            arrived.put((address, reply, ""))
+        else:
+            refused = reply.message if isinstance(reply, ErrorReply) else type(reply).__name__
+            arrived.put((address, None, f"it does not say how it is: {refused}"))

@@ -1,0 +1,998 @@
+"""The membership commands: what they send, ask, show and end with, against scripted servers."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+from raftctl import watch as watching
+from raftctl.cli import main
+from raftctl.render import configuration_document, display_names
+from raftd.protocol import (
+    AbortReply,
+    AbortRequest,
+    BootstrapReply,
+    BootstrapRequest,
+    ChangeReply,
+    ChangeRequest,
+    ConfigurationView,
+    DoneReply,
+    ErrorReply,
+    MajorityView,
+    MemberChange,
+    OpenSessionRequest,
+    OperationsReply,
+    OperationsRequest,
+    OperationView,
+    PeerView,
+    PlanView,
+    Request,
+    StatusRequest,
+    TransferReply,
+    TransferRequest,
+)
+from tests.raftctl.speaking_servers import (
+    LOSE,
+    SILENCE,
+    Answer,
+    SpeakingServer,
+    closed_address,
+    configuration,
+    operation_record,
+    speaking_servers,
+    status_of,
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith("RAFTCTL_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
+    monkeypatch.setenv("USER", "alice")
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    monkeypatch.chdir(tmp_path)
+    # A scripted operation moves at each question; there is nothing to wait for in between.
+    monkeypatch.setattr(watching, "POLL_MS_MIN", 1.0)
+    monkeypatch.setattr(watching, "POLL_MS_MAX", 5.0)
+
+
+BEFORE = ("n1/a", "127.0.0.1:7101"), ("n2/b", "127.0.0.1:7102"), ("n3/c", "127.0.0.1:7103")
+
+
+class Leader:
+    """A server that leads, starts one operation and shows its views one after the other."""
+
+    def __init__(self, server: SpeakingServer) -> None:
+        self.server = server
+        self.before = configuration(*BEFORE, index=7)
+        self.after = configuration(*BEFORE, ("n4/d", "127.0.0.1:7104"), index=30)
+        self.views: list[OperationView] = []
+        self.change_reply: Answer = ChangeReply(operation="op-1")
+        self.plan = PlanView(
+            changes=("n4 joins as a voter",),
+            joint=True,
+            before=self.before,
+            after=self.after,
+            tolerance_before=1,
+            tolerance_during=1,
+            tolerance_after=1,
+            warnings=("4 voters survive no more failures than 3",),
+        )
+        server.answer = self.answer
+
+    @property
+    def running(self) -> bool:
+        return bool(self.views) and self.views[0].record.running
+
+    def changes(self) -> list[ChangeRequest]:
+        return [request for request in self.server.requests if isinstance(request, ChangeRequest)]
+
+    def answer(self, request: Request) -> Answer:
+        match request:
+            case StatusRequest():
+                view = self.before if self.running else self.after
+                return status_of(self.server, role="leader", view=view)
+            case OpenSessionRequest():
+                return DoneReply()
+            case ChangeRequest(dry_run=True):
+                return ChangeReply(operation="", plan=self.plan)
+            case ChangeRequest():
+                return self.change_reply
+            case OperationsRequest():
+                view = self.views.pop(0) if len(self.views) > 1 else self.views[0]
+                return OperationsReply(operations=(view,))
+            case AbortRequest():
+                return AbortReply(operation="op-1")
+        return ErrorReply(code="invalid", message=f"unexpected {type(request).__name__}")
+
+
+@pytest.fixture
+def leader() -> Iterator[Leader]:
+    with speaking_servers("n1/a") as [server]:
+        yield Leader(server)
+
+
+def _run(leader: Leader, *words: str) -> int:
+    return main([*words, "-e", leader.server.address, "--timeout", "5s"])
+
+
+def _peer(match_index: int, *, caught_up: bool = False, rounds: int = 2) -> PeerView:
+    return PeerView(
+        server="n4/d",
+        match_index=match_index,
+        lag_entries=1000 - match_index,
+        last_contact_ms=3.0,
+        caught_up=caught_up,
+        rounds=rounds,
+        connected=True,
+    )
+
+
+ENDED = OperationView(record=operation_record("joining", "joint", "ended", result="done"))
+OLD = MajorityView(servers=("n1/a", "n2/b", "n3/c"), acknowledged=("n1/a", "n2/b"), needed=2)
+NEW = MajorityView(
+    servers=("n1/a", "n2/b", "n3/c", "n4/d"), acknowledged=("n1/a", "n2/b"), needed=3
+)
+
+
+def _story() -> list[OperationView]:
+    """The views of a joint change from its first moment to its end."""
+    catching_up = operation_record("joining", "catching-up")
+    return [
+        OperationView(record=operation_record("joining"), step="joining"),
+        OperationView(record=catching_up, step="catching-up", peers=(_peer(124),), last_index=1000),
+        OperationView(record=catching_up, step="catching-up", peers=(_peer(510),), last_index=1000),
+        OperationView(
+            record=catching_up,
+            step="committing-joint",
+            index=20,
+            old=OLD,
+            new=NEW,
+            peers=(_peer(1000, caught_up=True),),
+            last_index=1000,
+        ),
+        OperationView(
+            record=operation_record("joining", "catching-up", "joint", "ended", result="done")
+        ),
+    ]
+
+
+# --- what is sent -----------------------------------------------------------------------------
+
+
+def _sent(leader: Leader) -> ChangeRequest:
+    (change,) = [change for change in leader.changes() if not change.dry_run]
+    return change
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "changes"),
+    [
+        (
+            ["add", "n4=127.0.0.1:7104", "n5=127.0.0.1:7105"],
+            "add",
+            [("voter", "n4", "127.0.0.1:7104"), ("voter", "n5", "127.0.0.1:7105")],
+        ),
+        (["add", "n4=127.0.0.1:7104", "--learner"], "add", [("learner", "n4", "127.0.0.1:7104")]),
+        (["remove", "n2", "n3", "-y"], "remove", [("remove", "n2", ""), ("remove", "n3", "")]),
+        (
+            ["replace", "n3", "n4=127.0.0.1:7104", "-y"],
+            "replace",
+            [("remove", "n3", ""), ("voter", "n4", "127.0.0.1:7104")],
+        ),
+        (
+            ["replace", "n2", "n2=127.0.0.1:7109", "-y"],
+            "replace",
+            [("remove", "n2", ""), ("voter", "n2", "127.0.0.1:7109")],
+        ),
+        (["promote", "n4"], "promote", [("voter", "n4", "")]),
+        (["demote", "n3", "-y"], "demote", [("learner", "n3", "")]),
+    ],
+)
+def test_a_command_sends_one_change(
+    words: list[str], kind: str, changes: list[tuple[str, str, str]], leader: Leader
+) -> None:
+    leader.views = [ENDED]
+
+    assert _run(leader, *words, "--reason", "because") == 0
+
+    change = _sent(leader)
+    assert change.kind == kind
+    assert change.reason == "because"
+    assert change.author.startswith("alice@")
+    assert change.changes == tuple(
+        MemberChange(role=role, name=name, address=address) for role, name, address in changes
+    )
+    assert OpenSessionRequest(session=change.session) in leader.server.requests
+
+
+def test_replace_takes_over_the_role_of_the_old_server(leader: Leader) -> None:
+    leader.after = configuration(*BEFORE, learners=("n3/c",), index=7)
+    leader.views = [ENDED]
+
+    assert _run(leader, "replace", "n3", "n4=127.0.0.1:7104", "-y") == 0
+
+    assert _sent(leader).changes[1].role == "learner"
+    # The role was read from this configuration.
+    assert _sent(leader).at_index == 7
+
+
+def test_replace_of_a_stranger_is_refused_before_anything_is_sent(
+    leader: Leader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(leader, "replace", "n9", "n4=127.0.0.1:7104", "-y") == 1
+    assert leader.changes() == []
+    error = capsys.readouterr().err
+    assert "n9 is not a member" in error
+    assert "n1 n2 n3" in error
+
+
+def test_at_index_is_sent_along(leader: Leader) -> None:
+    leader.views = [ENDED]
+    assert _run(leader, "add", "n4=127.0.0.1:7104", "--at-index", "42") == 0
+    assert _sent(leader).at_index == 42
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["add", "n4"],
+        ["add", "N4=127.0.0.1:7104"],
+        ["add", "n4=127.0.0.1"],
+        ["add", "n4=127.0.0.1:99999"],
+        ["add", "n4=127.0.0.1:7104", "n4=127.0.0.1:7105"],
+        ["add", "n4=127.0.0.1:7104", "n5=127.0.0.1:7104"],
+        ["add"],
+        ["add", "n4=127.0.0.1:7104", "--at-index", "0"],
+        ["remove", "n1", "n1", "-y"],
+        ["remove", "n1!", "-y"],
+        ["replace", "n1", "-y"],
+        ["replace", "n1", "n4=127.0.0.1:7104", "n2", "-y"],
+        ["replace", "n1", "n4", "-y"],
+        ["replace", "n1", "n4=127.0.0.1:7104", "n1", "n5=127.0.0.1:7105", "-y"],
+        ["transfer", "n1", "n2"],
+    ],
+)
+def test_wrong_arguments_exit_with_2_and_send_nothing(words: list[str], leader: Leader) -> None:
+    assert _run(leader, *words) == 2
+    assert leader.server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"), [("refused", 1), ("invalid", 1), ("unsafe", 6), ("session-expired", 1)]
+)
+def test_a_refusal_ends_with_its_code_and_the_words_of_the_leader(
+    code: str, exit_code: int, leader: Leader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leader.change_reply = ErrorReply(code=code, message="no", cause="so", hint="do this instead")
+    assert _run(leader, "add", "n4=127.0.0.1:7104", "-o", "json") == exit_code
+    assert json.loads(capsys.readouterr().err)["error"] == {
+        "code": code,
+        "message": "no",
+        "cause": "so",
+        "hint": "do this instead",
+    }
+
+
+def test_a_lost_answer_is_asked_for_again_with_the_same_serial(leader: Leader) -> None:
+    replies: list[Answer] = [LOSE, ChangeReply(operation="op-1")]
+    leader.views = [ENDED]
+    answer = leader.answer
+    leader.server.answer = lambda request: (
+        replies.pop(0) if isinstance(request, ChangeRequest) else answer(request)
+    )
+
+    assert _run(leader, "add", "n4=127.0.0.1:7104") == 0
+
+    first, second = leader.changes()
+    assert first == second
+
+
+# --- asking first -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words", [["remove", "n3"], ["replace", "n3", "n4=127.0.0.1:7104"], ["demote", "n3"]]
+)
+def test_what_would_have_to_ask_is_refused_at_once_without_a_terminal(
+    words: list[str], leader: Leader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(leader, *words) == 2
+    assert leader.server.requests == []
+    assert "--yes" in capsys.readouterr().err
+
+
+class _Typed(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> _Typed:
+    """Return a terminal's stderr; what is typed there is `y` or `n`, by the environment."""
+    stream = _Typed()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    return stream
+
+
+@pytest.mark.parametrize("typed", ["y\n", "n\n", "\n", ""])
+def test_the_effect_is_said_before_the_question(
+    typed: str, leader: Leader, terminal: _Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", _Typed(typed))
+    leader.views = [ENDED]
+
+    code = _run(leader, "remove", "n3")
+
+    shown = terminal.getvalue()
+    assert "n4 joins as a voter" in shown
+    assert "survives 1 failure" in shown
+    assert "Proceed?" in shown
+    assert leader.changes()[0].dry_run
+    if typed == "y\n":
+        assert code == 0
+        # The answer was given for this configuration.
+        assert _sent(leader).at_index == leader.before.index
+    else:
+        assert code == (130 if not typed else 1)
+        assert len(leader.changes()) == 1
+
+
+def test_with_yes_nothing_is_asked(leader: Leader) -> None:
+    leader.views = [ENDED]
+    assert _run(leader, "remove", "n3", "--yes") == 0
+    assert len(leader.changes()) == 1
+
+
+def test_a_dry_run_changes_nothing_and_needs_no_yes(
+    leader: Leader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(leader, "remove", "n3", "--dry-run") == 0
+    (change,) = leader.changes()
+    assert change.dry_run
+    assert not any(isinstance(request, OpenSessionRequest) for request in leader.server.requests)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "n4 joins as a voter"
+    assert lines[1].split() == "now (n1 n2 n3) survives 1 failure".split()
+    assert lines[2].split() == "joint (n1 n2 n3) and (n1 n2 n3 n4) survives 1 failure".split()
+    assert "--at-index 7" in lines[-1]
+
+
+def test_a_dry_run_as_json_has_the_plan(leader: Leader, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(leader, "add", "n4=127.0.0.1:7104", "--dry-run", "-o", "json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["operation"] is None
+    assert document["configuration"]["voters"] == ["n1", "n2", "n3"]
+    assert document["plan"]["after"]["voters"] == ["n1", "n2", "n3", "n4"]
+    assert document["plan"]["tolerance_during"] == 1
+
+
+# --- following it -----------------------------------------------------------------------------
+
+
+def test_progress_off_a_terminal_is_plain_lines(
+    leader: Leader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leader.views = _story()
+
+    assert _run(leader, "add", "n4=127.0.0.1:7104") == 0
+
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert "\x1b" not in captured.err
+    assert lines[0] == "op-1: add n4"
+    assert "joining the new servers" in lines
+    assert any(
+        line.startswith("n4: catching up: 124 of 1,000 entries, 12%") and "876 remaining" in line
+        for line in lines
+    )
+    assert any(line.startswith("n4: catching up: 510 of 1,000 entries, 51%") for line in lines)
+    assert "n4: caught up at 1,000 in 2 rounds" in lines
+    assert (
+        "C_old,new at index 20: old majority 2/2 of 3 (n1 n2), new majority 2/3 of 4 (n1 n2)"
+    ) in lines
+    assert any(line.startswith("C_old,new committed at index 30: by a majority") for line in lines)
+    assert "C_new committed at index 40" in lines
+    assert "op-1: done in 3.0s" in lines
+    assert captured.out.splitlines()[0] == "configuration 30, stable"
+    assert captured.out.splitlines()[-1].split() == ["n4", "voter", "127.0.0.1:7104"]
+
+
+def test_an_even_number_of_voters_is_remarked_on(
+    leader: Leader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leader.views = [ENDED]
+    assert _run(leader, "add", "n4=127.0.0.1:7104") == 0
+    assert "4 voters survive no more failures than 3" in capsys.readouterr().err
+
+
+def test_numbers_that_move_a_little_do_not_flood_the_log(
+    leader: Leader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = operation_record("catching-up")
+    leader.views = [
+        OperationView(record=record, step="catching-up", peers=(_peer(index),), last_index=1000)
+        for index in range(10, 1000, 10)
+    ] + [ENDED]
+
+    assert _run(leader, "add", "n4=127.0.0.1:7104") == 0
+
+    shown = [line for line in capsys.readouterr().err.splitlines() if "catching up:" in line]
+    assert len(shown) == 4
+
+
+def test_progress_as_json_is_lines_and_the_last_one_is_the_result(
+    leader: Leader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leader.views = _story()
+
+    assert _run(leader, "add", "n4=127.0.0.1:7104", "-o", "json") == 0
+
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    *progress, result = [json.loads(line) for line in captured.out.splitlines()]
+    assert [line["step"] for line in progress] == [
+        "joining",
+        "catching-up",
+        "catching-up",
+        "committing-joint",
+    ]
+    assert progress[1]["servers"][0]["match_index"] == 124
+    assert progress[3]["old"] == {
+        "servers": ["n1", "n2", "n3"],
+        "acknowledged": ["n1", "n2"],
+        "needed": 2,
+    }
+    assert result == {
+        "operation": "op-1",
+        "result": "done",
+        "configuration": {
+            "index": 30,
+            "committed": True,
+            "joint": False,
+            "voters": ["n1", "n2", "n3", "n4"],
+            "outgoing": [],
+            "learners": [],
+        },
+    }
+
+
+def test_progress_on_a_terminal_is_drawn_over(leader: Leader, terminal: _Typed) -> None:
+    leader.views = _story()
+    assert _run(leader, "add", "n4=127.0.0.1:7104", "--color", "never") == 0
+    shown = terminal.getvalue()
+    assert "\x1b[1A\r\x1b[J" in shown
+    assert "█" in shown
+    assert shown.rstrip().splitlines()[-2].endswith("op-1: done in 3.0s")
+
+
+@pytest.mark.parametrize("result", ["failed", "aborted"])
+def test_an_operation_that_ends_badly_exits_with_1_and_says_why(
+    result: str, leader: Leader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = operation_record(
+        "joining", "ended", result=result, explanation="n4 did not answer within 30s"
+    )
+    leader.views = [OperationView(record=record)]
+
+    assert _run(leader, "add", "n4=127.0.0.1:7104") == 1
+
+    error = capsys.readouterr().err
+    assert f"op-1 (add n4) {'was aborted' if result == 'aborted' else 'failed'}" in error
+    assert "n4 did not answer within 30s" in error
+    assert "operation show op-1" in error
+
+
+def test_no_wait_prints_the_operation_and_returns(
+    leader: Leader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(leader, "add", "n4=127.0.0.1:7104", "--no-wait") == 0
+    captured = capsys.readouterr()
+    assert captured.out == "op-1\n"
+    assert "operation watch op-1" in captured.err
+    assert not any(isinstance(request, OperationsRequest) for request in leader.server.requests)
+
+
+def test_nothing_to_do_exits_with_0(leader: Leader, capsys: pytest.CaptureFixture[str]) -> None:
+    leader.change_reply = ChangeReply(operation="", nothing_to_do="n3 is a voter already")
+    assert _run(leader, "promote", "n3", "-o", "json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["operation"], document["result"]) == (None, "done")
+
+
+def test_without_progress_the_watch_ends_with_4_and_the_operation_goes_on(
+    leader: Leader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stuck = OperationView(
+        record=operation_record("catching-up"),
+        step="catching-up",
+        peers=(_peer(124),),
+        last_index=1000,
+        blocked_by="n4 does not answer",
+    )
+    leader.views = [stuck]
+
+    words = ["add", "n4=127.0.0.1:7104", "-e", leader.server.address, "--timeout", "200ms"]
+    assert main([*words, "-o", "json"]) == 4
+
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert error["operation"] == "op-1"
+    assert "124 of 1,000" in error["cause"]
+    assert "n4 does not answer" in error["cause"]
+    assert "operation watch op-1" in error["hint"]
+
+
+def test_the_time_without_progress_starts_again_with_each_step(leader: Leader) -> None:
+    record = operation_record("catching-up")
+    leader.views = [
+        OperationView(record=record, step="catching-up", peers=(_peer(index),), last_index=1000)
+        for index in range(100)
+    ] + [ENDED]
+    # A hundred questions take longer than this together.
+    words = ["add", "n4=127.0.0.1:7104", "-e", leader.server.address, "--timeout", "150ms"]
+    assert main(words) == 0
+
+
+def test_control_c_detaches_and_says_how_to_come_back(
+    leader: Leader, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watching, "look", interrupt)
+    assert _run(leader, "add", "n4=127.0.0.1:7104") == 130
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == f"still running: raftctl -e {leader.server.address} operation watch op-1"
+
+
+def test_the_watch_goes_on_when_the_leader_dies_and_a_new_server_leads(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with speaking_servers("n1/a", "n4/d") as [old, new]:
+        first, second = Leader(old), Leader(new)
+        view = configuration(old, new, index=20)
+        first.before = first.after = second.before = second.after = view
+        second.views = [ENDED]
+        catching_up = OperationView(
+            record=operation_record("catching-up", addresses={"n4/d": new.address}),
+            step="catching-up",
+            peers=(_peer(10),),
+            last_index=1000,
+        )
+
+        def answer_and_die(request: Request) -> Answer:
+            if len(old.requests) > 6:
+                return LOSE
+            first.views = [catching_up]
+            return first.answer(request)
+
+        old.answer = answer_and_die
+        assert _run(first, "add", f"n4={new.address}") == 0
+    assert "op-1: done" in capsys.readouterr().err
+
+
+def test_a_follower_that_has_applied_the_end_is_believed() -> None:
+    with speaking_servers("n1/a", "n2/b") as [leader_server, follower]:
+        leader = Leader(leader_server)
+        leader.after = leader.before = configuration(leader_server, follower)
+
+        def silent_after_the_start(request: Request) -> Answer:
+            if isinstance(request, OperationsRequest):
+                return LOSE
+            return leader.answer(request)
+
+        leader_server.answer = silent_after_the_start
+        ended = OperationsReply(operations=(ENDED,))
+        follower.answer = lambda request: (
+            status_of(follower, role="follower", view=leader.after)
+            if isinstance(request, StatusRequest)
+            else ended
+        )
+        assert _run(leader, "add", "n4=127.0.0.1:7104") == 0
+
+
+# --- operation --------------------------------------------------------------------------------
+
+
+def test_operation_list_shows_a_line_for_each(
+    leader: Leader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leader.views = [ENDED]
+    assert _run(leader, "operation", "list") == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split() == ["ID", "STATE", "WHAT", "STARTED", "TOOK", "AUTHOR"]
+    assert row.startswith("op-1  done   add n4")
+    assert "alice@host" in row
+
+
+def test_operation_show_without_op_means_the_running_one(
+    leader: Leader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = OperationView(record=operation_record("catching-up", id="op-8"), step="catching-up")
+    answer = leader.answer
+    leader.server.answer = lambda request: (
+        OperationsReply(operations=(ENDED, running))
+        if isinstance(request, OperationsRequest)
+        else answer(request)
+    )
+    assert _run(leader, "operation", "show", "-o", "json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["id"], document["phase"], document["step"]) == (
+        "op-8",
+        "catching-up",
+        "catching-up",
+    )
+
+
+def test_operation_show_tells_the_story(leader: Leader, capsys: pytest.CaptureFixture[str]) -> None:
+    record = operation_record("joining", "ended", result="failed", explanation="n4 is unreachable")
+    leader.views = [OperationView(record=record)]
+    assert _run(leader, "operation", "show", "1") == 0
+    shown = capsys.readouterr().out
+    assert "add n4" in shown
+    assert "n4 is unreachable" in shown
+    assert "voters n1 n2 n3 n4" in shown
+
+
+@pytest.mark.parametrize("word", ["show", "abort"])
+def test_an_operation_that_does_not_exist_exits_with_1(word: str, leader: Leader) -> None:
+    answer = leader.answer
+    leader.server.answer = lambda request: (
+        OperationsReply(operations=())
+        if isinstance(request, OperationsRequest)
+        else answer(request)
+    )
+    assert _run(leader, "operation", word, "op-99", "-y") == 1
+
+
+def test_operation_watch_of_an_unknown_one_gives_the_leader_time_to_apply(
+    leader: Leader, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(watching, "UNKNOWN_MS", 100.0)
+    asked = 0
+
+    def answer(request: Request) -> Answer:
+        nonlocal asked
+        if isinstance(request, OperationsRequest):
+            asked += 1
+            return OperationsReply(operations=())
+        return leader.answer(request)
+
+    leader.server.answer = answer
+    assert _run(leader, "operation", "watch", "op-99") == 1
+    assert asked > 1
+    assert "no operation op-99" in capsys.readouterr().err
+
+
+def test_abort_sends_who_and_why_and_waits_for_the_end(
+    leader: Leader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = OperationView(record=operation_record("catching-up"), step="catching-up")
+    aborted = OperationView(record=operation_record("catching-up", "ended", result="aborted"))
+    leader.views = [running, aborted]
+
+    assert _run(leader, "operation", "abort", "-y", "--reason", "wrong server") == 0
+
+    (request,) = [item for item in leader.server.requests if isinstance(item, AbortRequest)]
+    assert (request.operation, request.reason, request.serial) == ("op-1", "wrong server", 1)
+    assert request.author.startswith("alice@")
+    assert "undone" in capsys.readouterr().err
+
+
+def test_an_abort_that_comes_too_late_exits_with_1(leader: Leader) -> None:
+    leader.views = [OperationView(record=operation_record("joint")), ENDED]
+    assert _run(leader, "operation", "abort", "-y") == 1
+
+
+def test_abort_of_what_has_ended_is_refused_and_sends_nothing(leader: Leader) -> None:
+    leader.views = [ENDED]
+    assert _run(leader, "operation", "abort", "op-1", "-y") == 1
+    assert not any(isinstance(request, AbortRequest) for request in leader.server.requests)
+
+
+def test_abort_asks_first(leader: Leader) -> None:
+    assert _run(leader, "operation", "abort") == 2
+    assert leader.server.requests == []
+
+
+# --- transfer ---------------------------------------------------------------------------------
+
+
+def test_transfer_says_who_leads_now(leader: Leader, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = leader.answer
+    leader.server.answer = lambda request: (
+        TransferReply(leader="n2/b", term=4)
+        if isinstance(request, TransferRequest)
+        else answer(request)
+    )
+    assert _run(leader, "transfer", "n2") == 0
+    assert TransferRequest(target="n2") in leader.server.requests
+    assert capsys.readouterr().out == "n2 leads now (term 4); it was n1\n"
+
+
+def test_a_transfer_whose_answer_was_lost_is_settled_by_looking(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with speaking_servers("n1/a", "n2/b") as [old, new]:
+        view = configuration(old, new)
+        moved = False
+
+        def answer_old(request: Request) -> Answer:
+            nonlocal moved
+            if isinstance(request, TransferRequest):
+                moved = True
+                return LOSE
+            role = "follower" if moved else "leader"
+            return status_of(old, role=role, view=view, leader=new if moved else old)
+
+        old.answer = answer_old
+        new.answer = lambda request: status_of(new, role="leader", view=view, term=4)
+        assert main(["transfer", "n2", "-e", old.address, "-o", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["leader"], document["term"]) == ("n2", 4)
+
+
+# --- init -------------------------------------------------------------------------------------
+
+
+class Newcomer:
+    """A server that is blank until it is bootstrapped or brought in."""
+
+    def __init__(self, server: SpeakingServer, all_servers: list[SpeakingServer]) -> None:
+        self.server = server
+        self.all_servers = all_servers
+        self.operation_ended = False
+        self.view: ConfigurationView | None = None
+        server.answer = self.answer
+
+    def answer(self, request: Request) -> Answer:
+        match request:
+            case StatusRequest():
+                role = "leader" if self.view else "blank"
+                return status_of(self.server, role=role, view=self.view)
+            case BootstrapRequest():
+                self.server.cluster_id = "c1"
+                self.view = configuration(self.server, index=1)
+                return BootstrapReply(cluster_id="c1")
+            case OpenSessionRequest():
+                return DoneReply()
+            case ChangeRequest():
+                self.view = configuration(*self.all_servers, index=9)
+                return ChangeReply(operation="op-1")
+            case OperationsRequest():
+                record = operation_record("joining", "joint", "ended", kind="init", result="done")
+                return OperationsReply(operations=(OperationView(record=record),))
+        return SILENCE
+
+
+def _cluster_file(path: Path, *servers: SpeakingServer | tuple[str, str]) -> str:
+    lines = ["cluster: orders", "servers:"]
+    for server in servers:
+        name, address = (
+            (server.server.split("/")[0], server.address)
+            if isinstance(server, SpeakingServer)
+            else server
+        )
+        lines.append(f"  {name}: {{address: '{address}'}}")
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+@pytest.fixture
+def newcomers() -> Iterator[list[Newcomer]]:
+    with speaking_servers("n1/a", "n2/b", "n3/c", cluster_id="") as servers:
+        yield [Newcomer(server, servers) for server in servers]
+
+
+def _requests(newcomer: Newcomer, kind: type[Request]) -> list[Request]:
+    return [request for request in newcomer.server.requests if isinstance(request, kind)]
+
+
+def test_init_bootstraps_the_first_voter_and_brings_in_the_others(
+    newcomers: list[Newcomer], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, third = newcomers
+    path = _cluster_file(tmp_path / "c.yaml", *(newcomer.server for newcomer in newcomers))
+
+    assert main(["init", "-c", path, "-o", "json"]) == 0
+
+    assert _requests(first, BootstrapRequest) == [
+        BootstrapRequest(cluster_name="orders", incarnation="a", address=first.server.address)
+    ]
+    (change,) = _requests(first, ChangeRequest)
+    assert isinstance(change, ChangeRequest)
+    assert change.kind == "init"
+    assert change.changes == (
+        MemberChange(role="voter", name="n2", address=second.server.address),
+        MemberChange(role="voter", name="n3", address=third.server.address),
+    )
+    assert not _requests(second, BootstrapRequest)
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["configuration"]["voters"] == ["n1", "n2", "n3"]
+
+
+def test_init_names_each_server_that_is_not_ready_and_changes_nothing(
+    newcomers: list[Newcomer],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("raftctl.forming.PATIENCE_MS", 100.0)
+    first, second, _ = newcomers
+    path = _cluster_file(
+        tmp_path / "c.yaml",
+        first.server,
+        ("n7", second.server.address),
+        ("n8", closed_address()),
+    )
+
+    assert main(["init", "-c", path]) == 1
+
+    error = capsys.readouterr().err
+    assert "n2 answers there" in error
+    assert "n8" in error
+    assert "connection refused" in error
+    assert not _requests(first, BootstrapRequest)
+
+
+def test_init_refuses_a_server_of_another_cluster(
+    newcomers: list[Newcomer], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, third = newcomers
+    third.server.cluster_id = "c9"
+    third.server.answer = lambda request: status_of(
+        third.server, role="leader", view=configuration(third.server), cluster_name="staging"
+    )
+    path = _cluster_file(tmp_path / "c.yaml", first.server, second.server, third.server)
+
+    assert main(["init", "-c", path]) == 1
+
+    error = capsys.readouterr().err
+    assert "n3 belongs to staging" in error
+    assert not _requests(first, BootstrapRequest)
+
+
+def test_an_interrupted_init_goes_on_from_the_first_server(
+    newcomers: list[Newcomer], tmp_path: Path
+) -> None:
+    first, second, third = newcomers
+    first.answer(BootstrapRequest(cluster_name="orders", incarnation="a", address="x:1"))
+    # It was told which cluster it belongs to before the operation failed.
+    second.server.cluster_id = "c1"
+    path = _cluster_file(tmp_path / "c.yaml", *(newcomer.server for newcomer in newcomers))
+
+    assert main(["init", "-c", path]) == 0
+
+    assert not _requests(first, BootstrapRequest)
+    (change,) = _requests(first, ChangeRequest)
+    assert isinstance(change, ChangeRequest)
+    assert [member.name for member in change.changes] == ["n2", "n3"]
+    assert third.server.cluster_id == ""
+
+
+def test_an_init_that_is_running_is_watched(newcomers: list[Newcomer], tmp_path: Path) -> None:
+    first = newcomers[0]
+    first.answer(BootstrapRequest(cluster_name="orders", incarnation="a", address="x:1"))
+    running = OperationView(record=operation_record("catching-up", kind="init"))
+    answer = first.answer
+    first.server.answer = lambda request: (
+        attrs.evolve(status_of(first.server, role="leader", view=first.view), operation=running)
+        if isinstance(request, StatusRequest)
+        else answer(request)
+    )
+    path = _cluster_file(tmp_path / "c.yaml", *(newcomer.server for newcomer in newcomers))
+
+    assert main(["init", "-c", path]) == 0
+
+    assert not _requests(first, ChangeRequest)
+    assert _requests(first, OperationsRequest)
+
+
+def test_init_of_a_cluster_that_is_formed_already_says_so_and_exits_with_0(
+    newcomers: list[Newcomer], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    servers = [newcomer.server for newcomer in newcomers]
+    for newcomer in newcomers:
+        newcomer.server.cluster_id = "c1"
+        newcomer.view = configuration(*servers, index=9)
+    path = _cluster_file(tmp_path / "c.yaml", *servers)
+
+    assert main(["init", "-c", path]) == 0
+
+    assert "formed already" in capsys.readouterr().err
+    for newcomer in newcomers:
+        assert not _requests(newcomer, BootstrapRequest)
+        assert not _requests(newcomer, ChangeRequest)
+
+
+def test_init_does_not_enlarge_a_cluster_that_is_formed(
+    newcomers: list[Newcomer], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, third = newcomers
+    for newcomer in (first, second):
+        newcomer.server.cluster_id = "c1"
+        newcomer.view = configuration(first.server, second.server, index=9)
+    path = _cluster_file(tmp_path / "c.yaml", first.server, second.server, third.server)
+
+    assert main(["init", "-c", path]) == 1
+
+    assert "other members than in the file" in capsys.readouterr().err
+    assert not _requests(first, ChangeRequest)
+
+
+def test_init_recognises_a_member_that_has_lost_its_data(
+    newcomers: list[Newcomer], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, third = newcomers
+    view = configuration(first.server, second.server, ("n3/before", third.server.address), index=9)
+    for newcomer in (first, second):
+        newcomer.server.cluster_id = "c1"
+        newcomer.view = view
+    path = _cluster_file(tmp_path / "c.yaml", *(newcomer.server for newcomer in newcomers))
+
+    assert main(["init", "-c", path]) == 1
+
+    assert f"replace n3 n3={third.server.address}" in capsys.readouterr().err
+
+
+def test_init_with_dry_run_changes_nothing(
+    newcomers: list[Newcomer], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _cluster_file(tmp_path / "c.yaml", *(newcomer.server for newcomer in newcomers))
+    assert main(["init", "-c", path, "--dry-run"]) == 0
+    assert "bring in n2 n3 by one change" in capsys.readouterr().err
+    assert not _requests(newcomers[0], BootstrapRequest)
+
+
+def test_init_of_a_single_server_needs_no_change(
+    newcomers: list[Newcomer], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = newcomers[0]
+    path = _cluster_file(tmp_path / "c.yaml", first.server)
+    assert main(["init", "-c", path]) == 0
+    assert not _requests(first, ChangeRequest)
+    assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["n1", "voter"]
+
+
+def test_init_without_a_cluster_file_exits_with_2() -> None:
+    assert main(["init", "-e", closed_address()]) == 2
+
+
+# --- configurations as JSON -------------------------------------------------------------------
+
+
+def test_names_lose_their_incarnation_unless_a_name_is_there_twice() -> None:
+    assert display_names(["n1/a", "n2/b", "n2/c"]) == {
+        "n1/a": "n1",
+        "n2/b": "n2/b",
+        "n2/c": "n2/c",
+    }
+
+
+def test_a_joint_configuration_shows_both_halves() -> None:
+    view = ConfigurationView(
+        index=5,
+        committed=False,
+        joint=True,
+        voters=("n1/a", "n2/new"),
+        outgoing=("n1/a", "n2/old"),
+        learners=("n5/e",),
+    )
+    assert configuration_document(view) == {
+        "index": 5,
+        "committed": False,
+        "joint": True,
+        "voters": ["n1", "n2/new"],
+        "outgoing": ["n1", "n2/old"],
+        "learners": ["n5"],
+    }

@@ -1,0 +1,830 @@
+"""What `raftctl status` and `raftctl wait` make of the answers of servers."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from raftctl.cli import main
+from raftctl.commands import status as status_command
+from raftctl.endpoints import Endpoints
+from raftctl.render import width_of
+from raftctl.status import ClusterView, Health, document, is_stable, signature, view
+from raftctl.status_text import Layout, lacks, prospects, text
+from raftctl.survey import Answer, survey
+from raftd.commands import Operation, PhaseAt, Plan
+from raftd.protocol import ConfigurationView, OperationView, PeerView, StatusReply
+from tests.raftctl.scripted_servers import ScriptedServer, scripted_servers
+
+CLUSTER_ID = "a02e17c4d5"
+
+
+def address_of(server: str) -> str:
+    return f"127.0.0.1:71{int(server.partition('/')[0][1:]):02d}"
+
+
+def configuration(
+    voters: str,
+    *,
+    outgoing: str = "",
+    learners: str = "",
+    index: int = 40,
+    committed: bool = True,
+    addresses: dict[str, str] | None = None,
+) -> ConfigurationView:
+    sets = [tuple(names.split()) for names in (voters, outgoing, learners)]
+    members = {server for names in sets for server in names}
+    return ConfigurationView(
+        index=index,
+        committed=committed,
+        joint=bool(outgoing),
+        voters=sets[0],
+        outgoing=sets[1],
+        learners=sets[2],
+        addresses=addresses or {server: address_of(server) for server in sorted(members)},
+    )
+
+
+THREE = configuration("n1/a n2/b n3/c")
+FIVE = configuration("n1/a n2/b n3/c n4/d n5/e")
+
+
+def peer(server: str, **fields: Any) -> PeerView:
+    known: dict[str, Any] = {
+        "match_index": 100,
+        "lag_entries": 0,
+        "last_contact_ms": 12.0,
+        "caught_up": True,
+        "rounds": 3,
+        "connected": True,
+    }
+    return PeerView(server=server, **(known | fields))
+
+
+def reply(server: str, known: ConfigurationView | None, **fields: Any) -> StatusReply:
+    stated: dict[str, Any] = {
+        "version": "0.1.0",
+        "cluster_id": CLUSTER_ID,
+        "cluster_name": "orders",
+        "role": "follower",
+        "term": 7,
+        "leader": "n1/a",
+        "leader_address": "127.0.0.1:7101",
+        "leadership_confirmed": False,
+        "first_index": 1,
+        "last_index": 100,
+        "commit_index": 100,
+        "applied_index": 100,
+        "snapshot_index": 0,
+        "revision": 60,
+        "heartbeat_interval_ms": 50.0,
+        "election_timeout_ms": 500.0,
+    }
+    return StatusReply(server=server, configuration=known, **(stated | fields))
+
+
+def leader(known: ConfigurationView, server: str = "n1/a", **fields: Any) -> StatusReply:
+    members = {*known.voters, *known.outgoing, *known.learners}
+    stated: dict[str, Any] = {
+        "role": "leader",
+        "leader": server,
+        "leadership_confirmed": True,
+        "peers": tuple(peer(other) for other in sorted(members - {server})),
+    }
+    return reply(server, known, **(stated | fields))
+
+
+def blank(server: str) -> StatusReply:
+    return reply(
+        server,
+        None,
+        cluster_id="",
+        cluster_name="",
+        role="blank",
+        term=0,
+        leader="",
+        last_index=0,
+        commit_index=0,
+        applied_index=0,
+        revision=0,
+    )
+
+
+def answers(*replies: StatusReply, silent: Sequence[str] = ()) -> list[Answer]:
+    """Return the survey of a cluster file that lists exactly these servers."""
+    found = [
+        Answer(address=address_of(each.server), name=each.server[:2], listed=True, reply=each)
+        for each in replies
+    ]
+    return found + [
+        Answer(
+            address=address_of(name),
+            name=name,
+            listed=True,
+            reply=None,
+            failure="connection refused",
+        )
+        for name in silent
+    ]
+
+
+def all_of(known: ConfigurationView) -> list[StatusReply]:
+    followers = sorted({*known.voters, *known.outgoing, *known.learners} - {"n1/a"})
+    return [
+        leader(known),
+        *(
+            reply(each, known, role="learner" if each in known.learners else "follower")
+            for each in followers
+        ),
+    ]
+
+
+def rows(cluster: ClusterView) -> dict[str, dict[str, Any]]:
+    return {row["id"]: row for row in document(cluster)["servers"]}
+
+
+# --- health and tolerance --------------------------------------------------------------------
+
+
+def test_three_of_three_are_healthy_and_survive_one_failure() -> None:
+    cluster = view(answers(*all_of(THREE)))
+
+    assert cluster.health is Health.HEALTHY
+    assert cluster.failure_tolerance == 1
+    assert prospects(cluster) == "survives 1 more failure of any server"
+
+
+def test_a_dead_server_is_already_counted() -> None:
+    gone = leader(THREE, peers=(peer("n2/b"), peer("n3/c", last_contact_ms=9_000.0)))
+    cluster = view(answers(gone, reply("n2/b", THREE), silent=["n3"]))
+
+    assert cluster.health is Health.DEGRADED
+    assert cluster.failure_tolerance == 0
+    assert prospects(cluster) == "no further failure: losing n1 or n2 stops writes (n3 is missing)"
+
+
+def test_a_server_killed_this_instant_counts_as_dead_before_the_leader_notices() -> None:
+    cluster = view(answers(leader(FIVE), *all_of(FIVE)[2:], silent=["n2"]))
+
+    assert cluster.failure_tolerance == 1
+
+
+def test_a_server_that_answers_us_but_not_the_leader_does_not_count() -> None:
+    cut_off = leader(THREE, peers=(peer("n2/b"), peer("n3/c", last_contact_ms=501.0)))
+    cluster = view(answers(cut_off, reply("n2/b", THREE), reply("n3/c", THREE)))
+
+    assert cluster.failure_tolerance == 0
+    assert rows(cluster)["n3"]["reachable"] is True
+    assert rows(cluster)["n3"]["issues"] == ["no-contact: the leader last heard from it 501ms ago"]
+
+
+def test_five_servers_survive_two_failures() -> None:
+    cluster = view(answers(*all_of(FIVE)))
+
+    assert cluster.failure_tolerance == 2
+    assert prospects(cluster) == "survives 2 more failures of any servers"
+
+
+def test_while_joint_the_smaller_half_decides() -> None:
+    joint = configuration("n1/a", outgoing="n1/a n2/b n3/c n4/d n5/e")
+    cluster = view(answers(*all_of(joint)))
+
+    assert cluster.health is Health.DEGRADED
+    assert cluster.failure_tolerance == 0
+    # Losing n2 alone stops nothing: only n1 is indispensable, in the new half.
+    assert prospects(cluster) == "no further failure: losing n1 stops writes"
+
+
+def test_learners_do_not_count() -> None:
+    known = configuration("n1/a n2/b", learners="n3/c")
+    cluster = view(answers(*all_of(known)))
+
+    assert cluster.failure_tolerance == 0
+    assert rows(cluster)["n3"]["voter"] is False
+    assert cluster.health is Health.HEALTHY
+
+
+def test_without_a_confirmed_leader_the_cluster_is_unavailable_and_tolerates_nothing() -> None:
+    unconfirmed = leader(THREE, leadership_confirmed=False)
+    cluster = view(answers(unconfirmed, reply("n2/b", THREE), reply("n3/c", THREE)))
+
+    found = document(cluster)
+    assert found["health"] == "unavailable"
+    assert found["leader"] is None
+    assert found["failure_tolerance"] == 0
+    assert found["configuration"]["voters"] == ["n1", "n2", "n3"]
+    assert found["servers"][0]["role"] == "leader"
+    assert prospects(cluster) == "n1 leads, but no quorum has confirmed it yet"
+
+
+def test_a_lost_majority_is_named_with_the_servers_to_start() -> None:
+    cluster = view(answers(reply("n1/a", THREE, leader=""), silent=["n2", "n3"]))
+
+    assert prospects(cluster) == "1 of 3 voters answers, 2 are needed: start n2 or n3"
+
+
+def test_the_half_that_lacks_its_majority_is_named() -> None:
+    joint = configuration("n1/a n4/d n5/e", outgoing="n1/a n2/b n3/c")
+    alive = [reply(each, joint, leader="") for each in ("n1/a", "n2/b", "n3/c")]
+    cluster = view(answers(*alive, silent=["n4", "n5"]))
+
+    assert prospects(cluster) == "1 of 3 new voters answers, 2 are needed: start n4 or n5"
+
+
+def test_the_confirmed_leader_of_the_highest_term_is_believed() -> None:
+    old = leader(THREE, term=6, commit_index=500)
+    new = leader(THREE, server="n2/b", term=7)
+    cluster = view(answers(old, new, reply("n3/c", THREE, leader="n2/b")))
+
+    assert document(cluster)["leader"] == "n2"
+    assert document(cluster)["commit_index"] == 100
+
+
+# --- rows ------------------------------------------------------------------------------------
+
+
+def test_the_document_has_exactly_the_fields_of_the_contract() -> None:
+    found = document(view(answers(*all_of(THREE)), "from-the-file"))
+
+    assert list(found) == [
+        *("format", "cluster", "health", "failure_tolerance", "leader", "term", "commit_index"),
+        *("revision", "configuration", "servers", "operation"),
+    ]
+    assert found["format"] == "1.0"
+    assert found["cluster"] == {"name": "orders", "id": CLUSTER_ID}
+    assert found["configuration"] == {
+        "index": 40,
+        "committed": True,
+        "joint": False,
+        "voters": ["n1", "n2", "n3"],
+        "outgoing": [],
+        "learners": [],
+    }
+    assert found["servers"][1] == {
+        "id": "n2",
+        "address": "127.0.0.1:7102",
+        "incarnation": "b",
+        "role": "follower",
+        "voter": True,
+        "reachable": True,
+        "term": 7,
+        "first_index": 1,
+        "last_index": 100,
+        "match_index": 100,
+        "commit_index": 100,
+        "applied_index": 100,
+        "lag_entries": 0,
+        "last_contact_ms": 12.0,
+        "snapshot_index": 0,
+        "version": "0.1.0",
+        "issues": [],
+    }
+
+
+def test_an_unreachable_member_keeps_its_row_with_the_leaders_numbers_only() -> None:
+    row = rows(view(answers(leader(THREE), reply("n2/b", THREE), silent=["n3"])))["n3"]
+
+    assert row["reachable"] is False
+    assert row["role"] == "unknown"
+    assert row["voter"] is True
+    assert row["match_index"] == 100
+    nulls = ("term", "first_index", "last_index", "commit_index", "applied_index", "version")
+    assert [row[field] for field in nulls] == [None] * 6
+    assert row["issues"] == ["unreachable: connection refused"]
+
+
+def test_a_wiped_member_answers_and_counts_for_nothing() -> None:
+    cluster = view(answers(leader(THREE), blank("n2/zz"), reply("n3/c", THREE)))
+
+    row = rows(cluster)["n2"]
+    assert len(document(cluster)["servers"]) == 3
+    assert (row["reachable"], row["role"], row["incarnation"]) == (True, "blank", "zz")
+    assert row["issues"][0].startswith(
+        "wiped: the configuration has incarnation b, this disk is zz"
+    )
+    assert cluster.health is Health.DEGRADED
+    assert cluster.failure_tolerance == 0
+
+
+def test_two_incarnations_of_a_name_have_a_row_each() -> None:
+    joint = configuration(
+        "n1/a n2/new n3/c",
+        outgoing="n1/a n2/old n3/c",
+        addresses={
+            "n1/a": "127.0.0.1:7101",
+            "n2/new": "127.0.0.1:7102",
+            "n2/old": "127.0.0.1:7102",
+            "n3/c": "127.0.0.1:7103",
+        },
+    )
+    cluster = view(answers(leader(joint), reply("n2/new", joint), reply("n3/c", joint)))
+
+    second = [row for row in document(cluster)["servers"] if row["id"] == "n2"]
+    assert [(row["incarnation"], row["reachable"]) for row in second] == [
+        ("new", True),
+        ("old", False),
+    ]
+    # The new disk must not count for the old one: in C_old only n1 and n3 are left.
+    assert cluster.failure_tolerance == 0
+    old, new = cluster.halves
+    assert (old.alive, new.alive) == (("n1", "n3"), ("n1", "n2/new", "n3"))
+
+
+def test_a_blank_server_of_the_file_has_a_row_and_does_not_make_the_cluster_ill() -> None:
+    cluster = view(answers(*all_of(THREE), blank("n4/x")))
+
+    row = rows(cluster)["n4"]
+    assert (row["role"], row["voter"]) == ("blank", False)
+    assert row["issues"] == ["blank: it belongs to no cluster yet"]
+    assert cluster.health is Health.HEALTHY
+
+
+def test_a_server_of_another_cluster_lends_us_no_numbers() -> None:
+    stranger = leader(
+        configuration("n4/x"), server="n4/x", term=99, cluster_id="ffff", cluster_name="staging"
+    )
+    cluster = view(answers(*all_of(THREE), stranger))
+
+    row = rows(cluster)["n4"]
+    assert document(cluster)["leader"] == "n1"
+    assert (row["role"], row["term"], row["voter"]) == ("unknown", None, False)
+    assert row["issues"] == ["other-cluster: n4/x answers, of cluster staging (ffff)"]
+
+
+def test_a_stranger_in_the_place_of_a_member_is_no_member() -> None:
+    stranger = reply("n3/zz", configuration("n3/zz"), cluster_id="ffff", cluster_name="staging")
+    cluster = view(answers(leader(THREE), reply("n2/b", THREE), stranger))
+
+    assert rows(cluster)["n3"]["issues"] == [
+        "other-cluster: n3/zz answers, of cluster staging (ffff)"
+    ]
+    assert cluster.failure_tolerance == 0
+
+
+def test_a_removed_server_that_still_answers_has_a_row_and_a_silent_one_has_none() -> None:
+    removed = reply("n4/d", THREE, role="removed")
+    cluster = view(answers(*all_of(THREE), removed, silent=["n5"]))
+
+    assert rows(cluster)["n4"]["role"] == "removed"
+    assert "n5" not in rows(cluster)
+    assert cluster.outdated == ("n5",)
+    assert cluster.health is Health.HEALTHY
+    assert "also lists n5, which is no member" in " ".join(text(cluster, Layout()))
+
+
+def test_a_readdressed_member_is_known_by_its_identity() -> None:
+    moved = attrs.evolve(THREE, addresses=dict(THREE.addresses) | {"n3/c": "127.0.0.1:7999"})
+    found = answers(leader(moved), reply("n2/b", moved), silent=["n3"])
+    found.append(
+        Answer(address="127.0.0.1:7999", name="n3", listed=False, reply=reply("n3/c", moved))
+    )
+    cluster = view(found)
+
+    assert rows(cluster)["n3"]["address"] == "127.0.0.1:7999"
+    assert cluster.health is Health.HEALTHY
+    assert cluster.outdated == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "issue"),
+    [
+        ({"term": 6}, "term: it is in term 6, the leader in 7"),
+        ({"leader": ""}, "leader: it knows no leader; n1 leads"),
+        ({"leader": "n2/b"}, "leader: it follows n2; n1 leads"),
+        ({"version": "0.2.0"}, "version: it runs 0.2.0, the leader runs 0.1.0"),
+        ({"applied_index": 100, "commit_index": 5_000}, "applying: 4900 committed entries"),
+        ({"issues": ("fsync is slow",)}, "reported: fsync is slow"),
+        (
+            {"configuration": configuration("n1/a n2/b", index=30)},
+            "configuration: its configuration is that of index 30, the leader's is that of 40",
+        ),
+    ],
+)
+def test_a_member_that_differs_from_its_leader_is_an_issue(
+    fields: dict[str, Any], issue: str
+) -> None:
+    other = attrs.evolve(reply("n3/c", THREE), **fields)
+    cluster = view(answers(leader(THREE), reply("n2/b", THREE), other))
+
+    assert len(rows(cluster)["n3"]["issues"]) == 1
+    assert rows(cluster)["n3"]["issues"][0].startswith(issue)
+    assert cluster.health is Health.DEGRADED
+
+
+@pytest.mark.parametrize(
+    ("lag", "caught_up", "lagging"),
+    [(1000, True, False), (1001, True, True), (5, False, True), (0, False, False)],
+)
+def test_a_voter_lags_when_it_is_far_behind_or_not_caught_up(
+    lag: int, caught_up: bool, lagging: bool
+) -> None:
+    behind = peer("n3/c", lag_entries=lag, caught_up=caught_up)
+    cluster = view(
+        answers(
+            leader(THREE, peers=(peer("n2/b"), behind)),
+            reply("n2/b", THREE),
+            reply("n3/c", THREE),
+        )
+    )
+
+    assert (cluster.health is Health.DEGRADED) is lagging
+    # A slow server is alive: it still votes.
+    assert cluster.failure_tolerance == 1
+
+
+def test_before_init_every_server_of_the_file_has_a_row() -> None:
+    cluster = view(answers(blank("n1/a"), blank("n2/b"), silent=["n3"]), "orders")
+
+    found = document(cluster)
+    assert found["cluster"] == {"name": "orders", "id": None}
+    assert found["configuration"]["voters"] == []
+    assert [row["reachable"] for row in found["servers"]] == [True, True, False]
+    assert prospects(cluster) == (
+        "there is no cluster yet: n1 and n2 are blank; "
+        "start n3, then `raftctl init` brings all of them together"
+    )
+
+
+def test_nobody_answers_and_the_document_still_comes() -> None:
+    found = document(view(answers(silent=["n1", "n2", "n3"]), "orders"))
+
+    assert found["health"] == "unavailable"
+    assert [row["id"] for row in found["servers"]] == ["n1", "n2", "n3"]
+    assert {row["reachable"] for row in found["servers"]} == {False}
+    assert found["term"] is None
+
+
+# --- operation and goals ---------------------------------------------------------------------
+
+
+def operation(phase: str = "joint", result: str = "") -> OperationView:
+    record = Operation(
+        id="op-17",
+        kind="replace",
+        author="bob@desk",
+        reason="disk is old",
+        plan=Plan(
+            changes=(("voter", "n4/d"), ("remove", "n3/c")),
+            joint=True,
+            configuration_index=30,
+            voters_before=("n1/a", "n2/b", "n3/c"),
+            voters_after=("n1/a", "n2/b", "n4/d"),
+        ),
+        phase=phase,
+        result=result,
+        phases=(PhaseAt(phase="joining", index=31, time_ms=1_700_000_000_000),),
+    )
+    return OperationView(record=record, step="committing-joint")
+
+
+JOINT = configuration("n1/a n2/b n4/d", outgoing="n1/a n2/b n3/c", index=91_377)
+
+
+def test_a_running_operation_stands_in_the_document_and_an_ended_one_does_not() -> None:
+    running = view(answers(leader(JOINT, operation=operation())))
+    ended = view(answers(leader(THREE, operation=operation("ended", "done"))))
+
+    found = document(running)["operation"]
+    assert found is not None
+    wanted = ("id", "kind", "phase", "step", "author", "reason", "started_ms")
+    assert [found[field] for field in wanted] == [
+        *("op-17", "replace", "joint", "committing-joint", "bob@desk", "disk is old"),
+        1_700_000_000_000,
+    ]
+    assert document(ended)["operation"] is None
+
+
+def test_each_goal_says_what_is_missing_and_nothing_once_it_is_reached() -> None:
+    healthy = view(answers(*all_of(THREE)))
+    joint = view(answers(*all_of(JOINT), silent=[]))
+    changing = view(answers(leader(THREE, operation=operation("catching-up"))))
+    uncommitted = view(answers(leader(attrs.evolve(THREE, committed=False))))
+    leaderless = view(answers(reply("n1/a", THREE), silent=["n2", "n3"]))
+
+    assert [lacks(healthy, goal) for goal in ("leader", "healthy", "stable")] == ["", "", ""]
+    assert lacks(joint, "leader") == ""
+    assert lacks(joint, "healthy").startswith("the configuration is joint")
+    assert lacks(joint, "stable").startswith("JOINT since index 91,377")
+    assert lacks(changing, "stable").startswith("op-17 replace n3 by n4")
+    assert lacks(uncommitted, "stable").startswith("not committed yet, index 40")
+    assert "2 are needed" in lacks(leaderless, "stable")
+    assert is_stable(healthy)
+    assert not is_stable(leaderless)
+
+
+def test_growing_counters_are_no_news_and_a_lost_server_is() -> None:
+    before = view(answers(*all_of(THREE)))
+    later = [attrs.evolve(each, commit_index=900, last_index=905) for each in all_of(THREE)]
+
+    assert signature(view(answers(*later))) == signature(before)
+    assert signature(view(answers(*later[:2], silent=["n3"]))) != signature(before)
+
+
+# --- text ------------------------------------------------------------------------------------
+
+
+def test_the_text_of_a_healthy_cluster() -> None:
+    lines = text(view(answers(*all_of(THREE))), Layout())
+
+    assert lines == [
+        "CLUSTER  orders (a02e17c4)   HEALTHY   leader n1   term 7",
+        "         survives 1 more failure of any server",
+        "CONFIG   stable since index 40: 3 voters   commit 100   revision 60",
+        "",
+        "ID  ROLE      STATE  TERM  LAST  COMMIT  APPLIED  LAG  CONTACT  ADDRESS",
+        "n1  leader    ok        7   100     100      100    0        -  127.0.0.1:7101",
+        "n2  follower  ok        7   100     100      100    0     12ms  127.0.0.1:7102",
+        "n3  follower  ok        7   100     100      100    0     12ms  127.0.0.1:7103",
+    ]
+
+
+def test_the_text_of_a_change_names_both_majorities_and_the_operation() -> None:
+    replies = all_of(JOINT)
+    replies[0] = attrs.evolve(replies[0], operation=operation())
+    lines = text(view(answers(*replies)), Layout(width=100))
+
+    assert lines[2] == (
+        "CONFIG   JOINT since index 91,377: needs a majority of {n1 n2 n3} AND of {n1 n2 n4}"
+    )
+    assert lines[4] == (
+        "CHANGE   op-17 replace n3 by n4: committing-joint, started by bob@desk (disk is old)"
+    )
+    assert [line.split()[2] for line in lines[7:11]] == ["both", "both", "old", "new"]
+
+
+@pytest.mark.parametrize("scale", [1, 1_000, 100_000_000])
+@pytest.mark.parametrize("dead", [False, True])
+def test_three_servers_fit_eighty_columns(scale: int, dead: bool) -> None:
+    replies = [
+        attrs.evolve(
+            each,
+            **{
+                field: getattr(each, field) * scale
+                for field in ("last_index", "commit_index", "applied_index", "term")
+            },
+        )
+        for each in all_of(THREE)
+    ]
+    cluster = view(answers(*replies[:2], silent=["n3"]) if dead else answers(*replies), "orders")
+    lines = text(cluster, Layout(width=80))
+
+    assert max(width_of(line) for line in lines) <= 80
+    assert all(address_of(name) in "\n".join(lines) for name in ("n1", "n2", "n3"))
+
+
+def test_a_wide_table_has_every_column_in_full() -> None:
+    lines = text(view(answers(*all_of(THREE))), Layout(wide=True))
+
+    header = next(line for line in lines if line.startswith("ID"))
+    for title in ("FIRST", "MATCH", "SNAPSHOT", "INCARNATION", "VERSION", "APPLIED"):
+        assert title in header.split()
+
+
+def test_what_servers_say_cannot_move_the_cursor() -> None:
+    evil = attrs.evolve(reply("n3/c", THREE), version="\x1b[2J", issues=("a\nb\x1b[31m",))
+    lines = text(view(answers(leader(THREE), reply("n2/b", THREE), evil)), Layout(wide=True))
+
+    assert "\x1b" not in "".join(lines)
+    assert not any(line == "b" for line in lines)
+
+
+# --- the survey, on real sockets -------------------------------------------------------------
+
+
+def free_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def at_their_addresses(servers: Sequence[ScriptedServer], **fields: Any) -> ConfigurationView:
+    identities = [f"n{number}/{'abcde'[number - 1]}" for number in range(1, len(servers) + 1)]
+    return attrs.evolve(
+        configuration(" ".join(identities)),
+        addresses={
+            identity: server.address for identity, server in zip(identities, servers, strict=True)
+        },
+        **fields,
+    )
+
+
+def endpoints_of(*addresses: str) -> Endpoints:
+    return Endpoints(addresses=addresses, source="the test")
+
+
+def test_the_survey_follows_configurations_to_servers_that_nobody_listed() -> None:
+    with scripted_servers(3) as servers:
+        known = at_their_addresses(servers)
+        first = attrs.evolve(known, addresses={"n2/b": servers[1].address})
+        servers[0].status = reply("n1/a", first)
+        servers[1].status = leader(known, server="n2/b")
+        servers[2].status = reply("n3/c", known)
+        found = survey(endpoints_of(servers[0].address))
+
+        assert [answer.listed for answer in found] == [True, False, False]
+        assert [answer.name for answer in found] == ["", "n2", "n3"]
+        assert [answer.reply.server for answer in found if answer.reply] == ["n1/a", "n2/b", "n3/c"]
+        assert [server.asked_count for server in servers] == [1, 1, 1]
+
+
+def test_a_server_that_hangs_costs_its_own_time_out_and_no_more() -> None:
+    with scripted_servers(2) as servers:
+        servers[1].status = reply("n2/b", THREE)
+        found = survey(endpoints_of(servers[0].address, servers[1].address), 300)
+
+        assert found[0].reply is None
+        assert "no answer within" in found[0].failure
+        assert found[1].reply is not None
+
+
+def test_the_survey_says_why_a_server_could_not_be_asked() -> None:
+    found = survey(endpoints_of(free_address()))
+
+    assert [(answer.reply, answer.failure) for answer in found] == [(None, "connection refused")]
+
+
+# --- the commands ----------------------------------------------------------------------------
+
+
+def write_cluster_file(folder: Path, addresses: Sequence[str]) -> Path:
+    file = folder / "cluster.yaml"
+    lines = [f"  n{number}: {{address: {at}}}" for number, at in enumerate(addresses, start=1)]
+    file.write_text("\n".join(["cluster: orders", "servers:", *lines]) + "\n")
+    return file
+
+
+def healthy(servers: Sequence[ScriptedServer]) -> None:
+    known = at_their_addresses(servers)
+    servers[0].status = leader(known)
+    for number, server in enumerate(servers[1:], start=2):
+        server.status = reply(f"n{number}/{'abcde'[number - 1]}", known)
+
+
+def test_status_prints_the_document_and_check_succeeds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with scripted_servers(3) as servers:
+        healthy(servers)
+        file = write_cluster_file(tmp_path, [server.address for server in servers])
+        code = main(["-c", str(file), "status", "--check", "-o", "json"])
+
+    found = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert (found["health"], found["leader"]) == ("healthy", "n1")
+
+
+def test_check_exits_with_1_if_a_member_is_gone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with scripted_servers(3) as servers:
+        healthy(servers)
+        servers[2].close()
+        file = write_cluster_file(tmp_path, [server.address for server in servers])
+        plain = main(["-c", str(file), "status"])
+        checked = main(["-c", str(file), "status", "--check"])
+
+    assert (plain, checked) == (0, 1)
+    assert "n3: unreachable: connection refused" in capsys.readouterr().out
+
+
+def test_nobody_answering_exits_with_3_and_prints_every_server(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_cluster_file(tmp_path, [free_address(), free_address()])
+    code = main(["-c", str(file), "status", "-o", "json"])
+
+    found = json.loads(capsys.readouterr().out)
+    assert code == 3
+    assert [row["reachable"] for row in found["servers"]] == [False, False]
+    assert found["cluster"]["name"] == "orders"
+
+
+def test_status_of_one_server_tells_its_own_and_the_leaders_view(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with scripted_servers(3) as servers:
+        healthy(servers)
+        file = write_cluster_file(tmp_path, [server.address for server in servers])
+        assert main(["-c", str(file), "status", "n2"]) == 0
+        words = capsys.readouterr().out
+        assert main(["-c", str(file), "status", "n2", "-o", "json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert main(["-c", str(file), "status", "n9"]) == 1
+        refusal = capsys.readouterr().err
+
+    assert "term 7, follows n1" in words
+    assert "n1 says: has entries up to 100, 0 behind, caught up after 3 rounds" in words
+    assert [row["id"] for row in found["servers"]] == ["n2"]
+    assert found["servers"][0]["follows"] == "n1"
+    assert "there is no server n9" in refusal
+
+
+def test_a_difference_of_the_moment_is_looked_at_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with scripted_servers(3) as servers:
+        healthy(servers)
+        late, current = reply("n3/c", at_their_addresses(servers), term=6), servers[2].status
+
+        def first_late() -> StatusReply:
+            assert isinstance(current, StatusReply)
+            return late if servers[2].asked_count == 0 else current
+
+        servers[2].status = first_late
+        file = write_cluster_file(tmp_path, [server.address for server in servers])
+        assert main(["-c", str(file), "status", "--check"]) == 0
+    assert "HEALTHY" in capsys.readouterr().out
+
+
+def test_wait_returns_as_soon_as_the_goal_is_reached(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with scripted_servers(3) as servers:
+        healthy(servers)
+        known = at_their_addresses(servers)
+        confirmed = servers[0].status
+
+        def at_last() -> StatusReply:
+            assert isinstance(confirmed, StatusReply)
+            if servers[0].asked_count >= 2:
+                return confirmed
+            return leader(known, leadership_confirmed=False)
+
+        servers[0].status = at_last
+        file = write_cluster_file(tmp_path, [server.address for server in servers])
+        code = main(["-c", str(file), "wait", "--for", "leader", "--timeout", "20s"])
+
+    captured = capsys.readouterr()
+    assert code == 0
+    assert captured.out == "leader n1, term 7; survives 1 more failure of any server\n"
+    assert "waiting for leader: n1 leads, but no quorum has confirmed it yet" in captured.err
+
+
+def test_wait_times_out_with_4_and_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with scripted_servers(3) as servers:
+        healthy(servers)
+        servers[2].close()
+        file = write_cluster_file(tmp_path, [server.address for server in servers])
+        arguments = ["-c", str(file), "wait", "--for", "healthy", "--timeout", "300ms"]
+        code = main([*arguments, "-o", "json"])
+
+    captured = capsys.readouterr()
+    assert code == 4
+    assert json.loads(captured.out)["health"] == "degraded"
+    assert json.loads(captured.err)["error"]["cause"] == "n3: unreachable: connection refused"
+
+
+def test_watch_off_a_terminal_prints_one_block_per_change_and_ctrl_c_ends_with_130(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_command, "WATCH_INTERVAL_S", 0.0)
+    with scripted_servers(3) as servers:
+        healthy(servers)
+        silent = peer("n3/c", last_contact_ms=9_000.0)
+        second = leader(at_their_addresses(servers), peers=(peer("n2/b"), silent))
+        looks = 0
+        confirmed = servers[0].status
+
+        def three_looks() -> StatusReply:
+            assert isinstance(confirmed, StatusReply)
+            return confirmed if servers[0].asked_count < 3 else second
+
+        def interrupt_later(_: float) -> None:
+            nonlocal looks
+            looks += 1
+            if looks == 5:
+                raise KeyboardInterrupt
+
+        servers[0].status = three_looks
+        monkeypatch.setattr(status_command.time, "sleep", interrupt_later)
+        file = write_cluster_file(tmp_path, [server.address for server in servers])
+        code = main(["-c", str(file), "status", "--watch"])
+
+    blocks = capsys.readouterr().out.strip().split("\n\nCLUSTER")
+    assert code == 130
+    assert len(blocks) == 2
+    assert "HEALTHY" in blocks[0]
+    assert "DEGRADED" in blocks[1]
+
+
+def test_a_frame_on_a_terminal_is_drawn_over_the_last_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("LINES", "6")
+    status_command._draw([f"line {number} {'x' * 40}" for number in range(20)])
+
+    frame = capsys.readouterr().out
+    assert frame.startswith("\x1b[H")
+    assert frame.endswith("\x1b[J")
+    lines = frame.removeprefix("\x1b[H").removesuffix("\x1b[J").splitlines()
+    assert len(lines) == 5
+    assert all(line.endswith("\x1b[K") for line in lines)
+    assert all(width_of(line) <= 20 for line in lines)
