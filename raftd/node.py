@@ -30,9 +30,7 @@ from typing import Protocol, TypeAlias
 import attrs
 
 from raftd.commands import (
-    KEY_BYTES_MAX,
     SESSION_BYTES_MAX,
-    VALUE_BYTES_MAX,
     Command,
     CommandBody,
     CompareAndSet,
@@ -68,7 +66,6 @@ from raftd.core.types import (
 from raftd.inputs import Contacted, Input, LinkChanged, PeerRefused, Received, Requested
 from raftd.operations import Cluster, Operations
 from raftd.protocol import (
-    LIST_LIMIT_MAX,
     PROTOCOL_VERSION_MAX,
     PROTOCOL_VERSION_MIN,
     AbortRequest,
@@ -79,12 +76,9 @@ from raftd.protocol import (
     DeleteRequest,
     DoneReply,
     ErrorReply,
-    GetReply,
     GetRequest,
     Hello,
     JoinRequest,
-    ListEntry,
-    ListReply,
     ListRequest,
     OpenSessionRequest,
     OperationsReply,
@@ -99,14 +93,23 @@ from raftd.protocol import (
     TransferReply,
     TransferRequest,
     Welcome,
-    WriteReply,
+)
+from raftd.replies import (
+    bad_key,
+    bad_read,
+    bad_value,
+    invalid,
+    not_blank,
+    read_reply,
+    transfer_failed,
+    unavailable,
+    write_reply,
+    wrong_incarnation,
 )
 from raftd.storage.identity import Identity
 from raftd.storage.state import StateMachine
 from raftd.views import member_address, peer_views, status_reply
 
-LIST_BYTES_MAX = 4 * 1024 * 1024
-"""Keys and values of one list reply: half a frame, so that the rest of each entry fits too."""
 EXIT_REMOVED = 70
 """Exit code of a server that was removed from its cluster for good."""
 
@@ -481,11 +484,11 @@ class Node:
         """Found a cluster of this server alone. Repeating it answers the same."""
         identity = self.identity
         if request.incarnation != identity.incarnation:
-            respond(_wrong_incarnation(identity, request.incarnation))
+            respond(wrong_incarnation(identity, request.incarnation))
         elif identity.bootstrap_address and identity.cluster_name == request.cluster_name:
             respond(BootstrapReply(cluster_id=identity.cluster_id))
         elif not identity.is_blank:
-            respond(_not_blank(identity))
+            respond(not_blank(identity))
         else:
             founded = attrs.evolve(
                 identity,
@@ -503,11 +506,11 @@ class Node:
         """Belong to a cluster from now on; durable before the answer."""
         identity = self.identity
         if (request.name, request.incarnation) != (identity.name, identity.incarnation):
-            respond(_wrong_incarnation(identity, request.incarnation))
+            respond(wrong_incarnation(identity, request.incarnation))
         elif identity.cluster_id == request.cluster_id:
             respond(DoneReply())
         elif not identity.is_blank:
-            respond(_not_blank(identity))
+            respond(not_blank(identity))
         else:
             self._identities.publish(
                 attrs.evolve(
@@ -537,7 +540,7 @@ class Node:
         except NotLeader:
             respond(self._not_leader())
         except ProposalDropped as refusal:
-            respond(_unavailable("not now", str(refusal)))
+            respond(unavailable("not now", str(refusal)))
 
     def _dispatch(self, request: Request, respond: Respond) -> None:
         match request:
@@ -571,7 +574,7 @@ class Node:
         if leader.has_committed_in_term and self._state.applied_index >= leader.term_start:
             return True
         respond(
-            _unavailable(
+            unavailable(
                 "the leader has just been elected",
                 "it has not committed an entry of its term yet",
             )
@@ -579,13 +582,13 @@ class Node:
         return False
 
     def _on_read(self, request: GetRequest | ListRequest, respond: Respond) -> None:
-        problem = _bad_read(request)
+        problem = bad_read(request)
         if problem:
-            respond(_invalid(problem))
+            respond(invalid(problem))
         elif self.identity.is_blank:
             respond(self._not_leader())
         elif request.stale:
-            respond(self._answer(request))
+            respond(read_reply(self._state, request))
         else:
             self.raft.read(_Read(request, respond))
 
@@ -598,23 +601,23 @@ class Node:
                 body = Delete(request.key)
             case CompareAndSetRequest():
                 body = CompareAndSet(request.key, request.expected, request.value)
-        problem = _bad_key(request.key) or (
-            "" if isinstance(request, DeleteRequest) else _bad_value(request.value)
+        problem = bad_key(request.key) or (
+            "" if isinstance(request, DeleteRequest) else bad_value(request.value)
         )
         if problem:
-            respond(_invalid(problem))
+            respond(invalid(problem))
             return
         command = Command(body, request.session, request.serial, request.lowest_unacknowledged)
-        self._propose(command, lambda result: respond(_write_reply(result)), respond)
+        self._propose(command, lambda result: respond(write_reply(result)), respond)
 
     def _on_open_session(self, request: OpenSessionRequest, respond: Respond) -> None:
         if not 1 <= len(request.session.encode()) <= SESSION_BYTES_MAX:
-            respond(_invalid(f"a session name has 1 to {SESSION_BYTES_MAX} bytes"))
+            respond(invalid(f"a session name has 1 to {SESSION_BYTES_MAX} bytes"))
             return
         command = Command(OpenSession(), request.session)
 
         def done(result: Result) -> None:
-            respond(DoneReply() if not result.code else _write_reply(result))
+            respond(DoneReply() if not result.code else write_reply(result))
 
         self._propose(command, done, respond)
 
@@ -628,7 +631,7 @@ class Node:
             failed(self._not_leader())
             return None
         except ProposalDropped as refusal:
-            failed(_unavailable("not now", str(refusal)))
+            failed(unavailable("not now", str(refusal)))
             return None
         self._writes.append(_Write(index, term, done, failed))
         return index
@@ -644,7 +647,7 @@ class Node:
         while self._writes:
             self._writes.popleft().failed(unknown)
         self.operations.lost_leadership(
-            _unavailable("leadership was lost", "nothing was appended; ask the next leader")
+            unavailable("leadership was lost", "nothing was appended; ask the next leader")
         )
 
     # --- applying and answering ---
@@ -661,7 +664,7 @@ class Node:
                 self._on_configuration_applied(entry)
         while self._reads and self._reads[0][0] <= self._state.applied_index:
             _, read = self._reads.popleft()
-            read.respond(self._answer(read.request))
+            read.respond(read_reply(self._state, read.request))
 
     def _on_configuration_applied(self, entry: Entry) -> None:
         configuration = decode_configuration(entry.data)
@@ -680,38 +683,9 @@ class Node:
         if answer.read_index is None:
             read.respond(self._not_leader())
         elif answer.read_index <= self._state.applied_index:
-            read.respond(self._answer(read.request))
+            read.respond(read_reply(self._state, read.request))
         else:
             self._reads.append((answer.read_index, read))
-
-    def _answer(self, request: GetRequest | ListRequest) -> Reply:
-        if isinstance(request, ListRequest):
-            found, more = self._state.list(request.prefix, request.limit, LIST_BYTES_MAX)
-            return ListReply(
-                revision=self._state.revision,
-                entries=tuple(
-                    ListEntry(
-                        key=item.key,
-                        value=item.value,
-                        create_revision=item.create_revision,
-                        mod_revision=item.mod_revision,
-                        version=item.version,
-                    )
-                    for item in found
-                ),
-                more=more,
-            )
-        item = self._state.get(request.key)
-        if item is None:
-            return GetReply(found=False, revision=self._state.revision)
-        return GetReply(
-            found=True,
-            value=item.value,
-            create_revision=item.create_revision,
-            mod_revision=item.mod_revision,
-            version=item.version,
-            revision=self._state.revision,
-        )
 
     # --- leadership ---
 
@@ -767,24 +741,24 @@ class Node:
         waiting, self._handovers = self._handovers, []
         for handover in waiting:
             if isinstance(leader, Leader) and leader.transfer_target is None:
-                handover.respond(_transfer_failed(handover.target))
+                handover.respond(transfer_failed(handover.target))
             elif not isinstance(leader, Leader) and self.raft.leader_id is not None:
                 handover.respond(
                     TransferReply(leader=self.raft.leader_id, term=self.raft.current_term)
                 )
             elif self.raft.now >= handover.deadline_tick:
-                handover.respond(_transfer_failed(handover.target))
+                handover.respond(transfer_failed(handover.target))
             else:
                 self._handovers.append(handover)
 
     def _not_leader(self) -> ErrorReply:
         identity, leader_id = self.identity, self.raft.leader_id
         if identity.is_blank:
-            return _unavailable(
+            return unavailable(
                 f"{identity.name} is blank", "it belongs to no cluster yet: raftctl init, or add"
             )
         if leader_id is None or leader_id == self.raft.server:
-            return _unavailable("no leader", f"{identity.name} knows no leader at the moment")
+            return unavailable("no leader", f"{identity.name} knows no leader at the moment")
         return ErrorReply(
             code="not-leader",
             message=f"{identity.name} is not the leader",
@@ -830,74 +804,3 @@ class Node:
             logger.info("has not heard of a leader; asks whether it could win")
         elif role == "candidate":
             logger.info("campaigns in term %d", self.raft.current_term)
-
-
-def _bad_key(key: str) -> str:
-    if not 1 <= len(key.encode()) <= KEY_BYTES_MAX:
-        return f"a key has 1 to {KEY_BYTES_MAX} bytes of UTF-8, not {len(key.encode())}"
-    return ""
-
-
-def _bad_value(value: bytes) -> str:
-    if len(value) > VALUE_BYTES_MAX:
-        return f"a value has at most {VALUE_BYTES_MAX} bytes, not {len(value)}"
-    return ""
-
-
-def _bad_read(request: GetRequest | ListRequest) -> str:
-    if isinstance(request, GetRequest):
-        return _bad_key(request.key)
-    if not 1 <= request.limit <= LIST_LIMIT_MAX:
-        return f"the limit is 1 to {LIST_LIMIT_MAX}, not {request.limit}"
-    return ""
-
-
-def _write_reply(result: Result) -> Reply:
-    """Return what applying a command answered as a reply."""
-    if not result.code:
-        return WriteReply(applied=result.applied, revision=result.revision)
-    codes = {
-        "session-expired": "session-expired",
-        "too-many-unacknowledged": "unavailable",
-    }
-    return ErrorReply(
-        code=codes.get(result.code, "invalid"),
-        message=f"not applied: {result.code}",
-        cause=result.message,
-        hint="open a new session" if result.code == "session-expired" else "",
-    )
-
-
-def _unavailable(message: str, cause: str) -> ErrorReply:
-    return ErrorReply(code="unavailable", message=message, cause=cause, hint="try again later")
-
-
-def _invalid(cause: str) -> ErrorReply:
-    return ErrorReply(code="invalid", message="the request is not valid", cause=cause)
-
-
-def _transfer_failed(target: ServerId) -> ErrorReply:
-    return ErrorReply(
-        code="refused",
-        message="leadership was not transferred",
-        cause=f"{server_name(target)} did not take over within an election timeout",
-        hint="raftctl status, then try again",
-    )
-
-
-def _wrong_incarnation(identity: Identity, incarnation: str) -> ErrorReply:
-    return ErrorReply(
-        code="refused",
-        message=f"here is {identity.server}",
-        cause=f"the request means the incarnation {incarnation}",
-        hint="the data_dir was replaced meanwhile: repeat the command",
-    )
-
-
-def _not_blank(identity: Identity) -> ErrorReply:
-    return ErrorReply(
-        code="refused",
-        message=f"{identity.name} is not blank",
-        cause=f"it belongs to cluster {identity.cluster_name!r} ({identity.cluster_id})",
-        hint="use a server with an empty data_dir",
-    )

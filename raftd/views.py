@@ -80,7 +80,11 @@ def status_reply(
     issues = []
     if identity.removed_index:
         issues.append(f"removed for good by configuration {identity.removed_index}")
-    issues += [f"{server_name(peer.server)}: {peer.problem}" for peer in peers if peer.problem]
+    issues += [
+        f"{server_name(peer.server)} is fenced: its disk lacks entries that it had acknowledged"
+        for peer in status.peers
+        if peer.fenced
+    ]
     return StatusReply(
         server=identity.server,
         version=version,

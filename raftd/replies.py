@@ -1,0 +1,132 @@
+"""What the node answers: checks of requests, and results as replies. Pure functions."""
+
+from __future__ import annotations
+
+from raftd.commands import KEY_BYTES_MAX, VALUE_BYTES_MAX, Result
+from raftd.core.types import ServerId, server_name
+from raftd.protocol import (
+    LIST_LIMIT_MAX,
+    ErrorReply,
+    GetReply,
+    GetRequest,
+    ListEntry,
+    ListReply,
+    ListRequest,
+    Reply,
+    WriteReply,
+)
+from raftd.storage.identity import Identity
+from raftd.storage.state import StateMachine
+
+LIST_BYTES_MAX = 4 * 1024 * 1024
+"""Keys and values of one list reply: half a frame, so that the rest of each entry fits too."""
+
+
+def bad_key(key: str) -> str:
+    """Return what is wrong with a key; empty if nothing is."""
+    if not 1 <= len(key.encode()) <= KEY_BYTES_MAX:
+        return f"a key has 1 to {KEY_BYTES_MAX} bytes of UTF-8, not {len(key.encode())}"
+    return ""
+
+
+def bad_value(value: bytes) -> str:
+    """Return what is wrong with a value; empty if nothing is."""
+    if len(value) > VALUE_BYTES_MAX:
+        return f"a value has at most {VALUE_BYTES_MAX} bytes, not {len(value)}"
+    return ""
+
+
+def bad_read(request: GetRequest | ListRequest) -> str:
+    """Return what is wrong with a read; empty if nothing is."""
+    if isinstance(request, GetRequest):
+        return bad_key(request.key)
+    if not 1 <= request.limit <= LIST_LIMIT_MAX:
+        return f"the limit is 1 to {LIST_LIMIT_MAX}, not {request.limit}"
+    return ""
+
+
+def read_reply(state: StateMachine, request: GetRequest | ListRequest) -> Reply:
+    """Return what the state machine says to a read, now."""
+    if isinstance(request, ListRequest):
+        found, more = state.list(request.prefix, request.limit, LIST_BYTES_MAX)
+        return ListReply(
+            revision=state.revision,
+            entries=tuple(
+                ListEntry(
+                    key=item.key,
+                    value=item.value,
+                    create_revision=item.create_revision,
+                    mod_revision=item.mod_revision,
+                    version=item.version,
+                )
+                for item in found
+            ),
+            more=more,
+        )
+    item = state.get(request.key)
+    if item is None:
+        return GetReply(found=False, revision=state.revision)
+    return GetReply(
+        found=True,
+        value=item.value,
+        create_revision=item.create_revision,
+        mod_revision=item.mod_revision,
+        version=item.version,
+        revision=state.revision,
+    )
+
+
+def write_reply(result: Result) -> Reply:
+    """Return what applying a command answered as a reply."""
+    if not result.code:
+        return WriteReply(applied=result.applied, revision=result.revision)
+    codes = {
+        "session-expired": "session-expired",
+        "too-many-unacknowledged": "unavailable",
+    }
+    return ErrorReply(
+        code=codes.get(result.code, "invalid"),
+        message=f"not applied: {result.code}",
+        cause=result.message,
+        hint="open a new session" if result.code == "session-expired" else "",
+    )
+
+
+def unavailable(message: str, cause: str) -> ErrorReply:
+    """Return the answer to a request that was not taken and may be repeated anywhere."""
+    return ErrorReply(code="unavailable", message=message, cause=cause, hint="try again later")
+
+
+def invalid(cause: str) -> ErrorReply:
+    """Return the answer to a request that can never be carried out."""
+    return ErrorReply(code="invalid", message="the request is not valid", cause=cause)
+
+
+def transfer_failed(target: ServerId) -> ErrorReply:
+    """Return the answer when leadership stayed where it was."""
+    return ErrorReply(
+        code="refused",
+        message="leadership was not transferred",
+        cause=f"{server_name(target)} did not take over within an election timeout",
+        hint="raftctl status, then try again",
+    )
+
+
+def wrong_incarnation(identity: Identity, incarnation: str) -> ErrorReply:
+    """Return the answer when another data directory was meant."""
+    return ErrorReply(
+        code="refused",
+        message=f"here is {identity.server}",
+        cause=f"the request means the incarnation {incarnation}",
+        hint="the data_dir was replaced meanwhile: repeat the command",
+    )
+
+
+def not_blank(identity: Identity) -> ErrorReply:
+    """Return the answer when a cluster is to be joined or founded by a member of another one."""
+    return ErrorReply(
+        code="refused",
+        message=f"{identity.name} is not blank",
+        cause=f"it belongs to cluster {identity.cluster_name!r} ({identity.cluster_id})",
+        hint="use a server with an empty data_dir",
+    )
