@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from raftctl.errors import EXIT_INTERRUPTED, EXIT_USAGE, CliError, Refused, UsageProblem
+from raftctl.errors import EXIT_USAGE, CliError, Interrupted, Refused, UsageProblem
 from raftd import __version__
 
 if TYPE_CHECKING:
@@ -422,7 +422,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         return _fail(CliError(error.format_message(), exit_code=error.exit_code), words)
     except click.Abort:
-        return _fail(CliError("interrupted", code="interrupted", exit_code=EXIT_INTERRUPTED), words)
+        return _fail(Interrupted("interrupted"), words)
     return code if isinstance(code, int) else 0
 
 

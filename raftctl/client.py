@@ -11,7 +11,6 @@ unknown, and the command says so instead of guessing.
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 import time
 from collections import deque
@@ -540,7 +539,7 @@ class Session:
     time."""
 
     def __init__(self) -> None:
-        self.id = secrets.token_hex(16)
+        self.id = os.urandom(16).hex()
         self._serial = 0
 
     def take_serial(self) -> int:
@@ -686,7 +685,10 @@ class _Call:
             )
         answered = kinds & {"follower", "unavailable", "unknown-outcome", "blank"}
         who, code = ("leader", "no-leader") if answered else ("server", "unreachable")
-        nothing = "" if _only_reads(self._request) else " (nothing was changed)"
+        was_to_write = not _only_reads(self._request) or isinstance(
+            self._request, OpenSessionRequest
+        )
+        nothing = " (nothing was changed)" if was_to_write else ""
         return Unreachable(
             f"no {who} answered within {waited}{nothing}",
             code=code,
@@ -805,4 +807,11 @@ def expect(reply: Reply, kind: type[ReplyType]) -> ReplyType:
 def author() -> str:
     """Return who acts, for operation records: USER@HOST."""
     user = os.environ.get("SUDO_USER") or os.environ.get("USER") or os.environ.get("LOGNAME")
-    return f"{user or f'uid {os.getuid()}'}@{socket.gethostname()}"
+    if not user:
+        import pwd
+
+        try:
+            user = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            user = f"uid-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"

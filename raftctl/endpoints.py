@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,6 +103,8 @@ def playground_file() -> Path:
     if runtime:
         folder = Path(runtime)
     else:
+        import tempfile
+
         folder = Path(tempfile.gettempdir()) / f"raftd-{os.getuid()}"
     return folder / "raftd-playground.json"
 

@@ -61,15 +61,19 @@ class Issue:
 
     kind: str
     """A word for scripts: unreachable, wiped, other-cluster, blank, removed, not-a-member,
-    unconfirmed, no-contact, lagging, applying, term, leader, configuration, version, reported."""
+    unconfirmed, no-contact, fenced, lagging, applying, term, leader, configuration, version or
+    reported."""
     words: str
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.words}"
 
 
-MOMENTARY_ISSUES = frozenset({"term", "leader", "configuration"})
-"""Differences that are normal for a heartbeat, since the servers are asked at different moments."""
+DEAD_ISSUES = frozenset({"unreachable", "wiped", "other-cluster", "no-contact", "fenced"})
+"""With one of these a server acknowledges nothing that counts for a quorum."""
+MOMENTARY_ISSUES = frozenset({"term", "leader", "configuration", "no-contact"})
+"""Normal for a heartbeat: the servers are asked at different moments, and a new leader has yet to
+hear from everybody."""
 
 
 @attrs.frozen(kw_only=True)
@@ -112,6 +116,7 @@ _STATES = (
     ("removed", "removed"),
     ("not-a-member", "outside"),
     ("no-contact", "silent"),
+    ("fenced", "fenced"),
     ("lagging", "lagging"),
 )
 
@@ -309,13 +314,8 @@ def _member_row(
             own = instead
         else:
             issues = [Issue("unreachable", _why_unreachable(server, answers, address))]
-    is_leader = leader is not None and leader.server == server
-    silent = None if leader is None or is_leader else _silence(leader, peer)
-    if silent is not None:
-        issues.append(silent)
-    if peer is not None and own is not None:
-        issues.extend(_lag_issues(peer, _vote(server, configuration)))
-    dead_kinds = {"unreachable", "wiped", "other-cluster", "no-contact"}
+    if leader is not None and leader.server != server and own is not None:
+        issues.extend(_leaders_issues(leader, peer, _vote(server, configuration)))
     return Row(
         server=server,
         name=server_name(server),
@@ -325,7 +325,7 @@ def _member_row(
         vote=_vote(server, configuration),
         member=True,
         reachable=own is not None,
-        alive=not any(issue.kind in dead_kinds for issue in issues),
+        alive=not any(issue.kind in DEAD_ISSUES for issue in issues),
         reply=reply,
         peer=peer,
         issues=tuple(issues),
@@ -425,19 +425,17 @@ def _differences(
     return issues
 
 
-def _silence(leader: StatusReply, peer: PeerView | None) -> Issue | None:
-    """Return the issue of a member that the leader has not heard from for an election timeout."""
+def _leaders_issues(leader: StatusReply, peer: PeerView | None, vote: str) -> list[Issue]:
+    """Return what the leader has against a member that answers us."""
     limit_ms = leader.election_timeout_ms or SILENT_MS_MIN
+    why = f" ({peer.problem})" if peer is not None and peer.problem else ""
     if peer is None or peer.last_contact_ms is None:
-        words = "the leader has not heard from it"
-    elif peer.last_contact_ms > limit_ms:
-        words = f"the leader last heard from it {duration(peer.last_contact_ms)} ago"
-    else:
-        return None
-    return Issue("no-contact", f"{words} ({peer.problem})" if peer and peer.problem else words)
-
-
-def _lag_issues(peer: PeerView, vote: str) -> list[Issue]:
+        return [Issue("no-contact", f"the leader has not heard from it{why}")]
+    if peer.fenced:
+        return [Issue("fenced", "its disk lacks entries that it had acknowledged")]
+    if peer.last_contact_ms > limit_ms:
+        ago = duration(peer.last_contact_ms)
+        return [Issue("no-contact", f"the leader last heard from it {ago} ago{why}")]
     if peer.lag_entries > LAG_ENTRIES_MAX:
         return [Issue("lagging", f"{peer.lag_entries} entries behind the leader")]
     if not peer.caught_up and (peer.lag_entries > 0 or vote == "learner"):

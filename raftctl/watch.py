@@ -171,9 +171,11 @@ def describe_step(view: OperationView) -> str:
         why = view.blocked_by or record.abort_reason
         return f"rolling back{f': {why}' if why else ''}"
     if view.index and view.step in ("committing-joint", "committing-final"):
-        what = "C_old,new" if view.step == "committing-joint" else "C_new"
-        if not record.plan.joint:
-            what = "the configuration"
+        what = "C_old,new"
+        if view.step == "committing-final":
+            # From here on C_new decides alone.
+            view = attrs.evolve(view, old=None)
+            what = "C_new" if record.plan.joint else "the configuration"
         majorities = describe_majorities(view)
         return f"{what} at index {number(view.index)}" + (f": {majorities}" if majorities else "")
     return {
@@ -615,14 +617,19 @@ def live_lines(
     """Return the lines that say how far a running operation is."""
     lines = []
     for peer in sorted(view.peers, key=lambda peer: natural_key(peer.server)):
-        if not peer.caught_up:
+        # Who is being told which cluster it belongs to has no connection yet.
+        if not peer.caught_up and view.step != JOINING:
             text = describe_peer(peer, view.last_index, reporter.rate(peer))
             if with_bars and peer.connected:
                 text = f"{bar(_percent(peer, view.last_index) / 100, BAR_COLUMNS)} {text}"
             lines.append(text if peer.connected else style(text, "yellow"))
     if not lines or view.step not in ("", CATCHING_UP):
         lines.append(describe_step(view))
-    if view.blocked_by and view.step != "rolling-back":
+    # The lines above say it already.
+    is_said = view.step == "rolling-back" or (
+        view.step == CATCHING_UP and view.peers and all(peer.connected for peer in view.peers)
+    )
+    if view.blocked_by and not is_said:
         lines.append(style(f"waiting: {printable(view.blocked_by)}", "yellow"))
     if view.record.abort_requested_by:
         lines.append(f"abort requested by {view.record.abort_requested_by}")

@@ -112,6 +112,11 @@ from raftd.views import member_address, peer_views, status_reply
 
 EXIT_REMOVED = 70
 """Exit code of a server that was removed from its cluster for good."""
+LINGER_ELECTION_TIMEOUTS = 2
+"""A removed server answers for so long: the first is for the election of a leader that it can name
+if it was the leader itself, the second for clients to ask."""
+LINGER_MS_MAX = 5_000.0
+"""But no longer than this, however long elections take: it has to end within 10 seconds."""
 
 logger = logging.getLogger("raftd.node")
 
@@ -528,8 +533,12 @@ class Node:
         self._stop = Stop(
             EXIT_REMOVED, f"removed from the cluster for good by configuration {index}"
         )
-        # A moment for the last answers to leave: the leader stops feeding us when it has them.
-        self._stop_tick = self.raft.now + 2 * self.raft.options.heartbeat_ticks
+        # The last answers have to leave: the leader stops feeding us when it has them. And clients
+        # that know no other server have to learn from this one who leads now.
+        self._stop_tick = self.raft.now + min(
+            LINGER_ELECTION_TIMEOUTS * self.raft.options.election_ticks,
+            self._settings.ticks(LINGER_MS_MAX),
+        )
         logger.warning("%s", self._stop.message)
 
     # --- requests ---
@@ -638,11 +647,14 @@ class Node:
 
     def _fail_writes(self) -> None:
         """Leadership is lost: nobody here can know any more what becomes of the proposals."""
+        leader_id = self.raft.leader_id or ""
         unknown = ErrorReply(
             code="unknown-outcome",
             message="leadership was lost before the command was committed",
             cause="the next leader may still commit it, or may not",
             hint="ask again with the same session and serial",
+            leader=leader_id,
+            leader_address=member_address(self.raft, leader_id),
         )
         while self._writes:
             self._writes.popleft().failed(unknown)

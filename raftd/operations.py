@@ -594,12 +594,14 @@ class Operations:
         )
 
     def _reachable(self, raft: Raft, latest: ConfigurationAt) -> set[ServerId]:
+        """Return who answers now; a link that has just broken says more than the last contact."""
         leader = raft.leader()
         limit = raft.options.election_ticks
+        peers = self._peers()
         reachable = {
             server
-            for server in latest.configuration.members
-            if server in leader.progress and leader.progress[server].in_contact(raft.now, limit)
+            for server in latest.configuration.members & leader.progress.keys()
+            if leader.progress[server].in_contact(raft.now, limit) and peers[server].connected
         }
         return reachable | {raft.server}
 
@@ -622,10 +624,10 @@ class Operations:
         step, counted = self._step(record, latest, raft)
         old = new = None
         if counted:
-            entry = latest.configuration
-            before = entry.outgoing or frozenset(record.plan.voters_before)
-            old = self._majority(raft, before, latest.index)
-            new = self._majority(raft, entry.voters, latest.index)
+            configuration = latest.configuration
+            if configuration.is_joint:
+                old = self._majority(raft, configuration.outgoing, latest.index)
+            new = self._majority(raft, configuration.voters, latest.index)
         peers = self._peers()
         return OperationView(
             record=record,

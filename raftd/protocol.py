@@ -249,6 +249,8 @@ class PeerView:
     connected: bool
     problem: str = ""
     """Why the link is down, in words."""
+    fenced: bool = False
+    """It lacks entries that it had acknowledged: it is not fed and does not count."""
 
 
 @attrs.frozen(kw_only=True)
@@ -270,6 +272,7 @@ class OperationView:
     index: Index = 0
     """The configuration entry that `old` and `new` are counted for; 0 if none is under way."""
     old: MajorityView | None = None
+    """C_old's part; None once C_new alone decides."""
     new: MajorityView | None = None
     peers: tuple[PeerView, ...] = ()
     """The servers that the operation brings in or promotes."""

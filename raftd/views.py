@@ -31,8 +31,6 @@ def peer_views(
         link = links.get(peer.server)
         age_ticks = peer.contact_age_ticks
         problem = "" if link is None or link.connected else link.problem
-        if peer.fenced:
-            problem = "fenced: it lacks entries that it had acknowledged"
         views[peer.server] = PeerView(
             server=peer.server,
             match_index=peer.match_index,
@@ -42,6 +40,7 @@ def peer_views(
             rounds=peer.rounds,
             connected=link is not None and link.connected,
             problem=problem,
+            fenced=peer.fenced,
         )
     return views
 

@@ -21,7 +21,12 @@ _file_argument = click.argument(
 
 @click.group()
 def config() -> None:
-    """Check, show or export cluster files."""
+    """Check, show or export cluster files.
+
+    \b
+    Example:
+      raftctl config validate cluster.yaml
+    """
 
 
 @config.command()
@@ -32,6 +37,10 @@ def validate(context: Context, file: Path | None) -> None:
 
     Without FILE it is that of --config, else ./cluster.yaml, else that of the running
     playground. Exits with 2 if there is a problem.
+
+    \b
+    Example:
+      raftctl config validate cluster.yaml
     """
     loaded = _load(context, _chosen(context, file))
     voters = [name for name, server in loaded.servers.items() if server.role == "voter"]
@@ -65,6 +74,10 @@ def show(context: Context, file: Path | None) -> None:
     The origin is `file` for what stands at the server itself, `defaults` for what it has from the
     defaults of the file, and `default` for what stands nowhere. Without FILE it is that of
     --config, else ./cluster.yaml, else that of the running playground.
+
+    \b
+    Example:
+      raftctl config show cluster.yaml -o yaml
     """
     from raftd.config import effective
 
@@ -83,6 +96,10 @@ def export(context: Context) -> None:
     The members, their addresses and roles are those of the cluster; what --config says about
     servers that are still members, and its defaults, are kept as they are written there. With
     `-o json` the same content is JSON, which is a cluster file, too.
+
+    \b
+    Example:
+      raftctl config export > cluster.yaml
     """
     from raftctl.endpoints import load_cluster_file
     from raftd.config import export as export_text

@@ -382,7 +382,8 @@ def _change(
     if reply.plan is not None and (context.yes or not asks):
         for warning in reply.plan.warnings:
             context.message(f"warning: {warning}")
-    _follow(context, cluster, reply.operation, no_wait=options.no_wait)
+    warned = reply.plan is not None and bool(reply.plan.warnings)
+    _follow(context, cluster, reply.operation, no_wait=options.no_wait, warned=warned)
 
 
 def _preflight(cluster: Cluster, request: ChangeRequest) -> ChangeReply:
@@ -397,7 +398,9 @@ def _nothing_to_do(context: Context, cluster: Cluster, reply: ChangeReply) -> No
     print_result(context, None, "done", cluster.leader_status().configuration)
 
 
-def _follow(context: Context, cluster: Cluster, operation: str, *, no_wait: bool) -> None:
+def _follow(
+    context: Context, cluster: Cluster, operation: str, *, no_wait: bool, warned: bool = False
+) -> None:
     """Watch `operation` to its end and print the configuration it leads to."""
     if no_wait:
         if context.structured:
@@ -406,11 +409,15 @@ def _follow(context: Context, cluster: Cluster, operation: str, *, no_wait: bool
             click.echo(operation)
             context.message(f"started; {context.command(f'operation watch {operation}')}")
         return
-    follow_to_end(context, cluster, operation)
+    follow_to_end(context, cluster, operation, warned=warned)
 
 
-def follow_to_end(context: Context, cluster: Cluster, operation: str) -> None:
+def follow_to_end(
+    context: Context, cluster: Cluster, operation: str, *, warned: bool = False
+) -> None:
     """Watch `operation` and print its result and the configuration.
+
+    An even number of voters is remarked on, unless the plan's warnings have been shown.
 
     Raises:
         CliError: it failed or was aborted (exit 1), or as `watch`.
@@ -422,7 +429,7 @@ def follow_to_end(context: Context, cluster: Cluster, operation: str) -> None:
         if context.structured:
             print_result(context, operation, record.result, configuration)
         raise error
-    if len(configuration.voters) % 2 == 0 and record.plan.joint:
+    if len(configuration.voters) % 2 == 0 and record.plan.joint and not warned:
         count = len(configuration.voters)
         context.message(
             f"note: {plural(count, 'voter')} survive no more failures than {count - 1}; "

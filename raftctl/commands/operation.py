@@ -189,7 +189,7 @@ def _operations(context: Context, operation: str = "") -> list[OperationView]:
     except Unreachable as error:
         if error.code != "no-leader":
             raise
-        context.message(f"there is no leader; this is the state of one server ({error.cause})")
+        context.message("there is no leader; this is the state of one server, which may be old")
     return list(expect(cluster.ask(request), OperationsReply).operations)
 
 

@@ -15,10 +15,11 @@ import attrs
 import click
 
 from raftctl.cli import Context, pass_context
-from raftctl.client import author, playground_file
+from raftctl.client import Cluster, author, playground_file
 from raftctl.endpoints import CLUSTER_FILE_DEFAULT, Endpoints
-from raftctl.errors import EXIT_DONE, CliError, Refused
+from raftctl.errors import EXIT_DONE, EXIT_FAILED, CliError, Refused
 from raftctl.forming import Forming, form_cluster
+from raftctl.load import CLIENTS_MAX, Load, Sample
 from raftctl.playground import (
     SERVERS_COUNT_MAX,
     Event,
@@ -131,6 +132,72 @@ def start(context: Context, server_id: str) -> None:
         context.print_document({field: started[field] for field in ("id", "address", "pid")})
     else:
         click.echo(f"{server_id}={started['address']}")
+
+
+@playground.command()
+@click.option(
+    "--clients",
+    type=click.IntRange(1, CLIENTS_MAX),
+    default=4,
+    metavar="N",
+    help="Clients that write at the same time. Default: 4.",
+)
+@click.option(
+    "--seconds",
+    type=click.IntRange(1, 86_400),
+    default=None,
+    metavar="N",
+    help="Stop after so long. Default: at Ctrl-C.",
+)
+@pass_context
+def load(context: Context, clients: int, seconds: int | None) -> int:
+    """Write without a pause, and show each second what the writers notice.
+
+    At the end every key is read back: an acknowledged write that is not there is an error. Change
+    the cluster meanwhile, in another terminal.
+
+    \b
+    Examples:
+      raftctl playground load
+      raftctl playground load --clients 16 --seconds 30
+    """
+    endpoints = context.dialled()
+    load = Load(lambda: Cluster(endpoints, timeout_ms=context.timeout_ms), clients)
+    load.start()
+    before = load.sample()
+    try:
+        while seconds is None or before.seconds < seconds:
+            time.sleep(1)
+            now = load.sample()
+            context.message(_load_line(before, now))
+            before = now
+            failure = load.failure()
+            if failure is not None:
+                raise failure
+    except KeyboardInterrupt:
+        pass
+    total = load.stop()
+    lost = load.missing()
+    if context.structured:
+        context.print_document({**attrs.asdict(total), "lost": lost}, one_line=True)
+    else:
+        click.echo(
+            f"{total.acknowledged:,} writes acknowledged in {total.seconds:.0f}s, the longest gap "
+            f"{total.longest_gap_ms:.0f} ms; "
+            + (f"{len(lost)} LOST" if lost else "every one of them is there")
+        )
+        for line in lost:
+            click.echo(line)
+    return EXIT_FAILED if lost else EXIT_DONE
+
+
+def _load_line(before: Sample, now: Sample) -> str:
+    rate = (now.acknowledged - before.acknowledged) / (now.seconds - before.seconds)
+    line = (
+        f"{now.seconds:4.0f}s  {now.acknowledged:>9,} acknowledged  {rate:>7,.0f}/s  "
+        f"longest gap {now.longest_gap_ms:5.0f} ms"
+    )
+    return line + (f"  {plural(now.waiting, 'client')} waiting" if now.waiting else "")
 
 
 def _wait_for_answer(started: dict[str, Any]) -> None:
@@ -278,8 +345,8 @@ def next_commands(running: Playground, leader: str) -> list[str]:
     flags = f" -c {shlex.quote(str(running.config))}" if named else ""
     new = f"n{max(_number(server_id) for server_id in running.servers) + 1}"
     return [
+        f"{program}{flags} playground load",
         f"{program}{flags} status --watch",
-        f"{program} playground kill {leader}",
         f'{program}{flags} replace {leader} "$({program} playground start {new})"',
     ]
 

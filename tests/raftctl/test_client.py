@@ -260,7 +260,7 @@ def test_each_server_is_named_with_how_it_failed() -> None:
             code="not-leader", message="", leader="n1/a", leader_address=gone
         )
         with (
-            _cluster(gone, follower, silent, timeout_ms=600) as cluster,
+            _cluster(gone, follower, silent, timeout_ms=1_000) as cluster,
             pytest.raises(Unreachable) as raised,
         ):
             cluster.ask(GET)

@@ -480,13 +480,13 @@ def test_the_next_commands_name_the_cluster_only_where_another_one_is_near(
     monkeypatch.setattr(sys, "argv", ["/opt/bin/raftctl", "playground"])
     with sleepers_in_this_process(tmp_path) as running:
         assert next_commands(running, "n2") == [
+            "/opt/bin/raftctl playground load",
             "/opt/bin/raftctl status --watch",
-            "/opt/bin/raftctl playground kill n2",
             '/opt/bin/raftctl replace n2 "$(/opt/bin/raftctl playground start n4)"',
         ]
         (tmp_path / "cluster.yaml").write_text("another one")
         assert next_commands(running, "n2")[0] == (
-            f"/opt/bin/raftctl -c {running.config} status --watch"
+            f"/opt/bin/raftctl -c {running.config} playground load"
         )
 
 
@@ -511,7 +511,7 @@ def sleepers_in_this_process(folder: Path) -> Iterator[Playground]:
 
 
 class Cluster:
-    """A playground of real servers, in a process of its own and with a runtime folder of its own."""
+    """A playground of real servers, with a process and a runtime folder of its own."""
 
     def __init__(self, folder: Path) -> None:
         (folder / "run").mkdir(mode=0o700)
@@ -618,6 +618,7 @@ def test_no_raftd_outlives_a_playground_that_is_killed(cluster: Cluster) -> None
     pids = [server["pid"] for server in cluster.line()["servers"]]
     assert all(map(is_alive, pids))
     cluster.process.kill()
+    cluster.process.wait()
 
     eventually(lambda: not any(map(is_alive, pids)), "the servers have ended")
     cluster.raftctl("status", code=2)

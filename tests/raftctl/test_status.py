@@ -184,6 +184,20 @@ def test_a_server_that_answers_us_but_not_the_leader_does_not_count() -> None:
     assert rows(cluster)["n3"]["issues"] == ["no-contact: the leader last heard from it 501ms ago"]
 
 
+def test_a_fenced_server_does_not_count() -> None:
+    fenced = peer("n3/c", fenced=True)
+    cluster = view(
+        answers(
+            leader(THREE, peers=(peer("n2/b"), fenced)), reply("n2/b", THREE), reply("n3/c", THREE)
+        )
+    )
+
+    assert cluster.failure_tolerance == 0
+    assert rows(cluster)["n3"]["issues"] == [
+        "fenced: its disk lacks entries that it had acknowledged"
+    ]
+
+
 def test_five_servers_survive_two_failures() -> None:
     cluster = view(answers(*all_of(FIVE)))
 
@@ -787,8 +801,7 @@ def test_watch_off_a_terminal_prints_one_block_per_change_and_ctrl_c_ends_with_1
     monkeypatch.setattr(status_command, "WATCH_INTERVAL_S", 0.0)
     with scripted_servers(3) as servers:
         healthy(servers)
-        silent = peer("n3/c", last_contact_ms=9_000.0)
-        second = leader(at_their_addresses(servers), peers=(peer("n2/b"), silent))
+        second = leader(at_their_addresses(servers), issues=("its disk is slow",))
         looks = 0
         confirmed = servers[0].status
 
