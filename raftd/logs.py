@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-import logging.handlers
+import os
 import queue
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 QUEUE_RECORDS_MAX = 10_000
 """Log lines that wait for a slow reader of stderr; more are dropped, the event loop never waits."""
+FLUSH_SECONDS_MAX = 2.0
+"""At the end, a reader of stderr has so long to take what is left. Who does not read at all must
+not keep the process from ending."""
 
 
 class TextFormatter(logging.Formatter):
@@ -56,14 +60,38 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-class _DroppingQueueHandler(logging.handlers.QueueHandler):
-    """Drops records when the queue is full: logging must never hold up a vote."""
+class _QueueHandler(logging.Handler):
+    """Passes records on to the thread that writes; drops them when the queue is full.
 
-    def enqueue(self, record: logging.LogRecord) -> None:
-        try:
-            self.queue.put_nowait(record)
-        except queue.Full:
+    Logging must never hold up a vote.
+    """
+
+    def __init__(self, records: queue.Queue[logging.LogRecord | None]) -> None:
+        super().__init__()
+        self._records = records
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # The arguments may change before the line is written.
+        record.msg, record.args = record.getMessage(), None
+        with suppress(queue.Full):
+            self._records.put_nowait(record)
+
+
+def _write_lines(
+    records: queue.Queue[logging.LogRecord | None], formatter: logging.Formatter, descriptor: int
+) -> None:
+    """Write records until None comes. Takes no lock that anybody else may wait for at the end."""
+    while True:
+        record = records.get()
+        if record is None:
             return
+        line = memoryview((formatter.format(record) + "\n").encode(errors="backslashreplace"))
+        try:
+            while line:
+                line = line[os.write(descriptor, line) :]
+        except OSError:
+            # Nobody reads stderr any more; the server goes on without it.
+            continue
 
 
 @contextmanager
@@ -74,18 +102,22 @@ def logging_to_stderr(server: str, level: str) -> Iterator[None]:
         server: named in every line.
         level: debug, info, warning or error.
     """
-    stream = logging.StreamHandler(sys.stderr)
     formatter = TextFormatter(server) if sys.stderr.isatty() else JsonFormatter(server)
-    stream.setFormatter(formatter)
-    records: queue.Queue[logging.LogRecord] = queue.Queue(QUEUE_RECORDS_MAX)
-    handler = _DroppingQueueHandler(records)
-    listener = logging.handlers.QueueListener(records, stream)
+    records: queue.Queue[logging.LogRecord | None] = queue.Queue(QUEUE_RECORDS_MAX)
+    handler = _QueueHandler(records)
+    # A daemon: it may be stuck in a write to a pipe that nobody reads when the process ends.
+    writer = threading.Thread(
+        target=_write_lines, args=(records, formatter, sys.stderr.fileno()), daemon=True
+    )
     root = logging.getLogger("raftd")
     root.setLevel(level.upper())
     root.addHandler(handler)
-    listener.start()
+    writer.start()
     try:
         yield
     finally:
         root.removeHandler(handler)
-        listener.stop()
+        deadline = time.monotonic() + FLUSH_SECONDS_MAX
+        with suppress(queue.Full):
+            records.put(None, timeout=FLUSH_SECONDS_MAX)
+            writer.join(max(0.0, deadline - time.monotonic()))

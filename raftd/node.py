@@ -21,6 +21,7 @@ Source: design of etcd's raft example driver; dissertation 10.2.1 for step 1.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,6 @@ from typing import Protocol, TypeAlias
 import attrs
 
 from raftd.commands import (
-    SESSION_BYTES_MAX,
     Command,
     CommandBody,
     CompareAndSet,
@@ -95,9 +95,7 @@ from raftd.protocol import (
     Welcome,
 )
 from raftd.replies import (
-    bad_key,
-    bad_read,
-    bad_value,
+    bad_request,
     invalid,
     not_blank,
     read_reply,
@@ -220,6 +218,8 @@ class _Handover:
     """A transfer of leadership that somebody waits for."""
 
     target: ServerId
+    anybody: bool
+    """Nobody was named: whoever leads afterwards is right."""
     respond: Respond
     deadline_tick: int
 
@@ -281,6 +281,7 @@ class Node:
         self._handovers: list[_Handover] = []
         self._links: dict[ServerId, LinkChanged] = {}
         self._addresses: dict[ServerId, str] = {}
+        self._draining = False
         self._stop: Stop | None = None
         self._stop_tick = 0
         self._reported: tuple[str, Term, ServerId | None] = ("", 0, None)
@@ -316,6 +317,8 @@ class Node:
             self._take_in(item)
         if tick:
             self.raft.tick()
+        if self._draining:
+            self._hand_over()
         self._work()
         self._follow_members()
         self._settle_handovers()
@@ -331,13 +334,17 @@ class Node:
         return self._stop
 
     def drain(self) -> None:
-        """Begin to hand leadership over, before this server stops. Ask `is_drained` after turns."""
+        """Hand leadership over from the next turn on. Ask `is_drained` after turns."""
+        self._draining = True
+
+    def _hand_over(self) -> None:
+        """Start a transfer, also again after one that a membership change has cancelled."""
         leader = self.raft.role
         if isinstance(leader, Leader) and leader.transfer_target is None:
             target = self._best_target(leader)
             if target is not None:
-                self.raft.transfer_leadership(target)
-                self._work()
+                with contextlib.suppress(TransferRefused):
+                    self.raft.transfer_leadership(target)
 
     @property
     def is_drained(self) -> bool:
@@ -467,13 +474,15 @@ class Node:
     # --- becoming a member, ceasing to be one ---
 
     def _make_raft(self, hard_state: HardState, entries: Sequence[Entry]) -> Raft:
-        return Raft(
+        raft = Raft(
             server=self.identity.server,
             log=RaftLog(entries),
             hard_state=hard_state,
             options=self._settings.options(),
             random=self._random,
         )
+        raft.wall_clock_ms = self._wall_clock_ms()
+        return raft
 
     def _cluster(self) -> Cluster:
         return Cluster(id=self.identity.cluster_id, name=self.identity.cluster_name)
@@ -545,7 +554,11 @@ class Node:
 
     def _on_request(self, request: Request, respond: Respond) -> None:
         try:
-            self._dispatch(request, respond)
+            problem = bad_request(request)
+            if problem:
+                respond(invalid(problem))
+            else:
+                self._dispatch(request, respond)
         except NotLeader:
             respond(self._not_leader())
         except ProposalDropped as refusal:
@@ -591,10 +604,7 @@ class Node:
         return False
 
     def _on_read(self, request: GetRequest | ListRequest, respond: Respond) -> None:
-        problem = bad_read(request)
-        if problem:
-            respond(invalid(problem))
-        elif self.identity.is_blank:
+        if self.identity.is_blank:
             respond(self._not_leader())
         elif request.stale:
             respond(read_reply(self._state, request))
@@ -610,19 +620,10 @@ class Node:
                 body = Delete(request.key)
             case CompareAndSetRequest():
                 body = CompareAndSet(request.key, request.expected, request.value)
-        problem = bad_key(request.key) or (
-            "" if isinstance(request, DeleteRequest) else bad_value(request.value)
-        )
-        if problem:
-            respond(invalid(problem))
-            return
         command = Command(body, request.session, request.serial, request.lowest_unacknowledged)
         self._propose(command, lambda result: respond(write_reply(result)), respond)
 
     def _on_open_session(self, request: OpenSessionRequest, respond: Respond) -> None:
-        if not 1 <= len(request.session.encode()) <= SESSION_BYTES_MAX:
-            respond(invalid(f"a session name has 1 to {SESSION_BYTES_MAX} bytes"))
-            return
         command = Command(OpenSession(), request.session)
 
         def done(result: Result) -> None:
@@ -706,12 +707,14 @@ class Node:
         latest = self.raft.configuration
         assert latest is not None
         if request.target:
+            voters = latest.configuration.voters
             named = [
                 server
-                for server in sorted(latest.configuration.members)
+                for server in latest.configuration.members
                 if request.target in (server, server_name(server))
             ]
-            target = named[-1] if named else request.target
+            # While a server replaces one of its own name, the one that is to stay is meant.
+            target = max(named, key=lambda s: (s in voters, s), default=request.target)
         else:
             target = self._best_target(leader) or ""
         if target == self.raft.server:
@@ -732,7 +735,7 @@ class Node:
             )
             return
         deadline_tick = self.raft.now + 4 * self.raft.options.election_ticks
-        self._handovers.append(_Handover(target, respond, deadline_tick))
+        self._handovers.append(_Handover(target, not request.target, respond, deadline_tick))
 
     def _best_target(self, leader: Leader) -> ServerId | None:
         """Return the voter that is furthest and in contact; None if there is none."""
@@ -752,14 +755,23 @@ class Node:
         leader = self.raft.role
         waiting, self._handovers = self._handovers, []
         for handover in waiting:
-            if isinstance(leader, Leader) and leader.transfer_target is None:
-                handover.respond(transfer_failed(handover.target))
-            elif not isinstance(leader, Leader) and self.raft.leader_id is not None:
-                handover.respond(
-                    TransferReply(leader=self.raft.leader_id, term=self.raft.current_term)
-                )
-            elif self.raft.now >= handover.deadline_tick:
-                handover.respond(transfer_failed(handover.target))
+            why = ""
+            target, leader_id = handover.target, self.raft.leader_id
+            if isinstance(leader, Leader):
+                if leader.transfer_target is None:
+                    why = (
+                        f"{server_name(target)} did not take over within an election timeout, or "
+                        "a membership change came between"
+                    )
+            elif leader_id is not None:
+                if handover.anybody or leader_id == target:
+                    handover.respond(TransferReply(leader=leader_id, term=self.raft.current_term))
+                    continue
+                why = f"{server_name(leader_id)} won the election and leads now"
+            if not why and self.raft.now >= handover.deadline_tick:
+                why = f"{self.identity.name} does not know yet who leads now"
+            if why:
+                handover.respond(transfer_failed(target, why))
             else:
                 self._handovers.append(handover)
 

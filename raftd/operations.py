@@ -20,6 +20,7 @@ Source: dissertation sections 4.2.1 (catching up) and 4.3 (joint consensus).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -82,6 +83,9 @@ JOIN_ATTEMPTS_MAX = 5
 """Attempts to tell a new server its cluster; each may take `CONTACT_TIMEOUT_MS`."""
 CATCH_UP_ROUNDS_MAX = 50
 """A server whose rounds never become short writes slower than the clients do."""
+VIEWS_BYTES_MAX = 4 * 1024 * 1024
+"""Operation records of one reply, by the length of their text, which is more than they take on the
+wire: half a frame."""
 PREFLIGHTS_MAX = 16
 """Change requests that wait for answers of new servers at once."""
 
@@ -149,6 +153,9 @@ class _Drive:
     closing: bool = False
     """The command that ends it has been proposed."""
     best_match: dict[ServerId, Index] = attrs.field(factory=dict)
+    rounds_before: dict[ServerId, int] = attrs.field(factory=dict)
+    """Rounds of each server when this leader began to wait for it: a learner to be promoted may
+    have had any number of them."""
     progress_tick: int = 0
     waiting_for: str = ""
 
@@ -262,14 +269,27 @@ class Operations:
             reason=request.reason,
             time_ms=self._wall_clock_ms(),
         )
-        self._propose(
+        index = self._propose(
             Command(body, request.session, request.serial, request.serial),
             lambda result: respond(abort_reply(result)),
             respond,
         )
+        if (
+            index is not None
+            and latest is not None
+            and latest.configuration.is_joint
+            and latest.entry.operation == chosen
+        ):
+            # Not only once the request is applied: under the joint quorum it is committed no
+            # sooner than C_old,new itself, and C_new follows that at once.
+            with contextlib.suppress(AbortRefused):
+                raft.abort_membership_change(_aborted_by(request.author, request.reason))
 
     def contacted(self, raft: Raft, cluster: Cluster, contacted: Contacted) -> None:
         """Take in the answer of a server that was asked or told something."""
+        if not isinstance(raft.role, Leader):
+            # Lost in this very batch: `lost_leadership` answers those who wait.
+            return
         token = contacted.token
         if isinstance(token, _Asked):
             preflight = self._preflights.get(token.preflight)
@@ -425,9 +445,10 @@ class Operations:
             if progress.match_index > drive.best_match.get(server, -1):
                 drive.best_match[server] = progress.match_index
                 drive.progress_tick = raft.now
-            if progress.rounds >= CATCH_UP_ROUNDS_MAX and not progress.round_was_short:
+            rounds = progress.rounds - drive.rounds_before.setdefault(server, progress.rounds)
+            if rounds >= CATCH_UP_ROUNDS_MAX and not progress.round_was_short:
                 return (
-                    f"{server_name(server)} does not converge: after {progress.rounds} rounds it "
+                    f"{server_name(server)} does not converge: after {rounds} rounds it "
                     "still receives entries more slowly than clients write them"
                 )
         if raft.now - drive.progress_tick < self._catch_up_ticks:
@@ -454,7 +475,6 @@ class Operations:
         """End an operation whose C_old,new was never appended: the learners are as before."""
         drive = self._drive
         assert drive is not None
-        logger.warning("%s %s: %s", operation.id, outcome, reason)
         if operation.configuration_index == 0:
             drive.closing = True
             body = EndOperation(
@@ -463,7 +483,8 @@ class Operations:
                 reason=reason,
                 time_ms=self._wall_clock_ms(),
             )
-            self._propose(Command(body), lambda _: None, self._reopen)
+            if self._propose(Command(body), lambda _: None, self._reopen) is not None:
+                logger.warning("%s %s: %s", operation.id, outcome, reason)
             return
         latest = raft.configuration
         assert latest is not None
@@ -481,6 +502,7 @@ class Operations:
                 tombstones=False,
             )
         )
+        logger.warning("%s %s: %s", operation.id, outcome, reason)
 
     def _reopen(self, _: Reply) -> None:
         """The command that ends the operation was not appended: try again."""
@@ -608,11 +630,21 @@ class Operations:
     # --- describing ---
 
     def views(self, raft: Raft, operation_id: str) -> tuple[OperationView, ...]:
-        """Return the operations of this server's applied state, the newest last."""
+        """Return the operations of this server's applied state, the newest last.
+
+        The oldest ones are left out where all of them would not fit one reply.
+        """
         if operation_id:
             record = self._state.operation(operation_id)
             return (self.describe(raft, record),) if record is not None else ()
-        return tuple(self.describe(raft, record) for record in self._state.operations())
+        chosen: list[Operation] = []
+        size = 0
+        for record in reversed(self._state.operations()):
+            size += len(repr(record))
+            if chosen and size > VIEWS_BYTES_MAX:
+                break
+            chosen.append(record)
+        return tuple(self.describe(raft, record) for record in reversed(chosen))
 
     def describe(self, raft: Raft, record: Operation) -> OperationView:
         """Return the record, and on the leader what it is doing right now."""
@@ -671,8 +703,11 @@ class Operations:
 
 
 def _abort_reason(operation: Operation) -> str:
-    reason = f": {operation.abort_reason}" if operation.abort_reason else ""
-    return f"aborted by {operation.abort_requested_by}{reason}"
+    return _aborted_by(operation.abort_requested_by, operation.abort_reason)
+
+
+def _aborted_by(author: str, reason: str) -> str:
+    return f"aborted by {author or 'unknown'}{f': {reason}' if reason else ''}"
 
 
 def refusal_reply(refusal: Refused) -> ErrorReply:

@@ -112,6 +112,13 @@ def resolve(request: ChangeRequest, latest: ConfigurationAt) -> Intent | str:
             raise Refused(
                 "invalid", f"{change.role!r} is no role", "roles are voter and learner", ""
             )
+        if change.address and change.role == "remove":
+            raise Refused(
+                "invalid",
+                f"{change.name} is removed, so that it needs no address",
+                f"{change.address} was given for a server that leaves",
+                f"raftctl remove {change.name}",
+            )
         if change.address:
             new.append(_new_server(change, latest, removed, by_name))
         elif member is None:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from raftd.commands import KEY_BYTES_MAX, VALUE_BYTES_MAX, Result
+from raftd.commands import KEY_BYTES_MAX, SESSION_BYTES_MAX, VALUE_BYTES_MAX, Result
+from raftd.config_values import check_name, parse_dialled_address
 from raftd.core.types import ServerId, server_name
+from raftd.planning import MEMBERS_MAX
 from raftd.protocol import (
     LIST_LIMIT_MAX,
+    AbortRequest,
+    BootstrapRequest,
+    ChangeRequest,
+    CompareAndSetRequest,
+    DeleteRequest,
     ErrorReply,
     GetReply,
     GetRequest,
+    JoinRequest,
     ListEntry,
     ListReply,
     ListRequest,
+    OpenSessionRequest,
+    PutRequest,
     Reply,
+    Request,
     WriteReply,
 )
 from raftd.storage.identity import Identity
@@ -20,6 +31,82 @@ from raftd.storage.state import StateMachine
 
 LIST_BYTES_MAX = 4 * 1024 * 1024
 """Keys and values of one list reply: half a frame, so that the rest of each entry fits too."""
+
+CHANGES_MAX = 2 * MEMBERS_MAX
+"""Servers named in one change: every member removed, and as many brought in."""
+TEXT_BYTES_MAX = 1024
+"""UTF-8 bytes of an author, a reason or a cluster id: they stay in the log and in the records."""
+
+
+def bad_request(request: Request) -> str:
+    """Return what is wrong with a request in itself; empty if nothing is.
+
+    What a request puts into the log is bounded here, so that every entry fits its record.
+    """
+    match request:
+        case PutRequest():
+            return bad_session(request.session) or bad_key(request.key) or bad_value(request.value)
+        case CompareAndSetRequest():
+            return (
+                bad_session(request.session)
+                or bad_key(request.key)
+                or bad_value(request.value)
+                or bad_value(request.expected)
+            )
+        case DeleteRequest():
+            return bad_session(request.session) or bad_key(request.key)
+        case GetRequest() | ListRequest():
+            return bad_read(request)
+        case OpenSessionRequest():
+            return bad_session(request.session)
+        case ChangeRequest() | AbortRequest():
+            return _bad_change(request)
+        case BootstrapRequest() | JoinRequest():
+            return _bad_membership(request)
+        case _:
+            return ""
+
+
+def bad_session(session: str) -> str:
+    """Return what is wrong with the name of a session; empty if nothing is."""
+    if not 1 <= len(session.encode()) <= SESSION_BYTES_MAX:
+        return f"a session name has 1 to {SESSION_BYTES_MAX} bytes, not {len(session.encode())}"
+    return ""
+
+
+def _bad_change(request: ChangeRequest | AbortRequest) -> str:
+    texts = [request.author, request.reason]
+    if isinstance(request, AbortRequest):
+        texts.append(request.operation)
+    else:
+        texts.append(request.kind)
+        if len(request.changes) > CHANGES_MAX:
+            return f"a change names at most {CHANGES_MAX} servers, not {len(request.changes)}"
+        for change in request.changes:
+            texts += [change.role, change.name, change.address]
+        if request.dry_run:
+            # Nothing of it gets into the log, so that it needs no session.
+            return _too_long(texts)
+    return bad_session(request.session) or _too_long(texts)
+
+
+def _bad_membership(request: BootstrapRequest | JoinRequest) -> str:
+    """Return what is wrong with what would become a part of this server's identity."""
+    try:
+        check_name(request.cluster_name)
+        if isinstance(request, BootstrapRequest):
+            parse_dialled_address(request.address)
+            return ""
+    except ValueError as error:
+        return str(error)
+    return _too_long([request.cluster_id]) if request.cluster_id else "it names no cluster"
+
+
+def _too_long(texts: list[str]) -> str:
+    longest = max(len(text.encode()) for text in texts)
+    if longest > TEXT_BYTES_MAX:
+        return f"a text of {longest} bytes; at most {TEXT_BYTES_MAX} are allowed"
+    return ""
 
 
 def bad_key(key: str) -> str:
@@ -102,12 +189,12 @@ def invalid(cause: str) -> ErrorReply:
     return ErrorReply(code="invalid", message="the request is not valid", cause=cause)
 
 
-def transfer_failed(target: ServerId) -> ErrorReply:
-    """Return the answer when leadership stayed where it was."""
+def transfer_failed(target: ServerId, why: str) -> ErrorReply:
+    """Return the answer when `target` does not lead afterwards."""
     return ErrorReply(
         code="refused",
-        message="leadership was not transferred",
-        cause=f"{server_name(target)} did not take over within an election timeout",
+        message=f"leadership was not transferred to {server_name(target)}",
+        cause=why,
         hint="raftctl status, then try again",
     )
 
