@@ -156,6 +156,9 @@ class Connection:
         self._writer = trio.lowlevel.ParkingLot()
         self._flushers = trio.lowlevel.ParkingLot()
         self._scope = trio.CancelScope()
+        self._descriptor = stream.socket.fileno() if isinstance(stream, trio.SocketStream) else None
+        self._writing = False
+        """Whether the writer has a part of a frame under way, which nothing may interrupt."""
         self._closed = False
         self.problem = ""
         """Why it ended, in words."""
@@ -177,18 +180,41 @@ class Connection:
         """Whether `offer` would queue something now."""
         return not self._closed and self._outbox_bytes < self._outbox_bytes_max
 
-    def offer(self, payload: bytes) -> bool:
+    def offer(self, payload: bytes, *, wake_writer: bool = True) -> bool:
         """Queue `payload`; return False and drop it if the outbox is full or the end has come.
 
         An outbox takes frames until it has passed its bound, so any frame fits an empty one.
+
+        Args:
+            wake_writer: False if `push` follows.
         """
         if not self.accepts:
             return False
         frame = encode_frame(payload)
         self._outbox.append(frame)
         self._outbox_bytes += len(frame)
-        self._writer.unpark()
+        if wake_writer:
+            self._writer.unpark()
         return True
+
+    def push(self) -> None:
+        """Hand to the kernel now what it takes without waiting; the writer does the rest.
+
+        So messages are on their way while the caller, who does not yield, waits for its disk.
+        """
+        if self._descriptor is not None and self._outbox and not self._writing and not self._closed:
+            joined = b"".join(self._outbox)
+            try:
+                sent = os.write(self._descriptor, joined)
+            except OSError:
+                # Full, or broken: the writer waits, or finds out why.
+                sent = 0
+            self._outbox = [joined[sent:]] if sent < len(joined) else []
+            self._outbox_bytes -= sent
+        if self._outbox:
+            self._writer.unpark()
+        elif not self._outbox_bytes:
+            self._flushers.unpark_all()
 
     def close(self, problem: str, *, misbehaved: bool = False) -> None:
         """End the connection; the first caller's reason stands."""
@@ -222,6 +248,7 @@ class Connection:
                     await self._read(handle, payloads)
         finally:
             self._closed = True
+            self._descriptor = None
             self._outbox.clear()
             self._outbox_bytes = 0
             self._flushers.unpark_all()
@@ -252,6 +279,7 @@ class Connection:
                 await self._writer.park()
             joined = memoryview(b"".join(self._outbox))
             self._outbox.clear()
+            self._writing = True
             for start in range(0, len(joined), WRITE_PIECE_BYTES):
                 try:
                     with trio.fail_after(WRITE_STALL_TIMEOUT_SECONDS):
@@ -265,5 +293,6 @@ class Connection:
                 except trio.BrokenResourceError as error:
                     self.close(describe(error))
                     return
+            self._writing = False
             self._outbox_bytes -= len(joined)
             self._flushers.unpark_all()

@@ -98,17 +98,22 @@ class Network:
         await self.listener.serve(host, port, task_status=task_status)
 
     def send(self, envelopes: Sequence[Envelope]) -> None:
-        """Queue messages, in order for each addressee; those that cannot be queued are dropped.
+        """Send messages, in order for each addressee; those that cannot be queued are dropped.
 
-        Requests go out on our own link. Responses go back on the newest connection of the server
-        that asked, which it keeps even when we are not able to dial it.
+        What the kernel takes is on its way when this returns. Requests go out on our own link.
+        Responses go back on the newest connection of the server that asked, which it keeps even
+        when we are not able to dial it.
         """
+        offered: dict[Connection, None] = {}
         for envelope in envelopes:
             connection = self._connection_for(envelope)
             if connection is None or not connection.accepts:
                 self.dropped_messages += 1
             else:
-                connection.offer(encode_message(envelope.message))
+                connection.offer(encode_message(envelope.message), wake_writer=False)
+                offered[connection] = None
+        for connection in offered:
+            connection.push()
 
     def _connection_for(self, envelope: Envelope) -> Connection | None:
         if isinstance(envelope.message, _RESPONSES):

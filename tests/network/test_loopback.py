@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Iterator
 
 import pytest
 import trio
 
-from raftd.codec import decode_reply, encode_frame, encode_request
+from raftd.codec import (
+    decode_reply,
+    encode_frame,
+    encode_message,
+    encode_opening,
+    encode_request,
+)
 from raftd.core.messages import AppendEntries, Envelope
 from raftd.core.types import Entry, EntryKind
 from raftd.network.dialling import dial_tcp, split_address
@@ -62,6 +69,32 @@ async def test_two_servers_and_a_client_over_loopback(nursery: trio.Nursery) -> 
         (requested,) = await n1.take(Requested)
         requested.respond(DoneReply())
         assert decode_reply(await client.receive()) == (8, DoneReply())
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_message_is_on_its_way_before_the_sender_yields(nursery: trio.Nursery) -> None:
+    # The leader's followers work while the leader, which does not yield, syncs its own disk.
+    n1 = Server("n1/a", dial_tcp)
+    await start(nursery, n1)
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    address = f"127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+    n1.network.set_members({"n2/b": address})
+    stream = await listeners[0].accept()
+    assert isinstance(stream, trio.SocketStream)
+    stranger = Stranger(stream)
+    await stranger.receive()
+    welcome = Welcome(server="n2/b", cluster_id=CLUSTER, version=1)
+    await stranger.send(encode_opening(welcome))
+    await until(lambda: linked(n1, "n2/b"))
+
+    append = AppendEntries(1, 0, 0, (), 0, 1)
+    n1.send("n2/b", append)
+    # No await up to here: only the kernel has had a chance to work.
+    arrived = socket.socket(fileno=os.dup(stream.socket.fileno()))
+    with arrived:
+        assert arrived.recv(65_536) == encode_frame(encode_message(append))
+    await stream.aclose()
+    await listeners[0].aclose()
     nursery.cancel_scope.cancel()
 
 
