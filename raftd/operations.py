@@ -234,6 +234,11 @@ class Operations:
 
     def request_abort(self, raft: Raft, request: AbortRequest, respond: Respond) -> None:
         """Ask that an operation be undone. It is replicated, so that any leader goes on with it."""
+        known = self._state.session_result(request.session, request.serial)
+        if known is not None:
+            # Sent again: what runs by now may be another operation than the one that was meant.
+            respond(abort_reply(known))
+            return
         running = self._state.running_operation
         chosen = request.operation or (running.id if running else "")
         if not chosen:

@@ -164,7 +164,14 @@ class OperationsRequest:
 
 @attrs.frozen(kw_only=True)
 class AbortRequest:
+    """Ask that a running operation be undone; the first request for it counts.
+
+    While joint it takes effect when it arrives at the leader, not when it is committed.
+    """
+
     session: str
+    """May be empty: asking twice does nothing twice, and a session cannot be opened while the new
+    half of a joint configuration stores nothing, which is when an abort is wanted most."""
     serial: int
     operation: str
     """op-N, or empty for the one that runs."""

@@ -87,6 +87,8 @@ def _bad_change(request: ChangeRequest | AbortRequest) -> str:
         if request.dry_run:
             # Nothing of it gets into the log, so that it needs no session.
             return _too_long(texts)
+    if isinstance(request, AbortRequest) and not request.session:
+        return _too_long(texts)
     return bad_session(request.session) or _too_long(texts)
 
 

@@ -182,6 +182,8 @@ class _Server:
     async def run(self) -> int:
         """Listen, drive, and return the exit code when it is time to end."""
         async with trio.open_nursery() as nursery:
+            # Before anybody can see that the server is there, and so send it a signal.
+            await nursery.start(self._watch_signals)
             try:
                 await nursery.start(self._network.serve, self._config.listen)
             except OSError as error:
@@ -193,7 +195,6 @@ class _Server:
                 nursery.cancel_scope.cancel()
                 return EXIT_FAILED
             await nursery.start(self._network.run)
-            await nursery.start(self._watch_signals)
             nursery.start_soon(self._tick)
             await self._drive()
             nursery.cancel_scope.cancel()

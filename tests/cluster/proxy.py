@@ -1,16 +1,17 @@
 """A network between the servers that a test can cut: one TCP proxy before each server.
 
-Every frame passes through here, so that a link can be cut in one direction and at an exact message.
-Who dials is learned from the Hello of each connection. A frame that is held is never delivered
-later: `heal` closes the connections that hold one, as a partition does that outlasts TCP.
+Every frame passes through here, so that a link can be cut in one direction and at an exact message,
+and a message can be lost. Who dials is learned from the Hello of each connection. A frame that is
+held is never delivered later: `heal` closes the connections that hold one, as a partition does
+that outlasts TCP.
 """
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from enum import Enum
 
 import attrs
 import trio
@@ -22,6 +23,7 @@ from raftd.codec import (
     decode_opening,
     encode_frame,
 )
+from raftd.commands import BeginOperation, decode_command
 from raftd.core.membership import ConfigurationEntry, decode_configuration
 from raftd.core.messages import AppendEntries, Message
 from raftd.core.types import Entry, EntryKind, server_name
@@ -58,8 +60,18 @@ class Passing:
         )
 
 
-Rule = Callable[[Passing], bool]
-"""Returns True for a message that is to be held, and with it all that follows on its way."""
+class Fate(Enum):
+    """What becomes of a message."""
+
+    PASS = "pass"
+    DROP = "drop"
+    """It is lost; what follows is not."""
+    CUT = "cut"
+    """It is held, and all that follows on the same way with it."""
+
+
+Rule = Callable[[Passing], Fate]
+"""Decides about every Raft message, in the thread of the proxy."""
 
 
 class Proxy:
@@ -71,9 +83,7 @@ class Proxy:
 
     def __init__(self) -> None:
         self.caught = threading.Event()
-        """Set when the rule has held its first message."""
-        self.caught_source = ""
-        """Who sent that message."""
+        """Set when the rule has stopped its first message."""
         self._cut: set[tuple[str, str]] = set()
         self._rule: Rule | None = None
         self._connection_count = 0
@@ -121,8 +131,8 @@ class Proxy:
         }
         self._in_thread(lambda: self._cut.update(pairs))
 
-    def hold(self, rule: Rule) -> None:
-        """Hold each message for which `rule` returns True, and all that follows on its way."""
+    def obey(self, rule: Rule) -> None:
+        """Let `rule` decide about every message from now on."""
 
         def set_rule() -> None:
             self._rule = rule
@@ -158,14 +168,11 @@ class Proxy:
     ) -> None:
         assert self._connection_count < CONNECTIONS_MAX
         self._connection_count += 1
-        # Whatever one side does, the other side sees the connection end.
-        errors = (trio.BrokenResourceError, trio.ClosedResourceError, OSError, WireError)
         try:
-            with contextlib.suppress(*errors):
-                server = await trio.open_tcp_stream(*target)
-                async with server:
-                    await self._converse(dialler, server, name)
-        except* errors:
+            async with dialler, await trio.open_tcp_stream(*target) as server:
+                await self._converse(dialler, server, name)
+        except* (trio.BrokenResourceError, trio.ClosedResourceError, OSError, WireError):
+            # However one side ended, the other one has seen the connection end.
             pass
         finally:
             self._connection_count -= 1
@@ -197,7 +204,10 @@ class Proxy:
                 while True:
                     for payload in payloads:
                         looked_at = hello.role == "peer" and not is_opening
-                        if self._is_held(way, payload if looked_at else None):
+                        fate = self._fate(way, payload if looked_at else None)
+                        if fate is Fate.DROP:
+                            continue
+                        if fate is Fate.CUT:
                             self._holding.add(scope)
                             try:
                                 await trio.sleep_forever()
@@ -214,26 +224,44 @@ class Proxy:
             nursery.start_soon(pump, dialler, server, (who, name), decoder, payloads)
             nursery.start_soon(pump, server, dialler, (name, who), FrameDecoder(), [])
 
-    def _is_held(self, way: tuple[str, str], payload: bytes | None) -> bool:
-        """Whether this frame stays here; `payload` is None if it is no Raft message."""
+    def _fate(self, way: tuple[str, str], payload: bytes | None) -> Fate:
+        """Return what becomes of this frame; `payload` is None if it is no Raft message."""
         if way in self._cut:
-            return True
+            return Fate.CUT
         if payload is None or self._rule is None:
-            return False
-        if not self._rule(Passing(*way, decode_message(payload))):
-            return False
-        self._cut.add(way)
-        if not self.caught.is_set():
-            self.caught_source = way[0]
+            return Fate.PASS
+        fate = self._rule(Passing(*way, decode_message(payload)))
+        if fate is Fate.CUT:
+            self._cut.add(way)
+        if fate is not Fate.PASS:
             self.caught.set()
-        return True
+        return fate
 
 
-def carries(kind: str) -> Rule:
-    """Return the rule for messages with a configuration entry of this kind."""
-    return lambda passing: any(entry.kind.value == kind for entry in passing.configurations)
+def where(condition: Callable[[Passing], bool], fate: Fate) -> Rule:
+    """Return the rule that has `fate` for the messages for which `condition` is true."""
+    return lambda passing: fate if condition(passing) else Fate.PASS
 
 
-def names_of(addresses: Mapping[str, str]) -> list[str]:
-    """Return the names of the servers in the addresses of a configuration, sorted."""
-    return sorted(server_name(server) for server in addresses)
+def carries(kind: str, operation: str) -> Callable[[Passing], bool]:
+    """Return the condition for messages with such a configuration entry of this operation.
+
+    A new server also receives those of all earlier operations.
+    """
+    return lambda passing: any(
+        (entry.kind.value, entry.operation) == (kind, operation) for entry in passing.configurations
+    )
+
+
+def carries_begin(kind: str) -> Callable[[Passing], bool]:
+    """Return the condition for messages with the record of a new operation of this kind."""
+
+    def found(passing: Passing) -> bool:
+        bodies = [
+            decode_command(entry.data).body
+            for entry in passing.entries
+            if entry.kind is EntryKind.COMMAND
+        ]
+        return any(isinstance(body, BeginOperation) and body.kind == kind for body in bodies)
+
+    return found

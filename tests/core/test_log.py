@@ -193,9 +193,7 @@ def test_two_configurations_are_truncated_at_once() -> None:
 
 def test_truncation_falls_back_to_the_configuration_of_the_snapshot() -> None:
     base = ConfigurationAt(5, decode_configuration(founding_entry("123").data))
-    log = RaftLog(
-        [command(8, 1), _joint(9, 1)], base_index=7, base_term=1, base_configuration=base
-    )
+    log = RaftLog([command(8, 1), _joint(9, 1)], base_index=7, base_term=1, base_configuration=base)
     log.merge([command(9, 2)])
     assert log.configurations.latest == base
 

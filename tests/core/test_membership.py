@@ -5,6 +5,8 @@ Source: paper section 6, dissertation chapter 4.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,10 +112,8 @@ def test_the_functions_leave_their_argument_alone(
     before: C, changes: list[tuple[str, int]]
 ) -> None:
     copy = C(before.voters, before.outgoing, before.learners, before.learners_next)
-    try:
+    with suppress(MembershipError):
         leave_joint(enter_joint(before, changes))
-    except MembershipError:
-        pass
     assert before == copy
 
 

@@ -9,12 +9,11 @@ import pytest
 
 from raftd.core.errors import NotLeader, ProposalDropped
 from raftd.core.leader import PENDING_READS_MAX
-from raftd.core.membership import Configuration, ConfigurationKind
 from raftd.core.messages import AppendEntries, AppendEntriesResponse, RequestVote
 from raftd.core.reads import PendingReads
 from raftd.core.ready import ReadAnswer
-from tests.core.harness import Cluster, founding_entry
-from tests.core.scenario import Solo, configuration_entry, of
+from tests.core.harness import Cluster
+from tests.core.scenario import Solo, joint_leader, of, settled_leader
 
 # --- the queue ---
 
@@ -67,16 +66,6 @@ def test_lost_leadership_fails_every_read_in_the_order_of_arrival() -> None:
 # --- a leader ---
 
 
-def _leader(voters: str = "123") -> Solo:
-    """Return a leader whose no-op is committed and whose heartbeats are answered."""
-    solo = Solo(voters=voters)
-    solo.lead()
-    for voter in voters[1:]:
-        solo.acknowledge(voter)
-    assert solo.commit_index == solo.last_index
-    return solo
-
-
 def _answer_round(solo: Solo, source: str, round_number: int) -> None:
     response = AppendEntriesResponse(solo.term, True, round_number, solo.commit_index, 0)
     solo.step(source, response)
@@ -84,7 +73,7 @@ def _answer_round(solo: Solo, source: str, round_number: int) -> None:
 
 def test_a_read_is_answered_after_a_majority_has_answered_its_round() -> None:
     """6.4, steps 2 and 3: remember the commit index, then confirm leadership."""
-    solo = _leader("12345")
+    solo = settled_leader("12345")
     solo.give(lambda raft: raft.read("r"))
     solo.acknowledge("2")
     assert solo.reads == []
@@ -94,7 +83,7 @@ def test_a_read_is_answered_after_a_majority_has_answered_its_round() -> None:
 
 def test_answers_to_an_older_round_confirm_nothing() -> None:
     """6.4: the round of heartbeats has to start after the read arrived."""
-    solo = _leader()
+    solo = settled_leader()
     before = solo.round
     solo.give(lambda raft: raft.read("r"))
     assert solo.round == before + 1
@@ -106,7 +95,7 @@ def test_answers_to_an_older_round_confirm_nothing() -> None:
 
 
 def test_an_answer_to_a_round_that_was_never_sent_confirms_nothing() -> None:
-    solo = _leader()
+    solo = settled_leader()
     solo.give(lambda raft: raft.read("r"))
     _answer_round(solo, "2", solo.round + 1)
     assert solo.reads == []
@@ -114,7 +103,7 @@ def test_an_answer_to_a_round_that_was_never_sent_confirms_nothing() -> None:
 
 def test_a_round_is_never_used_twice() -> None:
     """6.4: a late answer to an earlier round must not pass for one to a later round."""
-    solo = _leader()
+    solo = settled_leader()
     rounds = []
     for token in range(4):
         solo.give(lambda raft, token=token: raft.read(token))
@@ -126,7 +115,7 @@ def test_a_round_is_never_used_twice() -> None:
 
 def test_a_refusal_confirms_leadership_too() -> None:
     """6.4: what counts is that the other server is still in the leader's term."""
-    solo = _leader()
+    solo = settled_leader()
     solo.give(lambda raft: raft.read("r"))
     refusal = AppendEntriesResponse(
         solo.term, False, solo.round, solo.commit_index, 0, conflict_index=1, last_log_index=9
@@ -149,7 +138,7 @@ def test_reads_wait_for_the_no_op_of_the_term() -> None:
 
 
 def test_a_read_covers_everything_committed_before_it_arrived() -> None:
-    solo = _leader()
+    solo = settled_leader()
     solo.give(lambda raft: raft.propose(b"x"))
     solo.acknowledge("2")
     solo.give(lambda raft: raft.read("r"))
@@ -158,7 +147,7 @@ def test_a_read_covers_everything_committed_before_it_arrived() -> None:
 
 
 def test_a_deposed_leader_answers_that_it_could_not_read() -> None:
-    solo = _leader()
+    solo = settled_leader()
     solo.give(lambda raft: raft.read("r"))
     solo.heartbeat("2", term=solo.term + 1)
     assert solo.reads == [ReadAnswer("r", None)]
@@ -188,7 +177,7 @@ def test_a_single_server_answers_at_once() -> None:
 
 
 def test_many_reads_share_one_round() -> None:
-    solo = _leader()
+    solo = settled_leader()
     before = solo.round
     for token in range(100):
         solo.raft.read(token)
@@ -199,7 +188,7 @@ def test_many_reads_share_one_round() -> None:
 
 
 def test_too_many_reads_are_refused() -> None:
-    solo = _leader()
+    solo = settled_leader()
     for token in range(PENDING_READS_MAX):
         solo.raft.read(token)
     with pytest.raises(ProposalDropped):
@@ -209,36 +198,29 @@ def test_too_many_reads_are_refused() -> None:
 # --- while joint ---
 
 
-def _joint_leader() -> Solo:
-    """A leader that inherited C_old,new = (1 2 3) and (1 4 5), with its no-op committed."""
-    joint = Configuration({"1", "4", "5"}, {"1", "2", "3"})
-    entries = [founding_entry("123"), configuration_entry(2, 1, ConfigurationKind.JOINT, joint)]
-    solo = Solo(entries=entries)
-    solo.lead()
-    assert solo.commit_index == 0
-    return solo
-
-
-@pytest.mark.parametrize("half", ["23", "45"])
-def test_while_joint_one_half_does_not_confirm_a_read(half: str) -> None:
+@pytest.mark.parametrize(("half", "other"), [("2", "4"), ("4", "2")])
+def test_while_joint_one_half_does_not_confirm_a_read(half: str, other: str) -> None:
     """Paper section 6: agreement needs separate majorities of both configurations."""
-    solo = _joint_leader()
-    # The other half acknowledges all but the last entry, so that the no-op is not committed and
-    # the change stays joint; a read then still needs both halves.
-    solo.raft.log.commit_index = 2
-    solo.raft.leader()._reads.add("r", 2)
-    solo.work()
-    for source in half:
-        solo.step(source, AppendEntriesResponse(solo.term, True, solo.round, 2, 0))
+    solo = joint_leader("123", "145")
+    before = solo.commit_index
+    solo.give(lambda raft: raft.read("r"))
+    solo.acknowledge(half, before)
     assert solo.reads == []
-    (other,) = {"23", "45"} - {half}
-    solo.step(other[0], AppendEntriesResponse(solo.term, True, solo.round, 2, 0))
-    assert solo.reads == [ReadAnswer("r", 2)]
+    solo.acknowledge(other, before)
+    assert solo.reads == [ReadAnswer("r", before)]
+
+
+def test_the_answers_of_learners_confirm_no_read() -> None:
+    solo = settled_leader("123", "45")
+    solo.give(lambda raft: raft.read("r"))
+    solo.acknowledge("4")
+    solo.acknowledge("5")
+    assert solo.reads == []
 
 
 def test_votes_for_a_new_term_stop_reads_of_the_old_one() -> None:
     """A member of the majority that moved on no longer answers the old leader's rounds."""
-    solo = _leader()
+    solo = settled_leader()
     solo.give(lambda raft: raft.read("r"))
     follower = Solo("2", terms=tuple(solo.terms), term=solo.term)
     follower.step("3", RequestVote(solo.term + 1, 99, 99))
