@@ -6,12 +6,14 @@ import random
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
-from raftd.codec import encode_frame, encode_opening
-from raftd.protocol import FRAME_BYTES_MAX, Hello
-from tests.cluster.processes import RunningCluster, Server
+from raftd.codec import FrameDecoder, Opening, decode_opening, encode_frame, encode_opening
+from raftd.network.listener import CONNECTIONS_FOR_PEERS, CONNECTIONS_MAX
+from raftd.protocol import FRAME_BYTES_MAX, Hello, Refusal
+from tests.cluster.processes import RunningCluster, Server, wait_for
 
 CONNECTIONS = 2_000
 """Opened and closed again, one after the other."""
@@ -108,3 +110,37 @@ def test_thousands_of_connections_that_are_opened_and_closed(leader: Server) -> 
         with connect(leader) as stream:
             if number % 2:
                 stream.sendall(b"\x10")
+
+
+def test_more_clients_than_it_serves_are_told_so_and_the_cluster_goes_on(
+    shared: RunningCluster, leader: Server
+) -> None:
+    with ExitStack() as stack:
+        answers = []
+        for _ in range(CONNECTIONS_MAX + 20):
+            stream = stack.enter_context(connect(leader))
+            hello = Hello(role="client", cluster_id="", source="", dest="")
+            stream.sendall(encode_frame(encode_opening(hello)))
+            answers.append(opening_of(stream))
+        refused = [answer for answer in answers if isinstance(answer, Refusal)]
+        assert {answer.code for answer in refused} == {"busy"}
+        assert CONNECTIONS_FOR_PEERS <= len(refused) < len(answers)
+        # The other servers have their places: nobody misses the leader.
+        followers = [server for server in shared.servers.values() if server is not leader]
+        statuses = [follower.status() for follower in followers]
+        assert all(status is not None and status.role == "follower" for status in statuses)
+
+    def serves_again() -> bool:
+        return leader.status() is not None
+
+    wait_for("it serves clients again", serves_again)
+
+
+def opening_of(stream: socket.socket) -> Opening:
+    decoder = FrameDecoder()
+    payloads: list[bytes] = []
+    while not payloads:
+        received = stream.recv(65_536)
+        assert received
+        payloads += decoder.feed(received)
+    return decode_opening(payloads[0])

@@ -41,6 +41,9 @@ class Client:
     _read: Asked | None = None
     _read_least: int = 0
     _hint: str = ""
+    """The address of the leader, as far as the last answer said."""
+    _address: str = ""
+    """Of the server that was asked last."""
 
     def act(self) -> None:
         """Look at the answers that have come, and ask what is to be asked next."""
@@ -93,8 +96,6 @@ class Client:
         asked = self.world.ask_later(server, request)
         self._address = server.address
         return asked
-
-    _address: str = ""
 
     def _is_answered(self, asked: Asked) -> bool:
         """Return whether there is something to do about a write."""

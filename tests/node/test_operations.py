@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
+from raftd import operations
 from raftd.commands import CATCHING_UP, ENDED, JOINING, JOINT
 from raftd.core.messages import AppendEntries, AppendEntriesResponse, Envelope, RequestVote
 from raftd.core.types import server_name
@@ -793,3 +794,17 @@ def test_followers_show_the_record_too(world: World) -> None:
     assert world.call("n2", OperationsRequest(operation="op-9")) == OperationsReply(operations=())
     status = world.call("n1", StatusRequest())
     assert status.operation.record.id == operation
+
+
+def test_more_records_than_fit_a_reply_leave_out_the_oldest(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader = world.form(3)
+    for _ in range(4):
+        world.finish(world.started(world.change("demote", become("n3", "learner"))))
+        world.finish(world.started(world.change("promote", become("n3", "voter"))))
+    size = len(repr(leader.state.operation("op-9")))
+    monkeypatch.setattr(operations, "VIEWS_BYTES_MAX", 3 * size + size // 2)
+    reply = world.call(leader, OperationsRequest())
+    assert isinstance(reply, OperationsReply)
+    assert [view.record.id for view in reply.operations] == ["op-7", "op-8", "op-9"]
