@@ -1,9 +1,19 @@
-"""Refusals of local requests. Nothing was appended or changed when one of these is raised."""
+"""Refusals of local requests, and the end of a group.
+
+Nothing was appended or changed when a `RequestRefused` is raised.
+"""
 
 from __future__ import annotations
 
 from raftd.core.membership import MembershipError
 from raftd.core.types import Index, ServerId
+
+
+class Divergence(Exception):
+    """A message proves that the group has diverged: stop the process, going on would spread it.
+
+    It takes disks that lost what they had synced, a data directory that was copied back, or a bug.
+    """
 
 
 class RequestRefused(Exception):
@@ -54,6 +64,7 @@ class TransferRefused(RequestRefused):
 __all__ = [
     "AbortRefused",
     "ChangeInProgress",
+    "Divergence",
     "MembershipError",
     "NotCaughtUp",
     "NotLeader",

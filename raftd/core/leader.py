@@ -35,6 +35,7 @@ from raftd.core.membership import (
     encode_configuration,
     enter_joint,
     leave_joint,
+    validate,
 )
 from raftd.core.messages import AppendEntries, AppendEntriesResponse, TimeoutNow
 from raftd.core.progress import Progress, ReplicationState
@@ -164,7 +165,8 @@ class Leader:
             raise TransferRefused(f"{target} leads already")
         if target not in configuration.voters:
             raise TransferRefused(f"{target} is not a voter of the configuration to come")
-        if self._retire_tick is not None:
+        if self._transfer is not None or self._retire_tick is not None:
+            # One after the other without a gap would keep proposals waiting for ever.
             raise TransferRefused("leadership is being handed over already")
         if not self.progress[target].in_contact(self._raft.now, self._contact_ticks):
             raise TransferRefused(f"{target} has not answered within two heartbeats")
@@ -474,17 +476,20 @@ class Leader:
                 f"{needed} of {len(configuration.voters)} voters of the new configuration have to "
                 f"answer; silent: {', '.join(sorted(silent))}",
             )
+        learners_before = (
+            latest.configuration.learners
+            if change.learners_before is None
+            else change.learners_before
+        )
+        # What an abort would restore has to be a configuration, before there is anything to abort.
+        validate(attrs.evolve(abort_joint(configuration), learners=learners_before))
         return ConfigurationEntry(
             configuration=configuration,
             addresses={**latest.entry.addresses, **change.addresses},
             kind=ConfigurationKind.JOINT,
             operation=change.operation,
             reason=change.reason,
-            learners_before=(
-                latest.configuration.learners
-                if change.learners_before is None
-                else change.learners_before
-            ),
+            learners_before=learners_before,
             leader=self._raft.server,
             time_ms=self._raft.wall_clock_ms,
         )

@@ -21,6 +21,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
+from raftd.core.errors import Divergence
 from raftd.core.membership import (
     ConfigurationAt,
     ConfigurationHistory,
@@ -133,8 +134,16 @@ class RaftLog:
                 self.configurations.append(entry.index, decode_configuration(entry.data))
 
     def truncate_from(self, index: Index) -> None:
-        """Drop the entries at `index` and above; their configurations are out of force at once."""
-        assert index > self.commit_index, "a committed entry must never be replaced"
+        """Drop the entries at `index` and above; their configurations are out of force at once.
+
+        Raises:
+            Divergence: the entry at `index` is committed here.
+        """
+        if index <= self.commit_index:
+            raise Divergence(
+                f"a leader has another entry at index {index}, and {self.commit_index} is "
+                "committed here"
+            )
         del self._entries[index - self.base_index - 1 :]
         while self._term_starts and self._term_starts[-1][0] >= index:
             self._term_starts.pop()

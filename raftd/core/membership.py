@@ -302,30 +302,50 @@ def decode_configuration(data: bytes) -> ConfigurationEntry:
     """Return the configuration entry that `encode_configuration` made.
 
     Raises:
-        ValueError: `data` is not such an entry. The log's checksums have passed by then, so that
-            is a bug or a newer version, never a broken disk.
+        ValueError: `data` is not such an entry, in any respect.
     """
-    document: dict[str, Any] = json.loads(data)
-    return ConfigurationEntry(
-        configuration=validate(
-            Configuration(
-                voters=document["voters"],
-                outgoing=document["outgoing"],
-                learners=document["learners"],
-                learners_next=document["learners_next"],
-            )
-        ),
-        addresses=document["addresses"],
-        kind=ConfigurationKind(document["kind"]),
-        operation=document["operation"],
-        outcome=document["outcome"],
-        reason=document["reason"],
-        learners_before=document["learners_before"],
-        left_out=document["left_out"],
-        tombstones=document["tombstones"],
-        leader=document["leader"],
-        time_ms=document["time_ms"],
-    )
+    try:
+        document: dict[str, Any] = json.loads(data)
+        return ConfigurationEntry(
+            configuration=validate(
+                Configuration(
+                    voters=_servers(document["voters"]),
+                    outgoing=_servers(document["outgoing"]),
+                    learners=_servers(document["learners"]),
+                    learners_next=_servers(document["learners_next"]),
+                )
+            ),
+            addresses=_addresses(document["addresses"]),
+            kind=ConfigurationKind(document["kind"]),
+            operation=_text(document["operation"]),
+            outcome=_text(document["outcome"]),
+            reason=_text(document["reason"]),
+            learners_before=_servers(document["learners_before"]),
+            left_out=_addresses(document["left_out"]),
+            tombstones=_servers(document["tombstones"]),
+            leader=_text(document["leader"]),
+            time_ms=int(document["time_ms"]),
+        )
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"no configuration entry: {error!r}") from error
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a text, not {value!r}")
+    return value
+
+
+def _servers(value: object) -> list[ServerId]:
+    if not isinstance(value, list):
+        raise TypeError(f"a list of servers, not {value!r}")
+    return [_text(server) for server in value]
+
+
+def _addresses(value: object) -> dict[ServerId, str]:
+    if not isinstance(value, dict):
+        raise TypeError(f"addresses of servers, not {value!r}")
+    return {_text(server): _text(address) for server, address in value.items()}
 
 
 @attrs.frozen

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import attrs
 
-from raftd.core.errors import NotLeader
+from raftd.core.errors import Divergence, NotLeader
 from raftd.core.leader import Leader
 from raftd.core.log import RaftLog
 from raftd.core.membership import ConfigurationAt, MembershipChange, decode_configuration
@@ -67,10 +67,10 @@ class Raft:
     """One server of a Raft group.
 
     The contract with the driver: after any inputs, call `take_ready` until it returns None; do
-    what each `Ready` says in its order, calling `persisted` (and `applied`) on the way. Between
+    what each `Ready` says in its order; `persisted` comes in between. Between
     `take_ready` and `persisted` no other input is allowed. Nothing here raises because of what a
-    peer sent. Iteration is sorted and the random generator is handed in, so equal inputs give
-    equal outputs.
+    peer sent, short of proof that the group has diverged. Iteration is sorted and the random
+    generator is handed in, so equal inputs give equal outputs.
     """
 
     def __init__(
@@ -132,7 +132,12 @@ class Raft:
                 self.leader_id = None
 
     def step(self, envelope: Envelope) -> None:
-        """Take in a message. Whatever a peer sends, this neither raises nor breaks a rule."""
+        """Take in a message; one that is late, repeated or malformed changes and raises nothing.
+
+        Raises:
+            Divergence: the message proves that the group has diverged: a second leader of this
+                server's own term, or another entry at a committed index.
+        """
         self._assert_settled()
         if envelope.dest != self.server or envelope.source == self.server:
             return
@@ -538,7 +543,8 @@ class Raft:
 
     def _on_append_entries(self, source: ServerId, message: AppendEntries) -> None:
         """Figure 2, AppendEntries receiver."""
-        assert not isinstance(self.role, Leader), "two leaders in one term"
+        if isinstance(self.role, Leader):
+            raise Divergence(f"{source} leads in term {self.current_term}, as this server does")
         if not _well_formed(message):
             return
         self._become_follower(self.current_term, source)
@@ -613,6 +619,6 @@ def _well_formed(message: AppendEntries) -> bool:
         if entry.kind is EntryKind.CONFIGURATION:
             try:
                 decode_configuration(entry.data)
-            except (ValueError, KeyError, TypeError):
+            except ValueError:
                 return False
     return True

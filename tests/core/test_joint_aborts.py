@@ -13,6 +13,7 @@ from raftd.core.errors import (
 from raftd.core.membership import (
     Configuration,
     ConfigurationKind,
+    MembershipError,
 )
 from tests.core.harness import OPTIONS, address_of, appends, founding_entry
 from tests.core.scenario import (
@@ -260,3 +261,12 @@ def test_past_the_point_of_no_return_the_loss_of_the_new_half_ends_leadership() 
         solo.acknowledge("3")
     assert solo.role == "follower"
     assert latest_entry(solo).kind is FINAL
+
+
+def test_a_change_whose_abort_could_not_restore_a_configuration_is_refused_at_its_start() -> None:
+    """6: an abort restores C_old with the learners from before; a voter of C_old is none."""
+    cluster = with_learners("123", "4")
+    last_index = cluster.raft("1").log.last_index
+    with pytest.raises(MembershipError, match="both voter and learner: 1"):
+        cluster.change([("voter", "4")], learners_before=frozenset({"1"}))
+    assert cluster.raft("1").log.last_index == last_index

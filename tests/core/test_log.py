@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raftd.core.errors import Divergence
 from raftd.core.log import RaftLog
 from raftd.core.membership import (
     Configuration,
@@ -114,7 +115,7 @@ def test_a_conflict_below_a_durable_entry_makes_it_owed_to_the_disk_again() -> N
 def test_a_committed_entry_is_never_replaced() -> None:
     log = RaftLog(log_of([1, 1, 1]))
     log.commit_index = 2
-    with pytest.raises(AssertionError, match="committed"):
+    with pytest.raises(Divergence, match="committed"):
         log.merge([command(2, 2)])
     assert _terms(log) == [1, 1, 1]
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from raftd.core.errors import Divergence
 from raftd.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
@@ -16,7 +19,7 @@ from raftd.core.messages import (
     TimeoutNow,
 )
 from raftd.core.types import Entry, EntryKind
-from tests.core.harness import OPTIONS, Cluster
+from tests.core.harness import OPTIONS, Cluster, founding_entry
 from tests.core.scenario import Solo, command, settled_leader
 
 T = OPTIONS.election_ticks
@@ -95,3 +98,53 @@ def test_equal_inputs_give_equal_outputs() -> None:
         return seen
 
     assert transcript() == transcript()
+
+
+# --- proof that the group has diverged ---
+
+
+def test_a_second_leader_of_the_own_term_stops_the_server() -> None:
+    """5.2, Election Safety: it cannot happen, so whoever sees it must not go on."""
+    solo = settled_leader("123")
+    append = AppendEntries(solo.raft.current_term, 1, 1, (), 0, 1)
+    with pytest.raises(Divergence, match="as this server does"):
+        solo.raft.step(Envelope("2", "1", append))
+
+
+def test_another_entry_at_a_committed_index_stops_the_server() -> None:
+    """5.4, Leader Completeness: a leader has every committed entry, or disks have lost them."""
+    solo = Solo("1", "123", terms=[1, 1, 1], term=1)
+    solo.step("2", AppendEntries(1, 3, 1, (), 3, 1))
+    other = Entry(3, 2, EntryKind.COMMAND, b"other")
+    with pytest.raises(Divergence, match="index 3"):
+        solo.raft.step(Envelope("3", "1", AppendEntries(2, 2, 1, (other,), 2, 1)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"left_out": None},
+        {"addresses": None},
+        {"addresses": {"1": 5}},
+        {"voters": ["1", 2]},
+        {"tombstones": [None, "x"]},
+        {"kind": "odd"},
+        {"time_ms": None},
+        {"learners": "12"},
+    ],
+)
+def test_a_configuration_entry_with_a_field_of_another_type_is_not_taken_in(
+    change: dict[str, object],
+) -> None:
+    solo = Solo("1", "123", terms=[1], term=1)
+    document = json.loads(founding_entry("123").data) | change
+    entry = Entry(2, 1, EntryKind.CONFIGURATION, json.dumps(document).encode())
+    solo.step("2", AppendEntries(1, 1, 1, (entry,), 0, 1))
+    assert solo.raft.log.last_index == 1
+
+
+def test_a_configuration_entry_that_nests_without_end_is_not_taken_in() -> None:
+    solo = Solo("1", "123", terms=[1], term=1)
+    entry = Entry(2, 1, EntryKind.CONFIGURATION, b"[" * 100_000)
+    solo.step("2", AppendEntries(1, 1, 1, (entry,), 0, 1))
+    assert solo.raft.log.last_index == 1

@@ -91,6 +91,18 @@ def test_a_transfer_that_does_not_happen_ends_after_an_election_timeout() -> Non
     assert solo.raft.status().transfer_target is None
 
 
+def test_a_second_transfer_does_not_make_the_pause_longer() -> None:
+    """3.10: proposals pause for at most one election timeout, however often it is asked for."""
+    solo = settled_leader()
+    solo.give(lambda raft: raft.transfer_leadership("2"))
+    for _ in range(T):
+        with pytest.raises(TransferRefused, match="being handed over already"):
+            solo.raft.transfer_leadership("3")
+        solo.tick()
+        solo.acknowledge("3", 1)
+    solo.raft.propose(b"x")
+
+
 def test_a_change_of_configuration_cancels_a_transfer() -> None:
     """3.10 with 4.2: the target may not be a voter of what comes."""
     solo = settled_leader()
