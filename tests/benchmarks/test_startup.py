@@ -17,9 +17,7 @@ ROUNDS = 15
 
 def _run_ms(arguments: Sequence[str]) -> float:
     started_s = time.perf_counter()
-    subprocess.run(
-        [sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, timeout=60
-    )
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, timeout=60)
     return 1000 * (time.perf_counter() - started_s)
 
 

@@ -9,10 +9,8 @@ import attrs
 import pytest
 
 from raftctl.client import expect
-from raftctl.errors import Refused
 from raftd.core.messages import AppendEntriesResponse
 from raftd.protocol import (
-    AbortReply,
     AbortRequest,
     ChangeReply,
     ChangeRequest,
