@@ -423,7 +423,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(CliError(error.format_message(), exit_code=error.exit_code), words)
     except click.Abort:
         return _fail(Interrupted("interrupted"), words)
+    except UnicodeEncodeError:
+        # Values are bytes and pass as they are; names, keys and texts are text on the wire.
+        bad = [word for word in words if not _is_text(word)]
+        if not bad:
+            raise
+        problem = UsageProblem(
+            f"not UTF-8: {', '.join(map(ascii, bad))}",
+            cause="keys, names and texts are UTF-8; nothing was sent",
+        )
+        return _fail(problem, words)
     return code if isinstance(code, int) else 0
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _usage_problem(error: click.UsageError) -> CliError:

@@ -623,6 +623,8 @@ class _Call:
                 raise self._unknown()
             return None
         if isinstance(reply, ErrorReply):
+            if self.may_have_happened and _is_refused_change(self._request, reply):
+                raise self._refused_when_repeated(reply)
             raise error_of(reply, may_have_happened=self.may_have_happened)
         return reply
 
@@ -696,6 +698,16 @@ class _Call:
             hint=f"{self._cluster.command('status')} shows each server's own view",
         )
 
+    def _refused_when_repeated(self, reply: ErrorReply) -> CliError:
+        # The refusal speaks of the cluster as it is now, perhaps because the change was started.
+        return OutcomeUnknown(
+            "no answer came to the first attempt, and the repetition was refused: the change may "
+            "have been started or not",
+            cause=f"{reply.message}: {reply.cause}",
+            hint=_look(self._cluster, self._request),
+            operation=reply.operation,
+        )
+
     def _unknown(self) -> CliError:
         return OutcomeUnknown(
             "it was sent, but no answer came: it may or may not have taken effect",
@@ -762,6 +774,10 @@ def _only_reads(request: Request) -> bool:
 def _may_be_repeated(request: Request) -> bool:
     """Return whether the same `request`, sent twice, does nothing twice."""
     return not isinstance(request, TransferRequest | BootstrapRequest | JoinRequest)
+
+
+def _is_refused_change(request: Request, reply: ErrorReply) -> bool:
+    return isinstance(request, ChangeRequest) and reply.code in ("refused", "unsafe")
 
 
 def _answered_by_blank_servers(request: Request) -> bool:

@@ -553,3 +553,12 @@ def test_a_follower_sends_a_write_on_to_the_leader(capsys: pytest.CaptureFixture
         assert _run_at(follower, "put", "k", "v") == 0
     assert isinstance(leader.requests[-1], PutRequest)
     assert "revision 9" in capsys.readouterr().out
+
+
+def test_a_text_that_is_not_utf8_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with speaking_servers("n1/a") as [server]:
+        server.answer = lambda request: DoneReply()
+        reason = os.fsdecode(b"because\xff")
+        words = ["-e", server.address, "add", "n4=127.0.0.1:7104", "--reason", reason]
+        assert main(words) == 2
+    assert "not UTF-8: 'because\\udcff'" in capsys.readouterr().err

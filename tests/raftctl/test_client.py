@@ -14,11 +14,13 @@ from raftctl.endpoints import Endpoints
 from raftctl.errors import OutcomeUnknown, Refused, Unreachable, Unsafe
 from raftd.codec import encode_frame, encode_opening
 from raftd.protocol import (
+    ChangeRequest,
     DoneReply,
     ErrorReply,
     GetReply,
     GetRequest,
     Hello,
+    MemberChange,
     OpenSessionRequest,
     OperationsReply,
     OperationsRequest,
@@ -431,6 +433,25 @@ def test_an_expired_session_after_a_lost_answer_is_unknown() -> None:
         with pytest.raises(OutcomeUnknown):
             cluster.write(_put)
     assert len([request for request in server.requests if isinstance(request, PutRequest)]) == 2
+
+
+def test_a_change_that_is_refused_when_it_is_repeated_may_have_been_started() -> None:
+    def change(session: str, serial: int, lowest: int) -> ChangeRequest:
+        removal = MemberChange(role="remove", name="n3")
+        return ChangeRequest(
+            session=session, serial=serial, kind="remove", changes=(removal,), author="ann"
+        )
+
+    refused = ErrorReply(code="refused", message="n3 is not a member", operation="op-2")
+    with speaking_servers("n1/a") as [server], _cluster(server) as cluster:
+        server.answer = _answers(LOSE, refused)
+        with pytest.raises(OutcomeUnknown) as raised:
+            cluster.write(change)
+        assert "n3 is not a member" in raised.value.cause
+        assert "operation list" in raised.value.hint
+        server.answer = _answers(refused)
+        with pytest.raises(Refused):
+            cluster.write(change)
 
 
 def test_a_transfer_is_not_sent_twice() -> None:
