@@ -157,11 +157,11 @@ def describe_majorities(view: OperationView) -> str:
     parts = []
     for label, majority in (("old", view.old), ("new", view.new)):
         if majority is not None:
-            which = f"{label} majority" if joint else "majority"
+            which = f"{label} half " if joint else ""
             who = f" ({name_list(majority.acknowledged)})" if majority.acknowledged else ""
-            count = len(majority.acknowledged)
-            parts.append(f"{which} {count}/{majority.needed} of {len(majority.servers)}{who}")
-    return ", ".join(parts)
+            count, total = len(majority.acknowledged), len(majority.servers)
+            parts.append(f"{which}{count} of {total}{who}, {majority.needed} needed")
+    return "; ".join(parts)
 
 
 def describe_step(view: OperationView) -> str:
@@ -177,7 +177,8 @@ def describe_step(view: OperationView) -> str:
             view = attrs.evolve(view, old=None)
             what = "C_new" if record.plan.joint else "the configuration"
         majorities = describe_majorities(view)
-        return f"{what} at index {number(view.index)}" + (f": {majorities}" if majorities else "")
+        where = f"{what} at index {number(view.index)}"
+        return f"{where}, stored by {majorities}" if majorities else where
     return {
         JOINING: "joining the new servers",
         CATCHING_UP: "catching up",
@@ -478,16 +479,27 @@ class Reporter:
                 yield describe_peer(peer, view.last_index, None)
         for phase in record.phases[self._phases_shown :]:
             self._phases_shown += 1
-            if phase.phase == JOINT:
+            at = f"at index {number(phase.index)}"
+            if phase.phase == JOINT and (view.step == "rolling-back" or record.result == ABORTED):
+                # An abort may come before both majorities have it: C_old commits the two entries.
+                yield f"C_old,new {at} is rolled back"
+            elif phase.phase == JOINT:
                 majorities = self._majorities or _planned_majorities(record)
-                yield f"C_old,new committed at index {number(phase.index)}: {majorities}"
+                yield f"C_old,new committed {at}: {majorities}"
             elif phase.phase == ENDED and record.result == DONE:
                 what = "C_new committed" if record.plan.joint else "configuration committed"
                 # The record ends with the entry that carries its outcome.
-                yield f"{what} at index {number(phase.index)}"
+                yield f"{what} {at}"
+            elif phase.phase == ENDED and record.result == ABORTED and _was_joint(record):
+                before = name_list(record.plan.voters_before)
+                yield f"restored {at}: the voters are ({before}), as before"
         if not record.running and record.result == DONE and record.phases:
             took_ms = record.phases[-1].time_ms - record.phases[0].time_ms
             yield f"{record.id}: done in {duration(max(0, took_ms))}"
+
+
+def _was_joint(record: Operation) -> bool:
+    return any(phase.phase == JOINT for phase in record.phases)
 
 
 def _planned_majorities(record: Operation) -> str:

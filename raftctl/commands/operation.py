@@ -144,9 +144,7 @@ def abort(context: Context, operation: str | None, no_wait: bool, reason: str) -
         # Without a session: to open one needs both majorities of a joint configuration, and asking
         # twice does nothing twice.
         cluster.ask(
-            AbortRequest(
-                session="", serial=0, operation=record.id, author=author(), reason=reason
-            )
+            AbortRequest(session="", serial=0, operation=record.id, author=author(), reason=reason)
         ),
         AbortReply,
     )

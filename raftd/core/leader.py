@@ -43,7 +43,7 @@ from raftd.core.quorum import committed_index, majority
 from raftd.core.reads import PENDING_READS_MAX, PendingReads
 from raftd.core.ready import ReadAnswer
 from raftd.core.status import PeerStatus
-from raftd.core.types import Entry, EntryKind, Index, ServerId, Term
+from raftd.core.types import Entry, EntryKind, Index, ServerId, Term, server_name
 
 if TYPE_CHECKING:
     from raftd.core.raft import Raft
@@ -467,14 +467,14 @@ class Leader:
             if not self.is_caught_up(server)
         )
         if lagging:
-            raise NotCaughtUp(lagging, f"not caught up yet: {', '.join(sorted(lagging))}")
+            raise NotCaughtUp(lagging, f"not caught up yet: {_names(lagging)}")
         silent = self._silent(configuration.voters, self._contact_ticks)
         needed = majority(len(configuration.voters))
         if len(configuration.voters) - len(silent) < needed:
             raise NotCaughtUp(
                 silent,
                 f"{needed} of {len(configuration.voters)} voters of the new configuration have to "
-                f"answer; silent: {', '.join(sorted(silent))}",
+                f"answer; silent: {_names(silent)}",
             )
         learners_before = (
             latest.configuration.learners
@@ -680,7 +680,7 @@ class Leader:
         self.abort_membership_change(
             f"no majority of the new voters stored C_old,new: {needed} of "
             f"{len(configuration.voters)} are needed"
-            + (f", silent: {', '.join(sorted(silent))}" if silent else ", and none is silent")
+            + (f", silent: {_names(silent)}" if silent else ", and none is silent")
         )
         return True
 
@@ -692,3 +692,7 @@ class Leader:
             self._joint_progress_tick = self._raft.now
         waited_ticks = self._raft.now - self._joint_progress_tick
         return reached < joint.index and waited_ticks >= self._options.joint_timeout_ticks
+
+
+def _names(servers: Iterable[ServerId]) -> str:
+    return ", ".join(sorted(server_name(server) for server in servers))

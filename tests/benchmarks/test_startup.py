@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.processes import RunningCluster
+
 ROUNDS = 15
 """Runs of each command, taken in turns, so that noise of the machine meets all alike."""
 
@@ -23,10 +25,10 @@ def _run_ms(arguments: Sequence[str]) -> float:
 
 @pytest.mark.benchmark
 def test_start_up_of_raftctl_in_milliseconds(tmp_path: Path) -> None:
-    from tests.cluster.processes import formed_cluster
-
-    with formed_cluster(tmp_path, ("n1", "n2", "n3")) as cluster:
-        flags = ("-m", "raftctl", "-c", str(cluster.config))
+    cluster = RunningCluster(tmp_path)
+    try:
+        cluster.form("n1", "n2", "n3")
+        flags = ("-m", "raftctl", "-c", str(cluster.config_path))
         commands = {
             "python -c pass": ("-c", "pass"),
             "raftctl --help": ("-m", "raftctl", "--help"),
@@ -38,6 +40,8 @@ def test_start_up_of_raftctl_in_milliseconds(tmp_path: Path) -> None:
         for _ in range(ROUNDS):
             for name, arguments in commands.items():
                 taken[name].append(_run_ms(arguments))
+    finally:
+        cluster.close()
     print(f"\n{'command':<16} {'median':>8} {'best':>8} {'worst':>8}   ms, {ROUNDS} rounds")
     for name, times in taken.items():
         median, best, worst = statistics.median(times), min(times), max(times)
