@@ -14,7 +14,13 @@ import pytest
 
 from raftd.core.types import HardState
 from raftd.storage.files import OsFileSystem, StorageFault
-from raftd.storage.identity import DataDirectory, DataDirectoryLocked, Identity, WrongName
+from raftd.storage.identity import (
+    DataDirectory,
+    DataDirectoryLocked,
+    Identity,
+    WrongName,
+    check_server,
+)
 from raftd.storage.wal import CorruptLog, Wal
 from tests.storage.memory_files import Crash, MemoryFileSystem
 
@@ -64,12 +70,49 @@ def test_a_published_identity_comes_back(tmp_path: Path) -> None:
         bootstrap_address="127.0.0.1:7101",
         bootstrap_time_ms=1_700_000_000_000,
         removed_index=17,
+        log_begun=True,
     )
     directory.publish(joined)
     assert directory.identity == joined
     assert not directory.identity.is_blank
     directory.close()
     assert open_identity(tmp_path) == joined
+
+
+def test_an_identity_of_a_release_that_did_not_note_the_begin_of_the_log_is_read(
+    tmp_path: Path,
+) -> None:
+    directory = DataDirectory.open(tmp_path, "n1", FILES)
+    joined = attrs.evolve(directory.identity, cluster_id="c", removed_index=17)
+    directory.publish(joined)
+    directory.close()
+    document = json.loads((tmp_path / "identity.json").read_text())
+    assert list(document["identity"]) == [
+        "name",
+        "incarnation",
+        "cluster_id",
+        "cluster_name",
+        "bootstrap_address",
+        "bootstrap_time_ms",
+        "removed_index",
+    ]
+    assert open_identity(tmp_path) == joined
+    directory = DataDirectory.open(tmp_path, "n1", FILES)
+    directory.publish(attrs.evolve(joined, log_begun=True))
+    directory.close()
+    assert open_identity(tmp_path).log_begun
+
+
+def test_the_server_of_a_new_directory_may_be_one(tmp_path: Path) -> None:
+    assert check_server(open_identity(tmp_path).server)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "n1", "n1/", "/0123456789abcdef", "n1/0123456789abcdeF", "n1/0123456789abcdef0"]
+)
+def test_what_no_directory_calls_itself_is_no_server(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a"):
+        check_server(text)
 
 
 def test_a_directory_never_becomes_another_server(tmp_path: Path) -> None:
