@@ -94,6 +94,7 @@ from raftd.protocol import (
     TransferRequest,
     Welcome,
 )
+from raftd.records import RECORD_BODY_BYTES_MAX
 from raftd.replies import (
     bad_request,
     invalid,
@@ -104,6 +105,7 @@ from raftd.replies import (
     write_reply,
     wrong_incarnation,
 )
+from raftd.storage.files import StorageFault
 from raftd.storage.identity import Identity
 from raftd.storage.state import StateMachine
 from raftd.views import member_address, peer_views, status_reply
@@ -115,6 +117,8 @@ LINGER_ELECTION_TIMEOUTS = 2
 if it was the leader itself, the second for clients to ask."""
 LINGER_MS_MAX = 5_000.0
 """But no longer than this, however long elections take: it has to end within 10 seconds."""
+COMMAND_BYTES_MAX = RECORD_BODY_BYTES_MAX - 1024
+"""Of an encoded command: what the record of its entry holds, with room for the entry's own head."""
 
 logger = logging.getLogger("raftd.node")
 
@@ -148,6 +152,9 @@ class Network(Protocol):
 
     def set_members(self, addresses: Mapping[ServerId, str]) -> None:
         """Keep links to exactly these servers."""
+
+    def close_peer(self, server: ServerId, problem: str) -> None:
+        """Close the connection that `server` has opened, so that it has to say Hello again."""
 
     def contact(
         self, token: object, address: str, requests: Sequence[Request], timeout_ms: float
@@ -197,10 +204,11 @@ class Stop:
 
 @attrs.frozen
 class _Read:
-    """A read that waits for its confirmation, or for the state machine."""
+    """What waits until a quorum has confirmed that we still lead, and for the state machine."""
 
-    request: GetRequest | ListRequest
-    respond: Respond
+    run: Callable[[], None]
+    """Answers, or begins what was asked, from a state that has all that was committed before."""
+    failed: Respond
 
 
 @attrs.frozen
@@ -266,7 +274,17 @@ class Node:
             wall_clock_ms: milliseconds since 1970, for people only.
             uptime_ms: milliseconds since the process started.
             mint_cluster_id: returns an id that was never used.
+
+        Raises:
+            StorageFault: the log has lost its entries, or the disk failed; stop the process.
         """
+        if identities.identity.log_begun and not entries:
+            raise StorageFault(
+                f"the log of {identities.identity.server} is empty, although it has had entries. "
+                "Without them the server does not know what it voted for and acknowledged, so it "
+                "does not start; start one with an empty data directory and bring it in with "
+                "`raftctl replace`"
+            )
         self._identities = identities
         self._log = log
         self._state = state
@@ -281,6 +299,8 @@ class Node:
         self._handovers: list[_Handover] = []
         self._links: dict[ServerId, LinkChanged] = {}
         self._addresses: dict[ServerId, str] = {}
+        self._removed_peers: set[ServerId] = set()
+        """Those that are gone for good and may not have been told on their connection to us."""
         self._draining = False
         self._stop: Stop | None = None
         self._stop_tick = 0
@@ -297,6 +317,9 @@ class Node:
         if self.identity.bootstrap_address and not entries:
             # The process ended between the identity and the first entry: `init` goes on here.
             self._found()
+        elif entries:
+            # The process ended between the first entry and its note.
+            self._note_that_log_has_begun()
         self._follow_members()
 
     # --- the loop ---
@@ -321,6 +344,7 @@ class Node:
             self._hand_over()
         self._work()
         self._follow_members()
+        self._close_removed_peers()
         self._settle_handovers()
         self._report()
 
@@ -372,6 +396,8 @@ class Node:
         # 2: term, vote and entries, in one sync.
         if ready.hard_state is not None or ready.entries:
             self._log.append(ready.hard_state, ready.entries)
+            if ready.entries:
+                self._note_that_log_has_begun()
         # 3: only now our own vote and our own match count.
         self.raft.persisted(ready)
         # 4: votes and acknowledgements speak of what is durable.
@@ -471,6 +497,18 @@ class Node:
             for server in self._links.keys() - addresses.keys():
                 del self._links[server]
 
+    def _close_removed_peers(self) -> None:
+        """Make servers that were removed say Hello again, so that they are told.
+
+        A connection that is older than our knowledge of the removal would stay for ever, and who
+        was away while the leader fed it would never hear of it.
+        """
+        for server in sorted(self._removed_peers):
+            # A leader that has removed itself knows, and hands leadership over by this connection.
+            if server != self.raft.leader_id:
+                self._removed_peers.remove(server)
+                self._network.close_peer(server, "it was removed from the cluster for good")
+
     # --- becoming a member, ceasing to be one ---
 
     def _make_raft(self, hard_state: HardState, entries: Sequence[Entry]) -> Raft:
@@ -491,8 +529,14 @@ class Node:
         """Append entry 1, from which the log of the new cluster grows, and lead."""
         hard_state, entry = HardState(current_term=1), founding_entry(self.identity)
         self._log.append(hard_state, (entry,))
+        self._note_that_log_has_begun()
         self.raft = self._make_raft(hard_state, (entry,))
         self.raft.campaign()
+
+    def _note_that_log_has_begun(self) -> None:
+        """Let no later start take an empty log for a new one; before anything is acknowledged."""
+        if not self.identity.log_begun:
+            self._identities.publish(attrs.evolve(self.identity, log_begun=True))
 
     def _on_bootstrap(self, request: BootstrapRequest, respond: Respond) -> None:
         """Found a cluster of this server alone. Repeating it answers the same."""
@@ -575,11 +619,15 @@ class Node:
             case OpenSessionRequest():
                 self._on_open_session(request, respond)
             case ChangeRequest():
-                if self._is_ready_leader(respond):
-                    self.operations.request_change(self.raft, self._cluster(), request, respond)
+                # So that no leader of the past answers from what was true in its time.
+                self._once_confirmed(
+                    lambda: self.operations.request_change(
+                        self.raft, self._cluster(), request, respond
+                    ),
+                    respond,
+                )
             case AbortRequest():
-                if self._is_ready_leader(respond):
-                    self.operations.request_abort(self.raft, request, respond)
+                self._on_abort(request, respond)
             case OperationsRequest():
                 views = self.operations.views(self.raft, request.operation)
                 respond(OperationsReply(operations=views))
@@ -589,6 +637,32 @@ class Node:
                 self._on_bootstrap(request, respond)
             case JoinRequest():
                 self._on_join(request, respond)
+
+    def _once_confirmed(self, act: Callable[[], None], respond: Respond) -> None:
+        """Act as the leader once a quorum has confirmed it, on all that was committed till now."""
+        term = self.raft.current_term
+
+        def run() -> None:
+            if isinstance(self.raft.role, Leader) and self.raft.current_term == term:
+                act()
+            else:
+                respond(self._not_leader())
+
+        self.raft.read(_Read(run, respond))
+
+    def _on_abort(self, request: AbortRequest, respond: Respond) -> None:
+        """Undo an operation without asking a quorum first: while joint it may be the one lost."""
+        if not self._is_ready_leader(respond):
+            return
+
+        def act() -> None:
+            self.operations.request_abort(self.raft, request, respond)
+
+        if request.operation or self._state.running_operation is not None:
+            act()
+        else:
+            # That nothing runs is for a leader to say that still is one.
+            self._once_confirmed(act, respond)
 
     def _is_ready_leader(self, respond: Respond) -> bool:
         """Whether the applied state is that of the leader's own term; else answer why not."""
@@ -609,7 +683,7 @@ class Node:
         elif request.stale:
             respond(read_reply(self._state, request))
         else:
-            self.raft.read(_Read(request, respond))
+            self.raft.read(_Read(lambda: respond(read_reply(self._state, request)), respond))
 
     def _on_write(self, request: WriteRequest, respond: Respond) -> None:
         body: CommandBody
@@ -635,8 +709,12 @@ class Node:
         self, command: Command, done: Callable[[Result], None], failed: Respond
     ) -> Index | None:
         """Append a command; exactly one of `done` and `failed` is called, now or later."""
+        encoded = encode_command(command)
+        if len(encoded) > COMMAND_BYTES_MAX:
+            failed(invalid(f"a command of {len(encoded)} bytes; at most {COMMAND_BYTES_MAX} fit"))
+            return None
         try:
-            term, index = self.raft.propose(encode_command(command))
+            term, index = self.raft.propose(encoded)
         except NotLeader:
             failed(self._not_leader())
             return None
@@ -676,8 +754,7 @@ class Node:
             if entry.kind is EntryKind.CONFIGURATION:
                 self._on_configuration_applied(entry)
         while self._reads and self._reads[0][0] <= self._state.applied_index:
-            _, read = self._reads.popleft()
-            read.respond(read_reply(self._state, read.request))
+            self._reads.popleft()[1].run()
 
     def _on_configuration_applied(self, entry: Entry) -> None:
         configuration = decode_configuration(entry.data)
@@ -687,16 +764,18 @@ class Node:
             configuration.kind.value,
             configuration.configuration,
         )
+        self._removed_peers |= configuration.tombstones
         if self.identity.server in configuration.tombstones:
+            self._removed_peers.remove(self.identity.server)
             self._on_removed(entry.index)
 
     def _on_read_answer(self, answer: ReadAnswer) -> None:
         read = answer.token
         assert isinstance(read, _Read)
         if answer.read_index is None:
-            read.respond(self._not_leader())
+            read.failed(self._not_leader())
         elif answer.read_index <= self._state.applied_index:
-            read.respond(read_reply(self._state, read.request))
+            read.run()
         else:
             self._reads.append((answer.read_index, read))
 

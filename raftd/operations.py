@@ -20,7 +20,6 @@ Source: dissertation sections 4.2.1 (catching up) and 4.3 (joint consensus).
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -57,6 +56,7 @@ from raftd.planning import (
     make_plan,
     names,
     resolve,
+    shortened,
 )
 from raftd.protocol import (
     AbortReply,
@@ -202,14 +202,15 @@ class Operations:
     def request_change(
         self, raft: Raft, cluster: Cluster, request: ChangeRequest, respond: Respond
     ) -> None:
-        """Begin a membership operation, or refuse it. Called on a ready leader only.
+        """Begin a membership operation, or refuse it.
 
-        Nothing is appended before every new server has said who it is and the quorum is known to
-        be safe.
+        Called only once a quorum has confirmed that this leader still led when the request had
+        arrived, and what was committed by then is applied: a refusal states facts. Nothing is
+        appended before every new server has said who it is and the quorum is known to be safe.
         """
-        known = self._state.session_result(request.session, request.serial)
+        known = self._known(request)
         if known is not None:
-            respond(change_reply(known, None))
+            respond(known)
             return
         latest = raft.configuration
         assert latest is not None
@@ -268,6 +269,15 @@ class Operations:
                 )
             )
             return
+        # Not only once the request is applied: under the joint quorum it is committed no sooner
+        # than C_old,new itself, and C_new follows that at once. But only if it will be executed.
+        at_once = (
+            latest is not None
+            and latest.configuration.is_joint
+            and latest.entry.operation == chosen
+            and not raft.leader().abort_obstacle()
+            and self._would_execute(request)
+        )
         body = AbortOperation(
             operation=chosen,
             author=request.author,
@@ -276,19 +286,39 @@ class Operations:
         )
         index = self._propose(
             Command(body, request.session, request.serial, request.serial),
-            lambda result: respond(abort_reply(result)),
+            # Whatever was applied before it: what is done at once is not refused afterwards.
+            lambda result: respond(
+                AbortReply(operation=chosen) if at_once else abort_reply(result)
+            ),
             respond,
         )
-        if (
-            index is not None
-            and latest is not None
-            and latest.configuration.is_joint
-            and latest.entry.operation == chosen
+        if index is not None and at_once:
+            raft.abort_membership_change(_aborted_by(request.author, request.reason))
+
+    def _would_execute(self, request: AbortRequest) -> bool:
+        """Whether the request does something when it is applied; without a session it always does.
+
+        A late copy of an old request must not meet an operation that it was not meant for.
+        """
+        if not request.session:
+            assert request.operation, "without a session an abort names its operation"
+            return True
+        return self._state.would_execute(request.session, request.serial)
+
+    def _known(self, request: ChangeRequest) -> Reply | None:
+        """Return the answer to a request that was carried out already; None for a new one."""
+        if request.dry_run:
+            return None
+        result = self._state.session_result(request.session, request.serial)
+        if result is not None:
+            return change_reply(result, None)
+        running = self._state.running_operation
+        if running is not None and (running.session, running.serial) == (
+            request.session,
+            request.serial,
         ):
-            # Not only once the request is applied: under the joint quorum it is committed no
-            # sooner than C_old,new itself, and C_new follows that at once.
-            with contextlib.suppress(AbortRefused):
-                raft.abort_membership_change(_aborted_by(request.author, request.reason))
+            return ChangeReply(operation=running.id)
+        return None
 
     def contacted(self, raft: Raft, cluster: Cluster, contacted: Contacted) -> None:
         """Take in the answer of a server that was asked or told something."""
@@ -480,6 +510,8 @@ class Operations:
         """End an operation whose C_old,new was never appended: the learners are as before."""
         drive = self._drive
         assert drive is not None
+        # It may repeat what a stranger has said.
+        reason = shortened(reason)
         if operation.configuration_index == 0:
             drive.closing = True
             body = EndOperation(
@@ -555,6 +587,11 @@ class Operations:
         """Decide a change whose new servers have all answered or failed to."""
         preflight = self._preflights.pop(number)
         request, respond = preflight.request, preflight.respond
+        known = self._known(request)
+        if known is not None:
+            # Asked twice: the other one got there while this one waited for the new servers.
+            respond(known)
+            return
         latest = raft.configuration
         assert latest is not None
         try:
@@ -712,7 +749,7 @@ def _abort_reason(operation: Operation) -> str:
 
 
 def _aborted_by(author: str, reason: str) -> str:
-    return f"aborted by {author or 'unknown'}{f': {reason}' if reason else ''}"
+    return shortened(f"aborted by {author or 'unknown'}{f': {reason}' if reason else ''}")
 
 
 def refusal_reply(refusal: Refused) -> ErrorReply:

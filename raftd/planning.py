@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 import attrs
 
 from raftd.commands import Plan
+from raftd.config_values import quoted
 from raftd.core.membership import (
     ChangeStep,
     Configuration,
@@ -26,9 +27,13 @@ from raftd.core.membership import (
 from raftd.core.quorum import majority
 from raftd.core.types import Index, ServerId, server_incarnation, server_name
 from raftd.protocol import ChangeRequest, ConfigurationView, MemberChange, PlanView, StatusReply
+from raftd.storage.identity import check_server
 
 MEMBERS_MAX = 32
 """Servers of one configuration: far more than any quorum should wait for."""
+TEXT_CHARACTERS_MAX = 500
+"""Of what others say in a reason or a refusal: enough for any sentence of ours, and every entry and
+every reply has room for it, although a stranger may send whole frames."""
 
 
 class Refused(Exception):
@@ -61,6 +66,13 @@ class Intent:
     steps: tuple[ChangeStep, ...]
     """For the servers that are members already."""
     new: tuple[NewServer, ...]
+
+
+def shortened(text: str) -> str:
+    """Return `text`, which others may have written, cut to `TEXT_CHARACTERS_MAX`."""
+    if len(text) <= TEXT_CHARACTERS_MAX:
+        return text
+    return text[: TEXT_CHARACTERS_MAX - 1] + "…"
 
 
 def view(at: ConfigurationAt, commit_index: Index) -> ConfigurationView:
@@ -283,18 +295,29 @@ def identify(
         removed_index: the configuration that removed this identity for good, if any did.
 
     Raises:
-        Refused: nobody, or somebody else, answers there; or its data does not let it in.
+        Refused: nobody, or somebody else, answers there; it has an identity that no data directory
+            has; or its data does not let it in.
     """
     what = f"cannot bring in {server.name}"
     if answer is None:
         raise Refused(
             "refused",
             f"{what}: no raftd answers at {server.address}",
-            f"{server.name} at {server.address}: {problem}; nothing was changed",
+            f"{server.name} at {server.address}: {shortened(problem)}; nothing was changed",
             f"start it with `raftd --config FILE --id {server.name}`, check the address, "
             "and repeat the command",
         )
-    found = answer.server
+    try:
+        # It becomes a part of configurations, of records and of keys: nothing else may get in.
+        found = check_server(answer.server)
+    except ValueError as error:
+        raise Refused(
+            "refused",
+            f"{what}: what answers at {server.address} is no raftd of this release",
+            f"{quoted(answer.server)} is not the identity of a server: {error}",
+            f"start it with `raftd --config FILE --id {server.name}`, check the address, "
+            "and repeat the command",
+        ) from None
     if server_name(found) != server.name:
         raise Refused(
             "refused",
@@ -323,9 +346,10 @@ def identify(
         raise Refused(
             "refused",
             f"{what}: it belongs to another cluster",
-            f"{server.name} at {server.address} has data of cluster {answer.cluster_name!r} "
-            f"({answer.cluster_id}); this is {cluster_name!r} ({cluster_id})",
-            f"use a server with an empty data_dir, or remove it from {answer.cluster_name!r} "
+            f"{server.name} at {server.address} has data of cluster "
+            f"{quoted(answer.cluster_name)} ({shortened(answer.cluster_id)}); this is "
+            f"{cluster_name!r} ({cluster_id})",
+            f"use a server with an empty data_dir, or remove it from {quoted(answer.cluster_name)} "
             "and empty its data_dir",
         )
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from raftd.commands import KEY_BYTES_MAX, SESSION_BYTES_MAX, VALUE_BYTES_MAX, Result
 from raftd.config_values import check_name, parse_dialled_address
 from raftd.core.types import ServerId, server_name
-from raftd.planning import MEMBERS_MAX
+from raftd.planning import MEMBERS_MAX, shortened
 from raftd.protocol import (
     LIST_LIMIT_MAX,
     AbortRequest,
@@ -88,6 +88,9 @@ def _bad_change(request: ChangeRequest | AbortRequest) -> str:
             # Nothing of it gets into the log, so that it needs no session.
             return _too_long(texts)
     if isinstance(request, AbortRequest) and not request.session:
+        if not request.operation:
+            # A late copy of it would undo whatever runs by then.
+            return "an abort without a session has to name its operation"
         return _too_long(texts)
     return bad_session(request.session) or _too_long(texts)
 
@@ -206,7 +209,7 @@ def wrong_incarnation(identity: Identity, incarnation: str) -> ErrorReply:
     return ErrorReply(
         code="refused",
         message=f"here is {identity.server}",
-        cause=f"the request means the incarnation {incarnation}",
+        cause=f"the request means the incarnation {shortened(incarnation)}",
         hint="the data_dir was replaced meanwhile: repeat the command",
     )
 

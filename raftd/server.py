@@ -17,6 +17,7 @@ import trio
 
 from raftd import __version__
 from raftd.config import ClusterConfig, ServerConfig
+from raftd.core.errors import Divergence
 from raftd.core.types import server_name
 from raftd.network.inputs import Inbox
 from raftd.network.network import Network
@@ -207,7 +208,7 @@ class _Server:
             inputs, tick = await self._inbox.take()
             try:
                 node.turn(inputs, tick=tick)
-            except StorageFault as error:
+            except (StorageFault, Divergence) as error:
                 # Nothing is served any more, not even what memory still has.
                 logger.error("%s", error)
                 self._exit_code = EXIT_STORAGE

@@ -19,6 +19,7 @@ Source: dissertation section 3.8 (a server that lost its state comes back under 
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import zlib
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from typing import Any
 
 import attrs
 
+from raftd.config_values import check_name, quoted
 from raftd.core.types import Index, ServerId
 from raftd.storage.files import (
     FileLock,
@@ -43,6 +45,10 @@ FORMAT_VERSION = 1
 INCARNATION_BYTES = 8
 """Random bytes of an incarnation: two alike among a million have a chance of 1 to 37 million."""
 
+INCARNATION_DIGITS = 2 * INCARNATION_BYTES
+"""Hexadecimal digits of an incarnation, in lower case."""
+
+_INCARNATION = re.compile(rf"[0-9a-f]{{{INCARNATION_DIGITS}}}")
 _IDENTITY_NAME = "identity.json"
 _LOCK_NAME = "raftd.lock"
 _WAL_NAME = "wal"
@@ -74,6 +80,8 @@ class Identity:
     """When it did, milliseconds since 1970. For people only."""
     removed_index: Index = 0
     """Above 0: removed for good by the configuration at this index."""
+    log_begun: bool = False
+    """The log has had entries. An empty one then has lost what this server acknowledged."""
 
     @property
     def server(self) -> ServerId:
@@ -88,6 +96,21 @@ class Identity:
 
 def _mint_incarnation() -> str:
     return secrets.token_hex(INCARNATION_BYTES)
+
+
+def check_server(text: str) -> ServerId:
+    """Return `text` if it may be the name and incarnation of a data directory.
+
+    Raises:
+        ValueError: it may not; the message says the rule and is short, whatever `text` is.
+    """
+    name, _, incarnation = text.partition("/")
+    check_name(name)
+    if not _INCARNATION.fullmatch(incarnation):
+        raise ValueError(
+            f"{quoted(incarnation)} is not an incarnation: {INCARNATION_DIGITS} of 0-9 and a-f"
+        )
+    return text
 
 
 class DataDirectory:
@@ -213,6 +236,9 @@ def _found(path: Path, identity: Identity, files: FileSystem) -> Identity:
 def _encode(identity: Identity) -> bytes:
     """Return the file for `identity`: the same bytes for the same identity, always."""
     fields = attrs.asdict(identity)
+    if not identity.log_begun:
+        # Left out, so that it is the same file as that of a release which did not know the field.
+        del fields["log_begun"]
     document = {"format": FORMAT_VERSION, "identity": fields, "checksum": _checksum(fields)}
     return (json.dumps(document, indent=2) + "\n").encode("ascii")
 

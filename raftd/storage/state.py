@@ -266,6 +266,16 @@ class StateMachine:
         packed = None if found is None else found.results.get(serial)
         return None if packed is None else _unpack_result(packed)
 
+    def would_execute(self, session: str, serial: int) -> bool:
+        """Return whether a command with this serial would be executed if it were applied next."""
+        found = self._sessions.get(session) or self._read_session(session)
+        return (
+            found is not None
+            and serial >= found.lowest_serial
+            and serial not in found.results
+            and len(found.results) < SESSION_RESULTS_MAX
+        )
+
     def operations(self) -> Operations:
         """Return the operation records that are kept, the newest one last."""
         return self._ledger.operations()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import socket
 import subprocess
@@ -16,10 +17,81 @@ import attrs
 import pytest
 
 from raftd import __version__
+from raftd.codec import (
+    FrameDecoder,
+    decode_opening,
+    decode_reply,
+    encode_frame,
+    encode_opening,
+    encode_request,
+)
+from raftd.core.types import Entry, EntryKind, HardState
+from raftd.node import founding_entry
+from raftd.protocol import (
+    BootstrapReply,
+    BootstrapRequest,
+    DoneReply,
+    ErrorReply,
+    GetReply,
+    GetRequest,
+    Hello,
+    OpenSessionRequest,
+    PutRequest,
+    Reply,
+    Request,
+    Welcome,
+    WriteReply,
+)
 from raftd.storage.files import OsFileSystem
 from raftd.storage.identity import DataDirectory
+from raftd.storage.wal import Wal
 
 DEADLINE_SECONDS = 20.0
+
+
+class Speaker:
+    """A client of the one server in the file, which asks one thing after the other."""
+
+    def __init__(self, config: Path) -> None:
+        port = int(config.read_text().rpartition(":")[2].strip(" }\n"))
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_SECONDS)
+        self._decoder = FrameDecoder()
+        hello = Hello(role="client", cluster_id="", source="", dest="")
+        self._socket.sendall(encode_frame(encode_opening(hello)))
+        assert isinstance(decode_opening(self._receive()), Welcome)
+        self._number = 0
+
+    def __enter__(self) -> Speaker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def ask(self, request: Request) -> Reply:
+        """Return the answer.
+
+        Raises:
+            ConnectionError: the server has closed the connection instead.
+        """
+        while True:
+            self._number += 1
+            self._socket.sendall(encode_frame(encode_request(self._number, request)))
+            number, reply = decode_reply(self._receive())
+            assert number == self._number
+            # It has just started, and leads in a moment.
+            if not (isinstance(reply, ErrorReply) and reply.code == "unavailable"):
+                return reply
+            time.sleep(0.02)
+
+    def _receive(self) -> bytes:
+        payloads: list[bytes] = []
+        while not payloads:
+            received = self._socket.recv(65536)
+            if not received:
+                raise ConnectionError("closed by the server")
+            payloads = self._decoder.feed(received)
+        (payload,) = payloads
+        return payload
 
 
 def free_port() -> int:
@@ -158,6 +230,66 @@ def test_a_port_that_is_in_use_is_an_error_that_names_it(config: Path) -> None:
         result = raftd("--config", config, "--id", "n1")
     assert result.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in messages(result.stderr)
+
+
+def founded(path: Path, *entries: Entry) -> None:
+    """Make the data directory of a server that has founded a cluster and has these entries."""
+    directory = DataDirectory.open(path, "n1", OsFileSystem())
+    directory.publish(
+        attrs.evolve(
+            directory.identity,
+            cluster_id="c",
+            cluster_name="orders",
+            bootstrap_address="127.0.0.1:7101",
+            log_begun=True,
+        )
+    )
+    wal, _ = Wal.open(directory.wal_path, OsFileSystem())
+    if entries:
+        wal.append(HardState(1), (founding_entry(directory.identity), *entries))
+    wal.close()
+    directory.close()
+
+
+def test_a_log_that_came_back_empty_is_a_storage_error(config: Path, tmp_path: Path) -> None:
+    founded(tmp_path / "d")
+    result = raftd("--config", config, "--id", "n1", "--data-dir", tmp_path / "d")
+    assert result.returncode == 74
+    assert "is empty, although it has had entries" in messages(result.stderr)
+    assert "raftctl replace" in messages(result.stderr)
+
+
+def test_an_entry_that_cannot_be_applied_stops_the_process(config: Path, tmp_path: Path) -> None:
+    founded(tmp_path / "d", Entry(2, 1, EntryKind.COMMAND, b"of a later release"))
+    for _ in range(2):
+        result = raftd("--config", config, "--id", "n1", "--data-dir", tmp_path / "d")
+        assert result.returncode == 1
+        assert "not a command of this version" in result.stderr
+
+
+def test_a_write_that_the_disk_does_not_take_ends_a_running_process_with_74(config: Path) -> None:
+    with running(config) as (process, lines), Speaker(config) as speaker:
+        incarnation = lines[0]["message"].partition(",")[0].partition("/")[2]
+        bootstrap = BootstrapRequest(
+            cluster_name="orders", incarnation=incarnation, address="127.0.0.1:7101"
+        )
+        assert isinstance(speaker.ask(bootstrap), BootstrapReply)
+        assert speaker.ask(OpenSessionRequest(session="s")) == DoneReply()
+        put = PutRequest(session="s", serial=1, lowest_unacknowledged=1, key="k", value=b"v")
+        assert speaker.ask(put) == WriteReply(applied=True, revision=1)
+        # From here on no file of the process may grow.
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, 0))
+        with pytest.raises(ConnectionError):
+            speaker.ask(attrs.evolve(put, serial=2, value=b"w"))
+        _, rest = process.communicate(timeout=DEADLINE_SECONDS)
+        assert process.returncode == 74
+        assert "wal" in messages(rest)
+        assert "File too large" in messages(rest)
+    # What was acknowledged is there when the disk is better; the other write may be, or not.
+    with running(config), Speaker(config) as speaker:
+        read = speaker.ask(GetRequest(key="k"))
+        assert isinstance(read, GetReply)
+        assert read.value == b"v"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -14,7 +14,7 @@ from raftd.core.messages import (
     RequestVoteResponse,
 )
 from raftd.core.types import HardState
-from raftd.protocol import GetRequest, JoinRequest, WriteReply
+from raftd.protocol import BootstrapRequest, GetRequest, JoinRequest, WriteReply
 from raftd.storage.files import StorageFault
 from tests.node.disks import RealDisk
 from tests.node.world import ELECTION_TICKS, Server, World, drop, is_joint, new
@@ -199,6 +199,58 @@ def test_a_failed_identity_leaves_the_server_blank_and_the_request_unanswered(
         server.turn(tick=False)
     assert asked.open
     assert server.disk.identity.is_blank
+
+
+@pytest.mark.parametrize("name", ["n1", "n3"])
+def test_a_server_whose_log_comes_back_empty_does_not_start(world: World, name: str) -> None:
+    """The founder would found its cluster again, and any other one would vote twice in a term."""
+    world.form(3)
+    server = world[name]
+    server.kill()
+    server.disk.entries.clear()
+    server.disk.hard_state = HardState()
+    with pytest.raises(StorageFault, match="raftctl replace"):
+        server.start()
+
+
+def test_that_the_log_has_begun_is_noted_before_anything_is_acknowledged(world: World) -> None:
+    world.form(2)
+    for name in ("n1", "n2"):
+        journal = world[name].journal
+        begun = next(
+            number for number, event in enumerate(journal) if event[0] == "append" and event[2]
+        )
+        assert journal[begun + 1] == ("publish", world[name].disk.identity)
+        assert world[name].disk.identity.log_begun
+
+
+@pytest.mark.parametrize("name", ["n1", "n2"])
+def test_a_crash_between_the_first_entries_and_their_note_is_made_up_for_at_the_start(
+    world: World, name: str
+) -> None:
+    server = world.boot(name)
+    if name == "n1":
+        # The first publication is the id of the cluster.
+        before_note = ["publish", "published", "append", "appended", "publish"]
+        server.power.fail_at = len(server.power.steps) + len(before_note)
+        request = BootstrapRequest(
+            cluster_name="orders", incarnation=server.disk.identity.incarnation, address="n1:7100"
+        )
+        assert world.ask(server, request).lost
+        assert server.power.steps[-len(before_note) :] == before_note
+    else:
+        world.bootstrap("n1")
+        world.passes = lambda envelope: envelope.dest != server.id
+        operation = world.started(world.change("add", new(name)))
+        server.power.fail_at_next = "publish"
+        world.passes = lambda envelope: True
+        world.until(lambda: server.node is None)
+    assert server.disk.entries
+    assert not server.disk.identity.log_begun
+    server.start()
+    assert server.disk.identity.log_begun
+    if name == "n2":
+        assert world.finish(operation).result == "done"
 
 
 def test_a_whole_cluster_that_loses_its_power_keeps_what_it_acknowledged(world: World) -> None:

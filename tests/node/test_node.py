@@ -5,10 +5,12 @@ from __future__ import annotations
 import attrs
 import pytest
 
+from raftd import node
 from raftd.commands import KEY_BYTES_MAX, SESSION_BYTES_MAX, VALUE_BYTES_MAX
 from raftd.core.messages import AppendEntries, Envelope, TimeoutNow
-from raftd.core.types import EntryKind
-from raftd.inputs import PeerRefused, Received
+from raftd.core.raft import APPLY_ENTRIES_MAX
+from raftd.core.types import Entry, EntryKind
+from raftd.inputs import LinkChanged, PeerRefused, Received
 from raftd.node import EXIT_REMOVED
 from raftd.protocol import (
     LIST_LIMIT_MAX,
@@ -33,6 +35,7 @@ from raftd.protocol import (
     Welcome,
     WriteReply,
 )
+from raftd.records import decode_entries, encode_entries
 from tests.node.disks import MemoryDisk
 from tests.node.world import (
     CLUSTER,
@@ -187,6 +190,56 @@ def test_a_blank_server_answers_no_read_and_no_write(world: World) -> None:
     assert world.ask(blank, world.put("a")).error.code == "unavailable"
 
 
+def test_what_was_on_its_way_when_a_link_broke_is_sent_again_at_once(world: World) -> None:
+    leader = world.form(3)
+    follower = world["n2"]
+    world.passes = lambda envelope: envelope.dest != follower.id
+    world.ask_later(leader, world.put("a"))
+    leader.turn(tick=False)
+    lost = leader.status.last_index
+    mark = len(leader.journal)
+    leader.turn(tick=False)
+    assert leader.journal[mark:] == []
+    leader.inbox.append(LinkChanged(follower.id, False, "the connection was reset"))
+    leader.turn(tick=False)
+    again = [
+        entry.index
+        for event in leader.journal[mark:]
+        if event[0] == "send" and event[1].dest == follower.id
+        for entry in event[1].message.entries
+    ]
+    assert again == [lost]
+
+
+def test_a_confirmed_read_waits_until_all_that_was_committed_before_it_is_applied() -> None:
+    world = World(checks_invariants=False)
+    leader, follower = world.form(2), world["n2"]
+
+    def is_joint_at_leader() -> bool:
+        return leader.running.raft.configuration.configuration.is_joint
+
+    # C_old,new and more entries than are applied at once wait for the follower, ...
+    world.passes = lambda envelope: envelope.source != follower.id or not is_joint_at_leader()
+    world.started(world.change("remove", drop("n2")))
+    assert is_joint_at_leader()
+    writes = [world.put("a", str(number)) for number in range(APPLY_ENTRIES_MAX + 100)]
+    for write in writes:
+        world.ask_later(leader, attrs.evolve(write, lowest_unacknowledged=write.serial))
+    world.settle()
+    assert leader.status.last_index - leader.status.commit_index > APPLY_ENTRIES_MAX
+    world.passes = lambda envelope: True
+    for _ in range(HEARTBEAT_TICKS):
+        leader.turn(tick=True)
+    follower.turn(tick=False)
+    # ... whose answer commits them all. From there on the leader alone confirms its reads.
+    before = leader.power.steps.count("apply")
+    read = world.ask_later(leader, GetRequest(key="a"))
+    leader.turn(tick=False)
+    assert leader.power.steps.count("apply") - before > 1
+    assert isinstance(read.reply, GetReply)
+    assert read.reply.value == writes[-1].value
+
+
 def test_a_list_is_cut_at_its_limit_and_says_so(world: World) -> None:
     leader = world.bootstrap()
     for key in ("a1", "a2", "a3", "b1"):
@@ -259,6 +312,7 @@ LONG = "x" * 5_000_000
         ),
         (ChangeRequest(session="", serial=9, kind="add", changes=(new("n2"),), author="a"), "ses"),
         (AbortRequest(session="s", serial=9, operation="", author=LONG), "1024"),
+        (AbortRequest(session="", serial=0, operation="", author="a"), "has to name its operation"),
         (BootstrapRequest(cluster_name="No Name", incarnation="1", address="n1:1"), "name"),
         (BootstrapRequest(cluster_name="n", incarnation="1", address="n1"), "port"),
         (JoinRequest(cluster_id="", cluster_name="n", name="n1", incarnation="1"), "cluster"),
@@ -275,6 +329,25 @@ def test_a_request_beyond_a_limit_is_invalid_and_harms_nobody(
     assert says in asked.error.cause
     assert leader.status.last_index == before
     assert world.call(leader, world.put("k")) == WriteReply(applied=True, revision=1)
+
+
+def test_a_command_that_would_not_fit_a_record_is_invalid_and_harms_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader = world.form(3)
+    monkeypatch.setattr(node, "COMMAND_BYTES_MAX", 1_000)
+    before = leader.status.last_index
+    asked = world.ask(leader, world.put("k", "v" * 1_000))
+    assert asked.error.code == "invalid"
+    assert "at most 1000 fit" in asked.error.cause
+    assert leader.status.last_index == before
+    assert world.call(leader, world.put("k")) == WriteReply(applied=True, revision=1)
+
+
+def test_the_largest_command_fits_a_record() -> None:
+    entry = Entry(2**60, 2**60, EntryKind.COMMAND, bytes(node.COMMAND_BYTES_MAX))
+    (decoded,) = decode_entries(encode_entries((entry,)))
+    assert decoded.data == entry.data
 
 
 def test_the_longest_key_and_value_are_written_and_read(world: World) -> None:
@@ -518,6 +591,73 @@ def test_a_server_that_was_down_when_it_was_removed_is_told_by_a_follower(world:
     world.until(lambda: absent.exit)
     assert absent.exit.exit_code == EXIT_REMOVED
     assert absent.disk.identity.removed_index > 0
+
+
+def test_a_server_that_was_cut_off_from_the_leader_alone_is_told_on_its_other_links(
+    world: World,
+) -> None:
+    leader = world.form(3)
+    absent = world["n3"]
+    # Its own connections stay up: a process that was stopped keeps them, too.
+    world.passes = lambda envelope: envelope.dest != absent.id
+    world.finish(world.started(world.change("remove", drop("n3"))))
+    world.until(lambda: absent.exit, 2 * leader.running.raft.options.departing_ticks)
+    assert absent.exit.exit_code == EXIT_REMOVED
+    assert absent.disk.identity.removed_index == leader.status.configuration.index
+
+
+def test_a_removed_server_that_starts_with_all_others_is_told_once_they_know_again(
+    world: World,
+) -> None:
+    leader = world.form(4)
+    absent = world["n4"]
+    absent.kill()
+    world.run(HEARTBEAT_TICKS)
+    world.finish(world.started(world.change("remove", drop("n4"))))
+    # Long enough ago that no leader feeds it any more.
+    world.run(leader.running.raft.options.departing_ticks + 1)
+    world.boot("n5")
+    world.finish(world.started(world.change("add", new("n5"))))
+    for server in world.up():
+        server.kill()
+    # The absent one is let in by servers that have not applied its removal yet.
+    for server in world.servers.values():
+        server.start()
+    world.until(lambda: absent.exit)
+    assert absent.exit.exit_code == EXIT_REMOVED
+
+
+def test_a_removed_server_that_is_up_learns_it_from_the_log(world: World) -> None:
+    world.form(3)
+    removed = world["n3"]
+    world.finish(world.started(world.change("remove", drop("n3"))))
+    world.until(lambda: removed.exit)
+    assert removed.state.tombstone(removed.id) == removed.disk.identity.removed_index
+
+
+def test_a_removed_leader_is_listened_to_until_it_has_handed_over(world: World) -> None:
+    leader = world.form(3)
+    others = [world["n2"], world["n3"]]
+    world.ask_later(leader, world.change("remove", drop("n1")))
+    for _ in range(20):
+        leader.turn(tick=False)
+        if leader.id not in leader.running.raft.configuration.configuration.all_voters:
+            break
+        for server in others:
+            server.turn(tick=False)
+    for server in others:
+        server.turn(tick=False)
+    # A write comes just before C_new is committed: the others get it together with the news, and
+    # only once they have it may one of them be told to take over.
+    world.ask_later(leader, world.put("a"))
+    leader.inbox.insert(0, leader.inbox.pop())
+    leader.turn(tick=False)
+    assert leader.state.tombstone(leader.id)
+    assert leader.leads
+    world.settle()
+    assert all(server.state.tombstone(leader.id) for server in others)
+    # Not a tick has passed: nobody had to wait for an election timeout.
+    assert any(server.leads for server in others)
 
 
 def test_the_refusal_of_another_cluster_removes_nobody(world: World) -> None:

@@ -9,12 +9,14 @@ from raftd import operations
 from raftd.commands import CATCHING_UP, ENDED, JOINING, JOINT
 from raftd.core.messages import AppendEntries, AppendEntriesResponse, Envelope, RequestVote
 from raftd.core.types import server_name
-from raftd.inputs import Contacted, Received
+from raftd.inputs import Contacted, LinkChanged, Received
 from raftd.operations import CATCH_UP_ROUNDS_MAX, JOIN_ATTEMPTS_MAX
+from raftd.planning import TEXT_CHARACTERS_MAX
 from raftd.protocol import (
     AbortReply,
     AbortRequest,
     ChangeReply,
+    ChangeRequest,
     ErrorReply,
     JoinRequest,
     MemberChange,
@@ -23,13 +25,15 @@ from raftd.protocol import (
     StatusRequest,
     WriteReply,
 )
-from tests.node.test_planning import assert_hint_is_a_command
+from raftd.replies import TEXT_BYTES_MAX
+from tests.node.test_planning import FRAME, assert_hint_is_a_command
 from tests.node.world import (
     CATCH_UP_TICKS,
     ELECTION_TICKS,
     EPOCH_MS,
     HEARTBEAT_TICKS,
     JOINT_TICKS,
+    Asked,
     Server,
     World,
     become,
@@ -317,15 +321,71 @@ def test_a_dead_server_can_be_removed_and_replaced(world: World) -> None:
     assert world.finish(reply.operation).result == "done"
 
 
-def test_a_leader_that_has_just_been_elected_accepts_no_change(world: World) -> None:
+def test_a_leader_that_has_just_been_elected_decides_once_it_has_committed(world: World) -> None:
     world.form(3)
     world["n1"].kill()
     world.passes = lambda envelope: (
         not (isinstance(envelope.message, AppendEntriesResponse) and envelope.message.success)
     )
     second = world.until(lambda: next((s for s in world.up() if s.leads), None))
-    reply = world.ask(second, world.change("remove", drop("n1"))).error
-    assert reply.code == "unavailable"
+    first_index = second.status.last_index
+    asked = world.ask(second, world.change("remove", drop("n1")))
+    assert asked.open
+    assert second.status.last_index == first_index
+    world.passes = lambda envelope: True
+    world.until(lambda: not asked.open)
+    assert isinstance(asked.reply, ChangeReply)
+    assert world.finish(asked.reply.operation).result == "done"
+
+
+def test_a_leader_of_the_past_states_nothing_about_the_membership(world: World) -> None:
+    past = world.form(3)
+    world.cut(["n1"], ["n2", "n3", "n4"])
+    others = [world["n2"], world["n3"], world.boot("n4")]
+
+    def run_others() -> None:
+        """Let time pass for all but the old leader, as if its process were stopped."""
+        world.now += 1
+        world._dial()
+        for server in others:
+            server.turn(tick=True)
+        for _ in range(50):
+            for server in others:
+                server.turn(tick=False)
+
+    for _ in range(4 * ELECTION_TICKS):
+        run_others()
+    present = next(server for server in others if server.leads)
+    replaced = next(server for server in others[:2] if server is not present)
+    world.ask_later(present, world.change("replace", drop(replaced.name), new("n4")))
+    for _ in range(4 * ELECTION_TICKS):
+        run_others()
+    assert present.state.tombstone(replaced.id)
+    assert past.leads
+    # To the old leader it is a voter: there would be nothing to do.
+    asked = [
+        world.ask_later(past, world.change("promote", become(replaced.name, "voter"))),
+        world.ask_later(past, world.change("remove", drop("n9"))),
+        world.ask_later(past, abort(world)),
+    ]
+    past.turn(tick=False)
+    assert all(item.open for item in asked)
+    world.run(2 * ELECTION_TICKS)
+    assert {item.error.code for item in asked} <= {"unavailable", "not-leader"}
+
+
+def ask_until_preflight(
+    world: World, leader: Server, request: ChangeRequest | None = None
+) -> Asked:
+    """Ask that n4 be added, and stop where the leader has just asked n4 who it is."""
+    asked = world.ask_later(leader, request or world.change("add", new("n4")))
+    leader.turn(tick=False)
+    for server in world.up():
+        if server is not leader:
+            server.turn(tick=False)
+    leader.turn(tick=False)
+    assert len(world["n4"].inbox) == 1
+    return asked
 
 
 def test_leadership_lost_during_a_preflight_is_unavailable_and_starts_nothing(
@@ -333,8 +393,7 @@ def test_leadership_lost_during_a_preflight_is_unavailable_and_starts_nothing(
 ) -> None:
     leader = world.form(3)
     world.boot("n4")
-    asked = world.ask_later(leader, world.change("add", new("n4")))
-    leader.turn(tick=False)
+    asked = ask_until_preflight(world, leader)
     contacted = Contacted(token=None, reply=None, welcome=None, problem="")
     assert asked.open
     world["n4"].turn(tick=False)
@@ -351,8 +410,7 @@ def test_leadership_lost_during_a_preflight_is_unavailable_and_starts_nothing(
 def test_an_answer_that_comes_after_leadership_was_lost_is_ignored(world: World) -> None:
     leader = world.form(3)
     world.boot("n4")
-    asked = world.ask_later(leader, world.change("add", new("n4")))
-    leader.turn(tick=False)
+    asked = ask_until_preflight(world, leader)
     world.cut(["n1"], ["n2", "n3", "n4"])
     world.run(3 * ELECTION_TICKS)
     assert asked.error.code == "unavailable"
@@ -398,6 +456,34 @@ def test_a_join_that_is_refused_fails_the_change_with_the_reason(world: World) -
     record = world.finish(operation)
     assert record.result == "failed"
     assert "n4 refused to join" in record.explanation
+
+
+def test_what_a_stranger_says_is_cut_before_it_gets_into_a_record(world: World) -> None:
+    leader = world.form(3)
+    world.boot("n4")
+    world["n4"].power.fail_at_next = "publish"
+    operation = world.started(world.change("add", new("n4")))
+    (token,) = leader.running.operations._drive.joins.values()
+    refusal = ErrorReply(code="refused", message=FRAME, cause=FRAME)
+    leader.inbox.append(Contacted(token=token, reply=refusal, welcome=None, problem=""))
+    record = world.finish(operation)
+    assert record.result == "failed"
+    assert record.explanation.startswith("n4 refused to join: fff")
+    assert len(record.explanation) <= TEXT_CHARACTERS_MAX
+    assert isinstance(world.call(leader, world.put("a")), WriteReply)
+
+
+def test_why_a_link_is_down_is_cut_before_it_gets_into_a_record(world: World) -> None:
+    leader = world.form(3)
+    blank = world.boot("n4")
+    world.passes = lambda envelope: not (to(envelope, "n4") and carries_entries(envelope))
+    operation = world.started(world.change("add", new("n4")))
+    leader.inbox.append(LinkChanged(blank.id, False, FRAME))
+    record = world.finish(operation)
+    assert record.result == "failed"
+    assert "n4 has 0 of" in record.explanation
+    assert len(record.explanation) == TEXT_CHARACTERS_MAX
+    assert max(len(entry.data) for entry in leader.disk.entries) < 10_000
 
 
 def test_a_server_that_cannot_catch_up_leaves_no_trace_in_the_configuration(world: World) -> None:
@@ -536,6 +622,89 @@ def test_an_abort_while_joint_restores_the_old_configuration(world: World) -> No
     assert attrs.evolve(leader.status.configuration, index=before.index) == before
 
 
+def hold_joint(world: World, leader: Server) -> str:
+    """Begin to add four servers, whose acknowledgements of C_old,new are lost."""
+    newcomers = ["n4", "n5", "n6", "n7"]
+    for name in newcomers:
+        if f"{name}:7100" not in world.servers:
+            world.boot(name)
+    ids = {world[name].id for name in newcomers}
+    world.passes = lambda envelope: (
+        not (
+            envelope.source in ids
+            and isinstance(envelope.message, AppendEntriesResponse)
+            and leader.running.raft.configuration.configuration.is_joint
+        )
+    )
+    operation = world.started(world.change("add", *map(new, newcomers)))
+    world.until(lambda: leader.running.raft.configuration.configuration.is_joint)
+    return operation
+
+
+def test_an_abort_while_joint_needs_no_quorum(world: World) -> None:
+    leader = world.form(3)
+    operation = hold_joint(world, leader)
+    world.cut()
+    request = AbortRequest(
+        session="", serial=0, operation=operation, author="bob", reason="x" * TEXT_BYTES_MAX
+    )
+    asked = world.ask_later(leader, request)
+    leader.turn(tick=False)
+    assert not leader.running.raft.configuration.configuration.is_joint
+    assert asked.open
+    world.heal()
+    world.until(lambda: not asked.open)
+    assert asked.reply == AbortReply(operation=operation)
+    record = world.finish(operation)
+    assert record.result == "aborted"
+    assert record.explanation.startswith("aborted by bob: xxx")
+    assert len(record.explanation) == TEXT_CHARACTERS_MAX
+
+
+def test_an_abort_of_a_session_that_is_not_open_undoes_nothing(world: World) -> None:
+    leader = world.form(3)
+    operation = hold_joint(world, leader)
+    request = AbortRequest(session="never-opened", serial=1, operation=operation, author="bob")
+    asked = world.ask(leader, request)
+    world.passes = lambda envelope: True
+    world.until(lambda: not asked.open)
+    assert asked.error.code == "session-expired"
+    assert world.finish(operation).result == "done"
+
+
+def test_a_late_copy_of_an_abort_does_not_undo_the_next_joint_change(world: World) -> None:
+    leader = world.form(3)
+    first = hold_joint(world, leader)
+    request = abort(world)
+    asked = world.ask(leader, request)
+    world.passes = lambda envelope: True
+    assert world.finish(first).result == "aborted"
+    assert asked.reply == AbortReply(operation=first)
+    # The next request of the session acknowledges the answer to the first.
+    second = hold_joint(world, leader)
+    assert second != first
+    late = world.ask(leader, request)
+    world.passes = lambda envelope: True
+    world.until(lambda: not late.open)
+    assert "was acknowledged" in late.error.cause
+    assert world.finish(second).result == "done"
+
+
+def test_an_abort_that_took_effect_is_never_answered_as_refused(world: World) -> None:
+    leader = world.form(3)
+    operation = hold_joint(world, leader)
+    request = abort(world, operation)
+    # Applied just before it, a write of the same session says that the abort was answered.
+    write = world.put("a")
+    world.ask_later(leader, attrs.evolve(write, lowest_unacknowledged=write.serial))
+    asked = world.ask(leader, request)
+    assert not leader.running.raft.configuration.configuration.is_joint
+    world.passes = lambda envelope: True
+    world.until(lambda: not asked.open)
+    assert asked.reply == AbortReply(operation=operation)
+    assert world.finish(operation).result == "aborted"
+
+
 def test_an_abort_past_the_point_of_no_return_is_refused_and_the_change_is_done(
     world: World,
 ) -> None:
@@ -635,6 +804,49 @@ def test_a_change_that_is_asked_for_again_before_it_is_applied_runs_once(world: 
     assert len(operations) == 1
     world.finish(operations.pop())
     assert len(leader.state.operations()) == 2
+
+
+def test_a_change_that_is_carried_out_while_its_repetition_waits_is_answered_as_done(
+    world: World,
+) -> None:
+    leader = world.form(3)
+    blank = world.boot("n4")
+    request = world.change("add", new("n4"))
+    first = ask_until_preflight(world, leader, request)
+    second = ask_until_preflight_of_copy(world, leader, request)
+    # n4 answers the first question alone.
+    questions, blank.inbox = blank.inbox, blank.inbox[:1]
+    world.settle()
+    assert isinstance(first.reply, ChangeReply)
+    assert second.open
+    blank.inbox += questions[1:]
+    world.settle()
+    assert second.reply == ChangeReply(operation=first.reply.operation)
+    assert world.finish(first.reply.operation).result == "done"
+    assert len(leader.state.operations()) == 2
+
+
+def ask_until_preflight_of_copy(world: World, leader: Server, request: ChangeRequest) -> Asked:
+    """Ask the same once more, while n4 is busy."""
+    asked = world.ask_later(leader, request)
+    leader.turn(tick=False)
+    for name in ("n2", "n3"):
+        world[name].turn(tick=False)
+    leader.turn(tick=False)
+    assert len(world["n4"].inbox) == 2
+    return asked
+
+
+def test_a_running_change_knows_the_request_whose_answer_is_forgotten(world: World) -> None:
+    leader = world.form(3)
+    world.boot("n4")
+    world.passes = lambda envelope: not to(envelope, "n4")
+    request = world.change("add", new("n4"))
+    operation = world.started(request)
+    write = world.put("a")
+    world.call(leader, attrs.evolve(write, lowest_unacknowledged=write.serial))
+    assert leader.state.session_result(request.session, request.serial) is None
+    assert world.call(leader, request) == ChangeReply(operation=operation)
 
 
 def test_a_change_that_is_asked_for_again_after_its_end_answers_with_its_operation(

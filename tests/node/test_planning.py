@@ -15,6 +15,7 @@ from raftd.core.membership import (
 )
 from raftd.planning import (
     MEMBERS_MAX,
+    TEXT_CHARACTERS_MAX,
     Intent,
     NewServer,
     Refused,
@@ -23,9 +24,11 @@ from raftd.planning import (
     make_plan,
     names,
     resolve,
+    shortened,
     tolerance,
 )
 from raftd.protocol import ChangeRequest, MemberChange, StatusReply
+from raftd.storage.identity import INCARNATION_DIGITS
 from tests.node.world import become, drop, new
 
 
@@ -305,6 +308,9 @@ def status(server: str, cluster_id: str = "", role: str = "blank") -> StatusRepl
 
 
 NEWCOMER = NewServer(name="n4", address="h:7104", voter=True)
+OLD, NEW = "n4/" + "a" * INCARNATION_DIGITS, "n4/" + "b" * INCARNATION_DIGITS
+FRAME = "f" * 4_000_000
+"""A text that a stranger sends, nearly as long as a frame."""
 
 
 def identified(answer: StatusReply | None, problem: str = "", removed_index: int | None = None):
@@ -314,26 +320,37 @@ def identified(answer: StatusReply | None, problem: str = "", removed_index: int
         problem,
         cluster_id="c1",
         cluster_name="orders",
-        members={"n1/a", "n4/a"},
+        members={"n1/a", OLD},
         removed_index=removed_index,
     )
 
 
 @pytest.mark.parametrize("cluster_id", ["", "c1"])
 def test_a_blank_server_and_one_that_was_never_finished_may_come_in(cluster_id: str) -> None:
-    assert identified(status("n4/b", cluster_id, "learner")) == "n4/b"
+    assert identified(status(NEW, cluster_id, "learner")) == NEW
 
 
 @pytest.mark.parametrize(
     ("answer", "problem", "removed_index", "message", "cause"),
     [
         (None, "connection refused", None, "no raftd answers at h:7104", "connection refused"),
-        (status("n5/b"), "", None, "h:7104 is n5", "calls itself n5"),
-        (status("n4/a", "c1"), "", None, "it is a member already", "n4/a"),
-        (status("n4/b", "c2"), "", None, "belongs to another cluster", "'theirs' (c2)"),
-        (status("n4/b", "c1"), "", 7, "it was removed from this cluster before", "index 7"),
-        (status("n4/b", "c1", "removed"), "", None, "was removed", "never comes back"),
+        (None, FRAME, None, "no raftd answers at h:7104", "nothing was changed"),
+        (status(NEW.replace("4", "5")), "", None, "h:7104 is n5", "calls itself n5"),
+        (status(OLD, "c1"), "", None, "it is a member already", OLD),
+        (status(NEW, "c2"), "", None, "belongs to another cluster", "'theirs' (c2)"),
+        (status(NEW, FRAME), "", None, "belongs to another cluster", "'theirs' (fff"),
+        (status(NEW, "c1"), "", 7, "it was removed from this cluster before", "index 7"),
+        (status(NEW, "c1", "removed"), "", None, "was removed", "never comes back"),
+        (status("n4"), "", None, "is no raftd", "'' is not an incarnation"),
+        (status("n4/b"), "", None, "is no raftd", "'b' is not an incarnation"),
+        (status(NEW + "b"), "", None, "is no raftd", "is not an incarnation"),
+        (status(NEW.upper()), "", None, "is no raftd", "is not a name"),
+        (status("n4/" + "B" * INCARNATION_DIGITS), "", None, "is no raftd", "0-9 and a-f"),
+        (status(NEW[:-1] + "\n"), "", None, "is no raftd", "is not an incarnation"),
+        (status(f"n4/{FRAME}"), "", None, "is no raftd", "is not an incarnation"),
+        (status(f"{FRAME}/{NEW}"), "", None, "is no raftd", "is not a name"),
     ],
+    ids=lambda value: str(value)[:40],
 )
 def test_a_server_that_may_not_come_in_is_refused_with_what_it_is(
     answer: StatusReply | None, problem: str, removed_index: int | None, message: str, cause: str
@@ -346,6 +363,13 @@ def test_a_server_that_may_not_come_in_is_refused_with_what_it_is(
     assert cause in refused.value.cause
     assert refused.value.hint
     assert_hint_is_a_command(refused.value.hint)
+    reply = (refused.value.message, refused.value.cause, refused.value.hint)
+    assert max(map(len, reply)) < 2 * TEXT_CHARACTERS_MAX
+
+
+def test_a_text_of_others_is_cut_and_says_so() -> None:
+    assert shortened("x" * TEXT_CHARACTERS_MAX) == "x" * TEXT_CHARACTERS_MAX
+    assert shortened("x" * (TEXT_CHARACTERS_MAX + 1)) == "x" * (TEXT_CHARACTERS_MAX - 1) + "…"
 
 
 PLANS = [

@@ -306,6 +306,13 @@ class Server:
         self.members = dict(addresses)
         self.world.members_changed = True
 
+    def close_peer(self, server: ServerId, problem: str) -> None:
+        for other in self.world.up():
+            link = other.links.get(self.id)
+            if other.id == server and link is not None and link.target is self:
+                del other.links[self.id]
+                other.link_changed(self.id, "closed by the other side")
+
     def contact(
         self, token: object, address: str, requests: Sequence[Request], timeout_ms: float
     ) -> None:
