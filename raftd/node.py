@@ -24,9 +24,9 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import attrs
 
@@ -50,8 +50,6 @@ from raftd.core.membership import (
     decode_configuration,
     encode_configuration,
 )
-from raftd.core.messages import Envelope
-from raftd.core.options import Options
 from raftd.core.raft import Raft
 from raftd.core.ready import ReadAnswer, Ready
 from raftd.core.types import (
@@ -108,6 +106,7 @@ from raftd.replies import (
 from raftd.storage.files import StorageFault
 from raftd.storage.identity import Identity
 from raftd.storage.state import StateMachine
+from raftd.surroundings import Identities, Log, Network, Settings
 from raftd.views import member_address, peer_views, status_reply
 
 EXIT_REMOVED = 70
@@ -124,74 +123,6 @@ logger = logging.getLogger("raftd.node")
 
 Respond = Callable[[Reply], None]
 WriteRequest: TypeAlias = PutRequest | DeleteRequest | CompareAndSetRequest
-
-
-class Log(Protocol):
-    """The durable log, as far as the driver needs it."""
-
-    def append(self, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
-        """Make both durable, in one write and one sync."""
-
-
-class Identities(Protocol):
-    """The durable identity of the data directory."""
-
-    @property
-    def identity(self) -> Identity:
-        """The identity that is durable now."""
-
-    def publish(self, identity: Identity) -> None:
-        """Replace it, durably."""
-
-
-class Network(Protocol):
-    """The network, as far as the driver needs it. Nothing here waits."""
-
-    def send(self, envelopes: Sequence[Envelope]) -> None:
-        """Send, or drop what cannot be sent now."""
-
-    def set_members(self, addresses: Mapping[ServerId, str]) -> None:
-        """Keep links to exactly these servers."""
-
-    def close_peer(self, server: ServerId, problem: str) -> None:
-        """Close the connection that `server` has opened, so that it has to say Hello again."""
-
-    def contact(
-        self, token: object, address: str, requests: Sequence[Request], timeout_ms: float
-    ) -> None:
-        """Ask a server that need not be a member; one `Contacted` with `token` follows."""
-
-
-@attrs.frozen(kw_only=True)
-class Settings:
-    """What the configuration says about this server, in the driver's terms."""
-
-    address: str
-    """HOST:PORT under which the others dial it."""
-    version: str
-    tick_ms: float
-    heartbeat_interval_ms: float
-    election_timeout_ms: float
-    catch_up_timeout_ms: float
-    joint_timeout_ms: float
-
-    def ticks(self, duration_ms: float) -> int:
-        """Return a duration in ticks, at least 1."""
-        return max(1, round(duration_ms / self.tick_ms))
-
-    def options(self) -> Options:
-        """Return the time-outs of the core."""
-        heartbeat_ticks = self.ticks(self.heartbeat_interval_ms)
-        return Options(
-            heartbeat_ticks=heartbeat_ticks,
-            election_ticks=max(self.ticks(self.election_timeout_ms), 2 * heartbeat_ticks),
-            joint_timeout_ticks=self.ticks(self.joint_timeout_ms),
-            departing_ticks=self.ticks(DEPARTING_MS),
-        )
-
-
-DEPARTING_MS = 10_000.0
-"""A leader feeds a server that was dropped for so long: by then it has stopped, or is away."""
 
 
 @attrs.frozen

@@ -171,7 +171,8 @@ class AbortRequest:
 
     session: str
     """May be empty: asking twice does nothing twice, and a session cannot be opened while the new
-    half of a joint configuration stores nothing, which is when an abort is wanted most."""
+    half of a joint configuration stores nothing, which is when an abort is wanted most. Then
+    `operation` has to be named."""
     serial: int
     operation: str
     """op-N, or empty for the one that runs."""

@@ -21,12 +21,13 @@ from raftd.core.errors import Divergence
 from raftd.core.types import server_name
 from raftd.network.inputs import Inbox
 from raftd.network.network import Network
-from raftd.node import EXIT_REMOVED, Node, Settings
+from raftd.node import EXIT_REMOVED, Node
 from raftd.storage.files import OsFileSystem, StorageFault
 from raftd.storage.identity import DataDirectory, DataDirectoryLocked, WrongName
 from raftd.storage.state import StateMachine
 from raftd.storage.store import MemoryStore
 from raftd.storage.wal import Wal
+from raftd.surroundings import Settings
 
 EXIT_DONE = 0
 EXIT_FAILED = 1

@@ -23,7 +23,10 @@ CORE_STANDARD_LIBRARY_BANNED = {"time", "os", "socket", "asyncio", "threading"}
 CONFIGURATION = ("raftd.config", "raftd.config_values", "raftd.config_yaml")
 ALLOWED = {
     "raftd.core": ("raftd.core",),
-    "raftd.storage": ("raftd.core", "raftd.records", "raftd.commands", "raftd.storage"),
+    "raftd.storage": (
+        *("raftd.core", "raftd.records", "raftd.commands", "raftd.storage"),
+        *("raftd.config_values",),  # what a name is
+    ),
     "raftd.network": (
         *("raftd.core", "raftd.records", "raftd.commands"),
         *("raftd.protocol", "raftd.codec", "raftd.inputs", "raftd.network"),

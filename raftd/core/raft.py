@@ -50,6 +50,7 @@ class Follower:
 class PreCandidate:
     """Asks whether it could win, before it disturbs anybody with a new term (9.6)."""
 
+    request: PreVote
     votes: dict[ServerId, bool]
 
 
@@ -57,6 +58,7 @@ class PreCandidate:
 class Candidate:
     """Asks for votes in its own new term (Figure 2, "Candidates")."""
 
+    request: RequestVote
     votes: dict[ServerId, bool]
 
 
@@ -130,6 +132,13 @@ class Raft:
                 self._pre_campaign()
             else:
                 self.leader_id = None
+        elif (
+            isinstance(self.role, PreCandidate | Candidate)
+            and self._election_elapsed_ticks % self.options.heartbeat_ticks == 0
+        ):
+            # Paper 5.1: requests that are not answered in time are sent again. A new voter's links
+            # may come up only after it has been told to take over.
+            self._ask_voters(self.role)
 
     def step(self, envelope: Envelope) -> None:
         """Take in a message; one that is late, repeated or malformed changes and raises nothing.
@@ -455,8 +464,9 @@ class Raft:
         assert self.may_campaign()
         self.leader_id = None
         self._leader_contact_tick = None
-        self.role = PreCandidate(votes={self.server: True})
-        self._ask_voters(PreVote(self.current_term + 1, self.log.last_index, self.log.last_term))
+        request = PreVote(self.current_term + 1, self.log.last_index, self.log.last_term)
+        self.role = PreCandidate(request, votes={self.server: True})
+        self._ask_voters(self.role)
         self._count_votes(self.role)
 
     def _campaign(self, *, leadership_transfer: bool = False) -> None:
@@ -466,22 +476,22 @@ class Raft:
         self.voted_for = self.server
         self.leader_id = None
         self._leader_contact_tick = None
-        self.role = Candidate(votes={})
-        self._reset_election_timer()
-        self._ask_voters(
-            RequestVote(
-                self.current_term,
-                self.log.last_index,
-                self.log.last_term,
-                leadership_transfer=leadership_transfer,
-            )
+        request = RequestVote(
+            self.current_term,
+            self.log.last_index,
+            self.log.last_term,
+            leadership_transfer=leadership_transfer,
         )
+        self.role = Candidate(request, votes={})
+        self._reset_election_timer()
+        self._ask_voters(self.role)
 
-    def _ask_voters(self, message: PreVote | RequestVote) -> None:
+    def _ask_voters(self, role: PreCandidate | Candidate) -> None:
+        """Ask every voter of either half that has not answered yet."""
         latest = self.configuration
         assert latest is not None
-        for server in sorted(latest.configuration.all_voters - {self.server}):
-            self.send(server, message)
+        for server in sorted(latest.configuration.all_voters - role.votes.keys() - {self.server}):
+            self.send(server, role.request)
 
     def _count_votes(self, role: PreCandidate | Candidate) -> None:
         """Move on if the election is decided, under both majorities while joint."""

@@ -347,6 +347,25 @@ def test_a_candidate_that_nobody_elects_starts_over() -> None:
     assert (solo.role, solo.term) == ("candidate", 3)
 
 
+def test_a_candidate_asks_again_who_has_not_answered() -> None:
+    """5.1: servers retry requests that are not answered in a timely manner."""
+    solo = Solo(voters=("1", "2", "3", "4", "5"))
+    solo.time_out()
+    solo.step("2", PreVoteResponse(solo.term, solo.term + 1, vote_granted=False))
+    for _ in range(OPTIONS.heartbeat_ticks - 1):
+        assert not solo.tick()
+    assert [envelope.dest for envelope in solo.tick()] == ["3", "4", "5"]
+    for voter in "34":
+        solo.step(voter, PreVoteResponse(solo.term, solo.term + 1, vote_granted=True))
+    assert solo.role == "candidate"
+    solo.step("4", RequestVoteResponse(solo.term, vote_granted=True))
+    for _ in range(OPTIONS.heartbeat_ticks - 1):
+        assert not solo.tick()
+    again = solo.tick()
+    assert [envelope.dest for envelope in again] == ["2", "3", "5"]
+    assert all(envelope.message.term == solo.term for envelope in again)
+
+
 def test_a_candidate_that_is_outvoted_steps_down() -> None:
     """5.2: a majority of refusals decides the election as well."""
     solo = Solo()

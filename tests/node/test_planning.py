@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
-from raftctl.cli import main
 from raftd.core.membership import (
     Configuration,
     ConfigurationAt,
@@ -29,6 +26,7 @@ from raftd.planning import (
 )
 from raftd.protocol import ChangeRequest, MemberChange, StatusReply
 from raftd.storage.identity import INCARNATION_DIGITS
+from tests.node.asking import assert_hint_is_a_command
 from tests.node.world import become, drop, new
 
 
@@ -55,17 +53,6 @@ def planned(latest: ConfigurationAt, kind: str, *changes: MemberChange, reachabl
     plan, _ = make_plan(intent, identities, latest)
     up = {f"{name}/a" for name in reachable.split()} if reachable else latest.configuration.members
     return plan, assess(plan, latest, up | set(identities.values()), commit_index=latest.index)
-
-
-def assert_hint_is_a_command(hint: str) -> None:
-    """Assert that every raftctl command of a hint exists, with that number of arguments."""
-    for words in re.findall(r"raftctl ([a-z][^,;`]*)", hint):
-        command = main
-        arguments = words.split()
-        while hasattr(command, "commands") and arguments:
-            name = arguments.pop(0)
-            assert name in command.commands, f"raftctl {words} is no command"
-            command = command.commands[name]
 
 
 REFUSALS = [

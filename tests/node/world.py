@@ -31,7 +31,7 @@ from raftd.core.messages import (
 )
 from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId, Term
 from raftd.inputs import Contacted, Input, LinkChanged, PeerRefused, Received, Requested
-from raftd.node import Node, Settings, Stop
+from raftd.node import Node, Stop
 from raftd.protocol import (
     BootstrapReply,
     BootstrapRequest,
@@ -57,6 +57,7 @@ from raftd.protocol import (
 from raftd.storage.identity import Identity
 from raftd.storage.state import Results, StateMachine
 from raftd.storage.store import MemoryStore
+from raftd.surroundings import Settings
 from tests.node.disks import Found, MemoryDisk, Power, PowerLost, RealDisk
 
 TICK_MS = 50.0
