@@ -1,3 +1,21 @@
-"""raftd: a Raft daemon whose cluster can be changed while it works."""
+"""raftd: a Raft daemon whose cluster can be changed while it works.
+
+In reading order:
+
+| module | what it is |
+|---|---|
+| `core` | the protocol, pure: its own `__init__` tells it as a story |
+| `records` | the bytes of log entries, the same on the wire and on disk |
+| `commands` | what the commands in the log say; operation records |
+| `storage` | the log on disk, the identity of a data directory, the state machine |
+| `protocol`, `codec` | what servers, clients and administrators ask each other; frames |
+| `inputs`, `surroundings` | what the driver is told, and what it stands on |
+| `node` | the driver: the one place where the order of disk and network is decided |
+| `planning`, `operations` | membership changes: refusals and plans; what the leader does in each phase |
+| `replies`, `views` | what the node answers, and how it describes itself |
+| `network` | links to the members, the listener, in trio |
+| `config_values`, `config_yaml`, `config` | the cluster file, with positions in every error |
+| `logs`, `server`, `__main__` | logging, the composition root, the command line |
+"""
 
 __version__ = "0.1.0"
