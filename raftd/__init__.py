@@ -11,7 +11,7 @@ In reading order:
 | `protocol`, `codec` | what servers, clients and administrators ask each other; frames |
 | `inputs`, `surroundings` | what the driver is told, and what it stands on |
 | `node` | the driver: the one place where the order of disk and network is decided |
-| `planning`, `operations` | membership changes: refusals and plans; what the leader does in each phase |
+| `planning`, `operations` | membership changes: refusals and plans; the phases |
 | `replies`, `views` | what the node answers, and how it describes itself |
 | `network` | links to the members, the listener, in trio |
 | `config_values`, `config_yaml`, `config` | the cluster file, with positions in every error |
