@@ -10,6 +10,8 @@ any on the command line counts more than an environment variable.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import json
 import os
@@ -21,7 +23,15 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from raftctl.errors import EXIT_USAGE, CliError, Interrupted, Refused, UsageProblem
+from raftctl.errors import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    CliError,
+    Interrupted,
+    OutcomeUnknown,
+    Refused,
+    UsageProblem,
+)
 from raftd import __version__
 
 if TYPE_CHECKING:
@@ -33,6 +43,8 @@ COLORS = ("auto", "always", "never")
 TIMEOUT_MS_DEFAULT = 30_000.0
 TIMEOUT_MS_MAX = 365 * 24 * 3_600_000.0
 """A year. Nobody waits longer, and the operating system's timers can hold it."""
+WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""What write(2) says of a stream that takes no more; a reader that went away is no error."""
 
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Membership": {
@@ -98,6 +110,10 @@ class Context:
             return
         setattr(self, name, value)
 
+    def was_given(self, name: str) -> bool:
+        """Return whether a global option stood on the command line itself."""
+        return name in self._given
+
     @property
     def structured(self) -> bool:
         """Whether stdout is read by a program: JSON or YAML."""
@@ -130,7 +146,9 @@ class Context:
     def message(self, text: str) -> None:
         """Say something to a person, on stderr. With JSON and YAML only errors stand there."""
         if not self.structured:
-            click.echo(text, err=True)
+            # A full stderr must not break off what the message is about.
+            with contextlib.suppress(OSError):
+                click.echo(text, err=True)
 
     def command(self, words: str) -> str:
         """Return a command for `try:` that dials the same servers as this one does."""
@@ -408,8 +426,59 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `raftctl` with `arguments` (default: those of the process) and return its exit code."""
+    """Run `raftctl` with `arguments` (default: those of the process) and return its exit code.
+
+    Whatever stands on stdout has been handed to the operating system when this returns.
+    """
+    _open_missing_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard(sys.stdout)
+        return EXIT_FAILED
+    except OSError as error:
+        # Errors of streams name no file; those of opening or making one do.
+        if error.filename is not None or error.errno not in WRITE_ERRORS:
+            raise
+        _discard(sys.stdout)
+        problem = OutcomeUnknown(
+            "the result could not be written",
+            cause=f"stdout: {error.strerror}; what was asked for may be done all the same",
+            hint="look at the cluster before you repeat it",
+            code="output-failed",
+        )
+        return _fail(problem, words)
+    return code
+
+
+def _open_missing_streams() -> None:
+    """Open /dev/null for each standard stream that was closed when the process started.
+
+    In the order of their numbers: a socket that got the number of stdout would receive the output.
+    """
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _discard(stream: IO[str]) -> None:
+    """Let what `stream` still holds vanish: the interpreter would try it again when it ends."""
+    # A stream without a number is a test's or a library's, and not flushed by the interpreter.
+    with contextlib.suppress(OSError):
+        number = stream.fileno()
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, number)
+        os.close(null)
+        stream.flush()
+
+
+def _run(words: list[str]) -> int:
+    """Run the command in `words`, print the error that ends it, and return the exit code."""
     try:
         code = cli.main(args=words, prog_name="raftctl", standalone_mode=False)
     except CliError as error:
@@ -459,7 +528,11 @@ def _fail(error: CliError, words: Sequence[str]) -> int:
         text = error.text()
         if _wants_color(words):
             text = text.replace("error:", click.style("error:", fg="red", bold=True), 1)
-    click.echo(text, err=True, color=True)
+    try:
+        click.echo(text, err=True, color=True)
+    except OSError:
+        # The exit code still says it.
+        _discard(sys.stderr)
     return error.exit_code
 
 

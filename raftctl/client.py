@@ -127,6 +127,7 @@ class Connection:
         """Who answered, as `name/incarnation`."""
         self.cluster_id = ""
         """Empty while the server is blank."""
+        self.cluster_name = ""
         self._stream = stream
         self._decoder = FrameDecoder()
         self._payloads: deque[bytes] = deque()
@@ -174,6 +175,7 @@ class Connection:
             raise ConnectionProblem(self.address, "not-raftd", "it greets like a client")
         self.server = welcome.server
         self.cluster_id = welcome.cluster_id
+        self.cluster_name = welcome.cluster_name
 
     def ask(self, request: Request, deadline: Deadline) -> Reply:
         """Send `request` and return its reply. After an error the connection is closed.
@@ -478,6 +480,17 @@ class Cluster:
             return connection
         connection = Connection.open(address, deadline)
         self._names[address] = server_name(connection.server) or self._names.get(address, "")
+        config = self.endpoints.config
+        named = config.cluster if config is not None else ""
+        if named and connection.cluster_name not in ("", named):
+            # Whoever gives a file means its cluster, not the one that a wrong address leads to.
+            connection.close()
+            raise ConnectionProblem(
+                address,
+                "other-cluster",
+                f"it belongs to the cluster {connection.cluster_name!r}, the file describes "
+                f"{named!r}",
+            )
         if connection.cluster_id:
             self.cluster_id = self.cluster_id or connection.cluster_id
             if connection.cluster_id != self.cluster_id:

@@ -283,7 +283,7 @@ class Playground:
 
         Raises:
             Refused: another playground of this user runs.
-            UsageProblem: `directory` holds something else than a playground.
+            UsageProblem: `directory` holds something else than a playground, or cannot be written.
         """
         self._runtime_file = runtime_file
         self._report = report
@@ -300,6 +300,13 @@ class Playground:
         try:
             self._created_directory = directory is None or not directory.exists()
             self.directory = self._lay_out(directory, servers_count)
+        except OSError as error:
+            self._close()
+            raise UsageProblem(
+                f"{directory or 'a temporary folder'} cannot hold a playground",
+                cause=f"{error}; no server was started",
+                hint="name a folder that you may write to with --dir",
+            ) from None
         except BaseException:
             self._close()
             raise

@@ -188,7 +188,7 @@ def view(answers: Sequence[Answer], cluster_name: str = "") -> ClusterView:
         answers: one for each address that was asked.
         cluster_name: from the cluster file; used where no server knows a name.
     """
-    cluster_id = _our_cluster(answers)
+    cluster_id = _our_cluster(answers, cluster_name)
     ours = [
         answer.reply
         for answer in answers
@@ -219,11 +219,19 @@ def view(answers: Sequence[Answer], cluster_name: str = "") -> ClusterView:
     )
 
 
-def _our_cluster(answers: Sequence[Answer]) -> str:
+def _our_cluster(answers: Sequence[Answer], cluster_name: str) -> str:
     """Return the cluster id that most of the listed servers have, else most of the others.
 
-    A foreign server may lead its own cluster in a higher term, so terms decide nothing here.
+    One with the name that the file gives it comes before all others. A foreign server may lead its
+    own cluster in a higher term, so terms decide nothing here.
     """
+    named = [
+        answer
+        for answer in answers
+        if answer.reply is not None and answer.reply.cluster_name == cluster_name
+    ]
+    if cluster_name and named:
+        answers = named
     for listed in (True, False):
         count: dict[str, int] = {}
         for answer in answers:

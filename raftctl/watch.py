@@ -360,7 +360,12 @@ class _Watch:
             view.record.abort_requested_by,
             view.step,
             view.index,
-            tuple((peer.server, peer.match_index, peer.rounds) for peer in view.peers),
+            # A server that has caught up goes on with the log; that brings nobody further.
+            tuple(
+                (peer.server, peer.match_index, peer.rounds)
+                for peer in view.peers
+                if not peer.caught_up
+            ),
             view.old.acknowledged if view.old else (),
             view.new.acknowledged if view.new else (),
         )

@@ -22,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="cluster file")
     parser.add_argument("--id", required=True, metavar="ID", help="which server of the file to be")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="instead of the file's")
+    parser.add_argument("--data-dir", metavar="DIR", help="instead of the file's")
     parser.add_argument("--log-level", choices=LOG_LEVELS, help="instead of the file's")
     parser.add_argument("--version", action="version", version=f"raftd {__version__}")
     return parser
@@ -46,7 +46,10 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(EXIT_USAGE)
-    data_dir = arguments.data_dir.absolute() if arguments.data_dir else server.data_dir
+    if arguments.data_dir == "":
+        print("error: --data-dir is empty\n  try: --data-dir DIR", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+    data_dir = Path(arguments.data_dir).absolute() if arguments.data_dir else server.data_dir
     with logging_to_stderr(server.id, arguments.log_level or server.log_level):
         code = run(cluster, server, data_dir)
     sys.exit(code)

@@ -403,7 +403,12 @@ class Node:
                     f"{hello.source} was removed at configuration {removed_index}",
                     removed_index,
                 )
-        return Welcome(server=identity.server, cluster_id=identity.cluster_id, version=version)
+        return Welcome(
+            server=identity.server,
+            cluster_id=identity.cluster_id,
+            cluster_name=identity.cluster_name,
+            version=version,
+        )
 
     def our_hello(self, server: ServerId) -> Hello | None:
         """Return what to say to `server` when we dial it; None while we are blank."""

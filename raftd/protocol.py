@@ -48,6 +48,8 @@ class Welcome:
     cluster_id: str
     """Empty while blank."""
     version: int
+    cluster_name: str = ""
+    """Empty while blank."""
 
 
 @attrs.frozen(kw_only=True)

@@ -357,14 +357,15 @@ def _change(
         reason=options.reason,
         at_index=options.at_index,
     )
-    if options.dry_run or (asks and not context.yes):
-        preflight = _preflight(cluster, request)
-        if preflight.plan is None:
-            _nothing_to_do(context, cluster, preflight)
-            return
-        if options.dry_run:
-            _print_plan(context, preflight.plan)
-            return
+    # A refusal must leave nothing in the log, not even the session that the change itself needs.
+    preflight = _preflight(cluster, request)
+    if preflight.plan is None:
+        _nothing_to_do(context, cluster, preflight)
+        return
+    if options.dry_run:
+        _print_plan(context, preflight.plan)
+        return
+    if asks and not context.yes:
         click.echo(plan_text(preflight.plan, Style(context.use_color(sys.stderr))), err=True)
         context.confirm("Proceed?")
         # What was agreed to holds for this configuration only.

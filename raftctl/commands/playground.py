@@ -16,8 +16,8 @@ import click
 
 from raftctl.cli import Context, pass_context
 from raftctl.client import Cluster, author, playground_file
-from raftctl.endpoints import CLUSTER_FILE_DEFAULT, Endpoints
-from raftctl.errors import EXIT_DONE, EXIT_FAILED, CliError, Refused
+from raftctl.endpoints import CLUSTER_FILE_DEFAULT, Endpoints, resolve_endpoints
+from raftctl.errors import EXIT_DONE, EXIT_FAILED, CliError, Refused, Unreachable
 from raftctl.forming import Forming, form_cluster
 from raftctl.load import CLIENTS_MAX, Load, Sample
 from raftctl.playground import (
@@ -25,6 +25,7 @@ from raftctl.playground import (
     Event,
     Playground,
     ask,
+    is_running,
     last_line,
     read_runtime_file,
 )
@@ -161,7 +162,7 @@ def load(context: Context, clients: int, seconds: int | None) -> int:
       raftctl playground load
       raftctl playground load --clients 16 --seconds 30
     """
-    endpoints = context.dialled()
+    endpoints = _playground_endpoints(context)
     load = Load(lambda: Cluster(endpoints, timeout_ms=context.timeout_ms), clients)
     load.start()
     before = load.sample()
@@ -189,6 +190,27 @@ def load(context: Context, clients: int, seconds: int | None) -> int:
         for line in lost:
             click.echo(line)
     return EXIT_FAILED if lost else EXIT_DONE
+
+
+def _playground_endpoints(context: Context) -> Endpoints:
+    """Return where to write: the running playground, unless the command line says otherwise.
+
+    Never a cluster.yaml that happens to be near: nobody floods production by mistake.
+
+    Raises:
+        Unreachable: no playground is running.
+    """
+    if context.was_given("config_path") or context.was_given("endpoints"):
+        return context.dialled()
+    found = read_runtime_file(playground_file())
+    if found is None or not is_running(playground_file()):
+        raise Unreachable(
+            "no playground is running",
+            code="no-playground",
+            cause="nothing was sent; -c or -e would name another cluster to write to",
+            hint="raftctl playground",
+        )
+    return resolve_endpoints(endpoints=(), config_path=Path(found["config"]))
 
 
 def _load_line(before: Sample, now: Sample) -> str:

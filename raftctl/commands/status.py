@@ -82,7 +82,8 @@ def status(context: Context, server_id: str | None, watch: bool, check: bool) ->
     if context.structured:
         context.print_document(_document(cluster, server_id, rows))
     else:
-        click.echo("\n".join(_lines(context, cluster, server_id, rows, None)))
+        lines = _lines(context, cluster, server_id, rows, None)
+        click.echo("\n".join(lines), color=context.use_color(sys.stdout))
     return _exit_code(cluster, server_id, rows, check)
 
 
@@ -225,7 +226,8 @@ def _print_block(
         context.print_document(_document(cluster, server_id, rows))
     else:
         separator = "" if first else "\n"
-        click.echo(separator + "\n".join(_lines(context, cluster, server_id, rows, None)))
+        lines = _lines(context, cluster, server_id, rows, None)
+        click.echo(separator + "\n".join(lines), color=context.use_color(sys.stdout))
 
 
 # --- waiting ---------------------------------------------------------------------------------
@@ -280,5 +282,6 @@ def wait(context: Context, goal: str) -> int:
         assert cluster.leader is not None
         leads = f"leader {server_name(cluster.leader.server)}, term {cluster.leader.term}"
         reached = "" if goal == "leader" else f"{goal}: "
-        click.echo(f"{reached}{leads}; {prospects(cluster)}")
+        line = f"{reached}{leads}; {prospects(cluster)}"
+        click.echo(line, color=context.use_color(sys.stdout))
     return EXIT_DONE

@@ -5,6 +5,9 @@ Most tests share one cluster of three; every one of them leaves it as it found i
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -190,3 +193,19 @@ def test_without_a_leader_raftctl_names_each_server_and_how_it_failed(
     assert f"{leader.name} {leader.address}: " in error["cause"]
     assert f"{alive.name} {alive.address}: " in error["cause"]
     leader.resume()
+
+
+def test_a_file_of_another_cluster_reaches_nothing(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster("n1")
+    before = cluster.json_status()
+    other = cluster.folder / "other.yaml"
+    other.write_text(cluster.config_path.read_text().replace("cluster: orders", "cluster: other"))
+    env = {"RAFTCTL_CONFIG": str(other), "RAFTCTL_ENDPOINTS": ""}
+    command = [sys.executable, "-m", "raftctl", "-c", str(other), "--timeout", "2s"]
+    for words in (["put", "k", "v"], ["add", "n9=127.0.0.1:1"], ["get", "k"]):
+        refused = subprocess.run(
+            [*command, *words], capture_output=True, text=True, env={**os.environ, **env}
+        )
+        assert refused.returncode == 3, refused.stderr
+        assert "belongs to the cluster 'orders', the file describes 'other'" in refused.stderr
+    assert cluster.json_status()["commit_index"] == before["commit_index"]

@@ -159,6 +159,13 @@ def test_a_missing_flag_is_a_usage_error() -> None:
     assert "--config" in result.stderr
 
 
+def test_an_empty_data_dir_is_a_usage_error(config: Path) -> None:
+    """An unset variable of a script must not make the current folder a data directory."""
+    result = raftd("--config", config, "--id", "n1", "--data-dir", "")
+    assert result.returncode == 2
+    assert "--data-dir is empty" in result.stderr
+
+
 def test_a_missing_file_is_a_usage_error_that_names_it(tmp_path: Path) -> None:
     result = raftd("--config", tmp_path / "none.yaml", "--id", "n1")
     assert result.returncode == 2

@@ -488,8 +488,12 @@ def test_status_names_the_role_of_every_kind_of_server(world: World) -> None:
 def test_a_member_of_the_cluster_is_welcome_whoever_it_is(world: World) -> None:
     server = world.form(2)
     answer = server.running.admit(hello(server))
+    identity = server.disk.identity
     assert answer == Welcome(
-        server=server.id, cluster_id=server.disk.identity.cluster_id, version=1
+        server=server.id,
+        cluster_id=identity.cluster_id,
+        cluster_name=identity.cluster_name,
+        version=1,
     )
 
 

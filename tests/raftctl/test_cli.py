@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -360,6 +361,71 @@ def test_a_question_that_nobody_can_answer_is_refused(probe: list[Context]) -> N
     with pytest.raises(UsageProblem) as raised:
         probe[0].confirm("Proceed?")
     assert raised.value.exit_code == 2
+
+
+# --- streams that take nothing ------------------------------------------------------------------
+
+
+def _run_process(*words: str, closed: str = "", **streams: Any) -> subprocess.CompletedProcess[str]:
+    """Run raftctl as a process; `closed` is what the shell does to its streams, such as `>&-`."""
+    command = [sys.executable, "-m", "raftctl", *words]
+    if closed:
+        command = ["sh", "-c", f'exec {closed}; exec "$@"', "sh", *command]
+    streams.setdefault("stdout", subprocess.PIPE)
+    streams.setdefault("stderr", subprocess.PIPE)
+    return subprocess.run(command, text=True, check=False, timeout=30, **streams)
+
+
+@pytest.mark.parametrize("size_bytes", [1, 100_000])
+def test_a_full_stdout_exits_with_5_and_no_traceback(size_bytes: int) -> None:
+    with speaking_servers("n1/a") as [server], open("/dev/full", "wb") as full:
+        server.answer = lambda request: GetReply(found=True, value=b"v" * size_bytes)
+        ended = _run_process("get", "k", "-e", server.address, stdout=full)
+    assert ended.returncode == 5
+    assert ended.stderr.startswith("error: the result could not be written\ncause: stdout: ")
+    assert len(ended.stderr.splitlines()) == 3
+
+
+def test_a_write_whose_result_cannot_be_written_exits_with_5() -> None:
+    with speaking_servers("n1/a") as [server], open("/dev/full", "wb") as full:
+        server.answer = lambda request: _answer_writes(request, _write())
+        ended = _run_process("put", "k", "v", "-e", server.address, stdout=full)
+    assert isinstance(server.requests[-1], PutRequest)
+    assert ended.returncode == 5
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_full_stderr_does_not_change_the_exit_code() -> None:
+    with open("/dev/full", "wb") as full:
+        assert _run_process("bogus", stderr=full).returncode == 2
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_as_good_as_dev_null(closed: str) -> None:
+    with speaking_servers("n1/a") as [server]:
+        server.answer = lambda request: _answer_writes(request, _write())
+        ended = _run_process(
+            *("put", "k", "-", "-e", server.address), closed=closed, stdin=subprocess.DEVNULL
+        )
+    put = server.requests[-1]
+    assert isinstance(put, PutRequest)
+    assert put.value == b""
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_reader_that_went_away_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as gone:
+        ended = _run_process("--help", stdout=gone)
+    assert (ended.returncode, ended.stderr) == (1, "")
+
+
+def test_a_playground_in_a_folder_that_cannot_be_made_exits_with_2(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["playground", "--dir", "/proc/x"]) == 2
+    assert capsys.readouterr().err.startswith("error: /proc/x cannot hold a playground\ncause: ")
 
 
 # --- data -------------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ class Leader:
         self.after = configuration(*BEFORE, ("n4/d", "127.0.0.1:7104"), index=30)
         self.views: list[OperationView] = []
         self.change_reply: Answer = ChangeReply(operation="op-1")
+        self.refusal: ErrorReply | None = None
         self.plan = PlanView(
             changes=("n4 joins as a voter",),
             joint=True,
@@ -85,7 +86,7 @@ class Leader:
             case OpenSessionRequest():
                 return DoneReply()
             case ChangeRequest(dry_run=True):
-                return ChangeReply(operation="", plan=self.plan)
+                return self.refusal or ChangeReply(operation="", plan=self.plan)
             case ChangeRequest():
                 return self.change_reply
             case OperationsRequest():
@@ -336,7 +337,18 @@ def test_the_effect_is_said_before_the_question(
 def test_with_yes_nothing_is_asked(leader: Leader) -> None:
     leader.views = [ENDED]
     assert _run(leader, "remove", "n3", "--yes") == 0
-    assert len(leader.changes()) == 1
+    assert [change.dry_run for change in leader.changes()] == [True, False]
+
+
+def test_a_refused_change_has_opened_no_session(
+    leader: Leader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A session is an entry of the log, and a refusal appends nothing."""
+    leader.refusal = ErrorReply(code="refused", message="n9 is not a member")
+    assert _run(leader, "remove", "n9", "--yes") == 1
+    assert "n9 is not a member" in capsys.readouterr().err
+    asked = [type(request) for request in leader.server.requests]
+    assert OpenSessionRequest not in asked
 
 
 def test_a_dry_run_changes_nothing_and_needs_no_yes(

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from raftctl.cli import main
 from raftctl.commands.playground import next_commands
 from raftctl.errors import CliError, Refused, UsageProblem
 from raftctl.playground import (
@@ -622,3 +623,15 @@ def test_no_raftd_outlives_a_playground_that_is_killed(cluster: Cluster) -> None
 
     eventually(lambda: not any(map(is_alive, pids)), "the servers have ended")
     cluster.raftctl("status", code=2)
+
+
+def test_the_load_never_writes_to_a_cluster_file_that_happens_to_be_near(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
+    (tmp_path / "cluster.yaml").write_text(
+        "cluster: production\nservers:\n  n1: {address: 127.0.0.1:1}\n"
+    )
+    assert main(["playground", "load", "--seconds", "1"]) == 3
+    assert "no playground is running" in capsys.readouterr().err

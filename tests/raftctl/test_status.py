@@ -755,6 +755,20 @@ def test_a_difference_of_the_moment_is_looked_at_twice(
     assert "HEALTHY" in capsys.readouterr().out
 
 
+def test_color_always_colours_a_status_that_goes_to_no_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with scripted_servers(3) as servers:
+        healthy(servers)
+        file = write_cluster_file(tmp_path, [server.address for server in servers])
+        assert main(["-c", str(file), "status"]) == 0
+        plain = capsys.readouterr().out
+        assert main(["-c", str(file), "status", "--color", "always"]) == 0
+
+    assert "\x1b[" not in plain
+    assert "\x1b[" in capsys.readouterr().out
+
+
 def test_wait_returns_as_soon_as_the_goal_is_reached(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
