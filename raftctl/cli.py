@@ -453,6 +453,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+_closed_at_start: set[str] = set()
+
+
+def stdin_is_closed() -> bool:
+    """Return whether the process was started without a stdin; it reads as empty all the same."""
+    return "stdin" in _closed_at_start
+
+
 def _open_missing_streams() -> None:
     """Open /dev/null for each standard stream that was closed when the process started.
 
@@ -460,6 +468,7 @@ def _open_missing_streams() -> None:
     """
     if sys.stdin is None:
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
+        _closed_at_start.add("stdin")
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stderr is None:

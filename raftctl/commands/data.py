@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from raftctl.cli import Context, pass_context
+from raftctl.cli import Context, pass_context, stdin_is_closed
 from raftctl.client import expect
 from raftctl.errors import Refused, UsageProblem
 from raftctl.render import number, plural, printable, table, terminal_width
@@ -67,6 +67,13 @@ def _checked_value(value: bytes, what: str = "value") -> bytes:
 def _value_argument(value: str) -> bytes:
     """Return the bytes of VALUE; `-` is everything on stdin."""
     if value == "-":
+        if stdin_is_closed():
+            raise UsageProblem(
+                "stdin is closed, so that there is no value to read",
+                code="value",
+                cause="VALUE - means everything on stdin; nothing was sent",
+                hint="give the value itself, or a stdin to read it from",
+            )
         # One byte more than allowed is enough to know, however much there is.
         return _checked_value(sys.stdin.buffer.read(VALUE_BYTES_MAX + 1))
     return _checked_value(os.fsencode(value))

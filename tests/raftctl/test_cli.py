@@ -404,13 +404,21 @@ def test_a_full_stderr_does_not_change_the_exit_code() -> None:
 def test_a_closed_stream_is_as_good_as_dev_null(closed: str) -> None:
     with speaking_servers("n1/a") as [server]:
         server.answer = lambda request: _answer_writes(request, _write())
-        ended = _run_process(
-            *("put", "k", "-", "-e", server.address), closed=closed, stdin=subprocess.DEVNULL
-        )
+        words = ("put", "k", "v", "-e", server.address)
+        ended = _run_process(*words, closed=closed, stdin=subprocess.DEVNULL)
     put = server.requests[-1]
     assert isinstance(put, PutRequest)
-    assert put.value == b""
+    assert put.value == b"v"
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_value_is_not_read_from_a_closed_stdin() -> None:
+    """It would be an empty one, which nobody has asked for."""
+    with speaking_servers("n1/a") as [server]:
+        ended = _run_process("put", "k", "-", "-e", server.address, closed="<&-")
+    assert ended.returncode == 2
+    assert "stdin is closed" in ended.stderr
+    assert not server.requests
 
 
 def test_a_reader_that_went_away_is_no_error() -> None:
