@@ -430,7 +430,10 @@ def outcome_error(context: Context, record: Operation) -> CliError | None:
 
 
 class Reporter:
-    """Shows an operation: finished phases once, running numbers as they move."""
+    """Shows an operation: finished phases once, running numbers as they move.
+
+    This one prints nothing, for outputs that have a last document and nothing before it.
+    """
 
     def __init__(self) -> None:
         self._samples: dict[ServerId, deque[tuple[float, int]]] = {}
@@ -459,7 +462,6 @@ class Reporter:
 
     def print_progress(self, view: OperationView, finished: list[str]) -> None:
         """Print what has been finished since the last view, and how far the rest is."""
-        raise NotImplementedError
 
     def print_waiting(self, text: str) -> None:
         """Print why nothing is known right now."""
@@ -517,13 +519,6 @@ def _planned_majorities(record: Operation) -> str:
 
 def _is_complete(majority: MajorityView | None) -> bool:
     return majority is not None and len(majority.acknowledged) >= majority.needed
-
-
-class _Silent(Reporter):
-    """For outputs that have a last document and nothing before it."""
-
-    def print_progress(self, view: OperationView, finished: list[str]) -> None:
-        pass
 
 
 class _Gate:
@@ -657,6 +652,6 @@ def _reporter(context: Context) -> Reporter:
     if context.output == "json":
         return _JsonLines()
     if context.output == "yaml":
-        return _Silent()
+        return Reporter()
     style = Style(context.use_color(sys.stderr))
     return _Redrawn(style) if context.redraws(sys.stderr) else _PlainLines(style)
