@@ -258,7 +258,7 @@ class Leader:
     def on_append_entries_response(self, source: ServerId, message: AppendEntriesResponse) -> None:
         """Take in an answer of this term (Figure 2, "Leaders")."""
         progress = self.progress.get(source)
-        if progress is None or progress.fenced or message.round > self._round:
+        if progress is None or progress.fenced or not 0 < message.round <= self._round:
             return
         if message.success and message.match_index > self._log.last_index:
             return

@@ -81,6 +81,7 @@ class AppendEntriesResponse:
     term: Term
     success: bool
     round: int
+    """Of the request; 0 if that was of an older term, so that the answer confirms nothing."""
     match_index: Index
     """On success the request's `prev_log_index` plus its entries; on refusal its
     `prev_log_index`."""

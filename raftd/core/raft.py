@@ -418,7 +418,9 @@ class Raft:
                 AppendEntriesResponse(
                     term=self.current_term,
                     success=False,
-                    round=message.round,
+                    # Rounds are counted within a term: with its number, this answer to an older
+                    # one would confirm reads and positions of the sender's new leadership.
+                    round=0,
                     match_index=message.prev_log_index,
                     commit_index=self.log.commit_index,
                 ),

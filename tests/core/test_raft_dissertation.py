@@ -776,3 +776,13 @@ def test_acknowledge_all_is_a_quorum() -> None:
     solo.give(lambda raft: raft.propose(b"x"))
     acknowledge_all(solo, "2", "3")
     assert solo.commit_index == solo.last_index
+
+
+def test_the_answer_to_a_request_of_an_earlier_term_does_not_fence() -> None:
+    """A shorter log is shown to be a lost one only by answers of this term's rounds."""
+    solo = settled_leader()
+    solo.acknowledge("2")
+    solo.tick(4)
+    refusal = AppendEntriesResponse(solo.term, False, 0, 0, 0)
+    solo.step("2", refusal)
+    assert not _peer(solo, "2").fenced  # type: ignore[attr-defined]

@@ -101,6 +101,20 @@ def test_an_answer_to_a_round_that_was_never_sent_confirms_nothing() -> None:
     assert solo.reads == []
 
 
+def test_the_answer_to_a_request_of_its_own_earlier_term_confirms_nothing_to_a_leader() -> None:
+    """A server that leads again gets answers to what it had sent before, in the term of now."""
+    solo = settled_leader(term=4)
+    solo.give(lambda raft: raft.read("r"))
+    follower = Solo("2", terms=tuple(solo.terms), term=solo.term)
+    late = AppendEntries(solo.term - 1, 1, 1, (), 1, round=solo.round)
+    answer = follower.answer("1", late)
+    assert answer.term == solo.term
+    solo.step("2", answer)
+    assert solo.reads == []
+    _answer_round(solo, "2", solo.round)
+    assert len(solo.reads) == 1
+
+
 def test_a_round_is_never_used_twice() -> None:
     """6.4: a late answer to an earlier round must not pass for one to a later round."""
     solo = settled_leader()
