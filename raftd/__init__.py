@@ -12,6 +12,7 @@ In reading order:
 | `inputs`, `surroundings` | what the driver is told, and what it stands on |
 | `node` | the driver: the one place where the order of disk and network is decided |
 | `planning`, `operations` | membership changes: refusals and plans; the phases |
+| `trace` | what a server does, event by event, for programs and people |
 | `replies`, `views` | what the node answers, and how it describes itself |
 | `network` | links to the members, the listener, in trio |
 | `config_values`, `config_yaml`, `config` | the cluster file, with positions in every error |

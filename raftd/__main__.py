@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from raftd import __version__
 from raftd.config import LOG_LEVELS, ConfigError, load
 from raftd.logs import logging_to_stderr
 from raftd.server import EXIT_USAGE, run
+from raftd.trace import tracing_to_file
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -24,6 +26,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--id", required=True, metavar="ID", help="which server of the file to be")
     parser.add_argument("--data-dir", metavar="DIR", help="instead of the file's")
     parser.add_argument("--log-level", choices=LOG_LEVELS, help="instead of the file's")
+    parser.add_argument(
+        "--trace",
+        type=Path,
+        metavar="FILE",
+        help="append what the server does to FILE, one JSON object a line; "
+        "`python -m raftd.trace FILE...` prints it",
+    )
     parser.add_argument("--version", action="version", version=f"raftd {__version__}")
     return parser
 
@@ -50,8 +59,21 @@ def main() -> None:
         print("error: --data-dir is empty\n  try: --data-dir DIR", file=sys.stderr)
         sys.exit(EXIT_USAGE)
     data_dir = Path(arguments.data_dir).absolute() if arguments.data_dir else server.data_dir
-    with logging_to_stderr(server.id, arguments.log_level or server.log_level):
-        code = run(cluster, server, data_dir)
+    with ExitStack() as stack:
+        stack.enter_context(logging_to_stderr(server.id, arguments.log_level or server.log_level))
+        emit = None
+        if arguments.trace is not None:
+            try:
+                emit = stack.enter_context(tracing_to_file(arguments.trace))
+            except OSError as error:
+                print(
+                    f"error: cannot open the trace {arguments.trace}\n"
+                    f"cause: {error.strerror or error}\n"
+                    "  try: --trace FILE, in a folder that exists and may be written to",
+                    file=sys.stderr,
+                )
+                sys.exit(EXIT_USAGE)
+        code = run(cluster, server, data_dir, emit)
     sys.exit(code)
 
 

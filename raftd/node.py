@@ -107,6 +107,7 @@ from raftd.storage.files import StorageFault
 from raftd.storage.identity import Identity
 from raftd.storage.state import StateMachine
 from raftd.surroundings import Identities, Log, Network, Settings
+from raftd.trace import Trace
 from raftd.views import member_address, peer_views, status_reply
 
 EXIT_REMOVED = 70
@@ -192,6 +193,7 @@ class Node:
         wall_clock_ms: Callable[[], int],
         uptime_ms: Callable[[], int],
         mint_cluster_id: Callable[[], str],
+        trace: Trace | None = None,
     ) -> None:
         """Start from what recovery found.
 
@@ -205,6 +207,8 @@ class Node:
             wall_clock_ms: milliseconds since 1970, for people only.
             uptime_ms: milliseconds since the process started.
             mint_cluster_id: returns an id that was never used.
+            trace: told of everything that happens, if there is one; whoever ends the process
+                tells it so.
 
         Raises:
             StorageFault: the log has lost its entries, or the disk failed; stop the process.
@@ -225,6 +229,7 @@ class Node:
         self._wall_clock_ms = wall_clock_ms
         self._uptime_ms = uptime_ms
         self._mint_cluster_id = mint_cluster_id
+        self._trace = trace
         self._writes: deque[_Write] = deque()
         self._reads: deque[tuple[Index, _Read]] = deque()
         self._handovers: list[_Handover] = []
@@ -237,6 +242,8 @@ class Node:
         self._stop_tick = 0
         self._reported: tuple[str, Term, ServerId | None] = ("", 0, None)
         self.raft = self._make_raft(hard_state, entries)
+        if trace is not None:
+            trace.started(self.raft)
         self.operations = Operations(
             state=state,
             contacts=network,
@@ -278,6 +285,8 @@ class Node:
         self._close_removed_peers()
         self._settle_handovers()
         self._report()
+        if self._trace is not None:
+            self._trace.turned(self.raft)
 
     @property
     def stop(self) -> Stop | None:
@@ -329,6 +338,8 @@ class Node:
             self._log.append(ready.hard_state, ready.entries)
             if ready.entries:
                 self._note_that_log_has_begun()
+        if self._trace is not None:
+            self._trace.persisted(self.raft, ready.hard_state, ready.entries)
         # 3: only now our own vote and our own match count.
         self.raft.persisted(ready)
         # 4: votes and acknowledgements speak of what is durable.
@@ -467,6 +478,8 @@ class Node:
         self._log.append(hard_state, (entry,))
         self._note_that_log_has_begun()
         self.raft = self._make_raft(hard_state, (entry,))
+        if self._trace is not None:
+            self._trace.persisted(self.raft, hard_state, (entry,))
         self.raft.campaign()
 
     def _note_that_log_has_begun(self) -> None:
@@ -681,6 +694,8 @@ class Node:
 
     def _apply(self, entries: Sequence[Entry]) -> None:
         results = self._state.apply(entries)
+        if self._trace is not None:
+            self._trace.applied(entries)
         for entry, result in zip(entries, results, strict=True):
             while self._writes and self._writes[0].index <= entry.index:
                 write = self._writes.popleft()

@@ -23,11 +23,13 @@ from raftd.network.inputs import Inbox
 from raftd.network.network import Network
 from raftd.node import EXIT_REMOVED, Node
 from raftd.storage.files import OsFileSystem, StorageFault
+from raftd.storage.hashed_store import HashedStore
 from raftd.storage.identity import DataDirectory, DataDirectoryLocked, WrongName
 from raftd.storage.state import StateMachine
 from raftd.storage.store import MemoryStore
 from raftd.storage.wal import Wal
 from raftd.surroundings import Settings
+from raftd.trace import Emit, Trace
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -48,13 +50,16 @@ DRAIN_ELECTION_TIMEOUTS = 2
 logger = logging.getLogger("raftd.server")
 
 
-def run(cluster: ClusterConfig, server: ServerConfig, data_dir: Path) -> int:
+def run(
+    cluster: ClusterConfig, server: ServerConfig, data_dir: Path, emit: Emit | None = None
+) -> int:
     """Run one server until it is told to stop or has to; return the exit code of the process.
 
     Args:
         cluster: the cluster file.
         server: the part of it that describes this server.
         data_dir: where its data is; made if absent.
+        emit: takes the events of its trace, if one is wanted; it must not block.
     """
     try:
         directory = DataDirectory.open(data_dir, server.id, OsFileSystem())
@@ -78,7 +83,7 @@ def run(cluster: ClusterConfig, server: ServerConfig, data_dir: Path) -> int:
                 data_dir,
             )
             return EXIT_REMOVED
-        return _run_with(directory, cluster, server)
+        return _run_with(directory, cluster, server, emit)
     except StorageFault as error:
         logger.error("%s", error)
         return EXIT_STORAGE
@@ -86,7 +91,9 @@ def run(cluster: ClusterConfig, server: ServerConfig, data_dir: Path) -> int:
         directory.close()
 
 
-def _run_with(directory: DataDirectory, cluster: ClusterConfig, server: ServerConfig) -> int:
+def _run_with(
+    directory: DataDirectory, cluster: ClusterConfig, server: ServerConfig, emit: Emit | None
+) -> int:
     wal, recovered = Wal.open(directory.wal_path, OsFileSystem())
     try:
         if recovered.cut_bytes:
@@ -103,23 +110,39 @@ def _run_with(directory: DataDirectory, cluster: ClusterConfig, server: ServerCo
             randomness=random.Random(),
         )
         started = time.monotonic()
+        state, trace = _state_and_trace(emit)
         node = Node(
             identities=directory,
             log=wal,
             hard_state=recovered.hard_state,
             entries=recovered.entries,
-            state=StateMachine(MemoryStore()),
+            state=state,
             network=network,
             settings=_settings(server),
             random=random.Random(),
             wall_clock_ms=lambda: time.time_ns() // 1_000_000,
             uptime_ms=lambda: int((time.monotonic() - started) * 1000),
             mint_cluster_id=lambda: str(uuid4()),
+            trace=trace,
         )
         _announce(node, cluster, server, len(recovered.entries))
-        return trio.run(_Server(node, network, inbox, server).run)
+        running = _Server(node, network, inbox, server)
+        try:
+            return trio.run(running.run)
+        finally:
+            if trace is not None:
+                trace.stopped(running.why)
     finally:
         wal.close()
+
+
+def _state_and_trace(emit: Emit | None) -> tuple[StateMachine, Trace | None]:
+    """Return an empty state machine, and the trace that `emit` is to get the events of."""
+    if emit is None:
+        return StateMachine(MemoryStore()), None
+    store = HashedStore(MemoryStore())
+    trace = Trace(emit, lambda: time.time_ns() // 1000, lambda: store.state_hash)
+    return StateMachine(store), trace
 
 
 def _settings(server: ServerConfig) -> Settings:
@@ -180,6 +203,8 @@ class _Server:
         self._tick_seconds = _settings(server).tick_ms / 1000
         self._drain_deadline = float("inf")
         self._exit_code = EXIT_DONE
+        self.why = "an unexpected error, which the log shows"
+        """Why it ended, for its trace."""
 
     async def run(self) -> int:
         """Listen, drive, and return the exit code when it is time to end."""
@@ -189,11 +214,8 @@ class _Server:
             try:
                 await nursery.start(self._network.serve, self._config.listen)
             except OSError as error:
-                logger.error(
-                    "cannot listen on %s: %s; is another raftd running there?",
-                    self._config.listen,
-                    error.strerror or error,
-                )
+                self.why = f"cannot listen on {self._config.listen}: {error.strerror or error}"
+                logger.error("%s; is another raftd running there?", self.why)
                 nursery.cancel_scope.cancel()
                 return EXIT_FAILED
             await nursery.start(self._network.run)
@@ -212,16 +234,19 @@ class _Server:
             except (StorageFault, Divergence) as error:
                 # Nothing is served any more, not even what memory still has.
                 logger.error("%s", error)
+                self.why = str(error)
                 self._exit_code = EXIT_STORAGE
                 return
             if node.stop is not None:
                 logger.warning("%s: ends with exit code %d", node.stop.message, EXIT_REMOVED)
+                self.why = node.stop.message
                 self._exit_code = node.stop.exit_code
                 break
             if self._drain_deadline < float("inf") and (
                 node.is_drained or trio.current_time() >= self._drain_deadline
             ):
                 logger.info("stopped")
+                self.why = "stopped by a signal"
                 break
         await self._network.flush(FLUSH_TIMEOUT_MS)
 
