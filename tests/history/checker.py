@@ -1,0 +1,59 @@
+"""Judges a whole history: each register key by linearizability, each append key by exactly-once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+
+from tests.history.exactly_once import check_exactly_once
+from tests.history.explanation import explain
+from tests.history.format import APPEND, read_history, shown
+from tests.history.linearizability import Undecided, Violation, search
+
+
+@attrs.frozen
+class Verdict:
+    """What a history says about the system it was recorded from."""
+
+    ok: bool
+    """No problem and nothing undecided."""
+    problems: tuple[str, ...]
+    """Each one several lines for a person, starting with its key."""
+    operations: int
+    """Invoked operations, whatever became of them."""
+    keys: int
+    undecided: tuple[str, ...]
+    """Keys whose search was given up at its bound, and where. They count as not ok."""
+
+
+def check(events: Iterable[Mapping[str, Any]]) -> Verdict:
+    """Judge the events of one history, in real-time order.
+
+    Raises:
+        HistoryError: the events are not a history; the message says which and why.
+    """
+    history = read_history(events)
+    problems: list[str] = []
+    undecided: list[str] = []
+    for key in history.keys:
+        operations = history.operations.get(key, [])
+        if key in history.finals or operations[0].kind == APPEND:
+            problems += check_exactly_once(key, operations, history.finals.get(key, []))
+            continue
+        outcome = search(operations)
+        if isinstance(outcome, Violation):
+            problems.append(explain(key, operations, outcome))
+        elif isinstance(outcome, Undecided):
+            undecided.append(
+                f"key {shown(key)}: given up at line {outcome.line} "
+                f"after {outcome.visited:,} states: neither right nor wrong"
+            )
+    return Verdict(
+        ok=not problems and not undecided,
+        problems=tuple(problems),
+        operations=history.operation_count,
+        keys=len(history.keys),
+        undecided=tuple(undecided),
+    )

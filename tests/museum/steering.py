@@ -1,0 +1,34 @@
+"""Steps that the scripts of several exhibits take with a cluster of cores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tests.core.harness import Cluster, appends
+
+
+def deliver_to(cluster: Cluster, receivers: str) -> None:
+    """Deliver what is on its way to `receivers` now; all the rest stays on its way."""
+    for envelope in cluster.take(lambda envelope: envelope.dest in receivers):
+        cluster.deliver(envelope)
+
+
+def let_win(cluster: Cluster, server: str) -> None:
+    """Let `server` win an election; what it sends as a leader stays on its way."""
+    for other in cluster.servers:
+        if other != server and other not in cluster.down:
+            cluster.tick(other, cluster.options.election_ticks)
+    cluster.queue.clear()
+    while cluster.role(server) != "leader":
+        if not cluster.queue:
+            cluster.tick(server)
+        for envelope in cluster.take(lambda envelope: not appends(envelope)):
+            cluster.deliver(envelope)
+
+
+def run_only(cluster: Cluster, servers: Iterable[str], ticks: int) -> None:
+    """Let time pass for `servers` alone, as if the processes of the others stood still."""
+    for _ in range(ticks):
+        for server in servers:
+            cluster.tick(server)
+        cluster.deliver_all()

@@ -1,0 +1,332 @@
+"""Everything bad that happens to a simulated cluster, by chance and on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+from raftd.core.membership import (
+    Configuration,
+    ConfigurationAt,
+    ConfigurationKind,
+    decode_configuration,
+)
+from raftd.core.quorum import majority
+from raftd.core.types import Entry, EntryKind, ServerId
+from tests.simulation.machine import AMID_DISK, POINTS, RETRY_US, Durable, Machine
+from tests.simulation.network import Network
+from tests.simulation.operator import Operator
+from tests.simulation.profile import MILLISECOND
+from tests.simulation.world import World
+
+DISK_CALLS = ("write", "write", "sync", "sync", "read", "create", "rename", "sync_directory")
+DISK_FULL_US = 500 * MILLISECOND
+PAUSE_US = (100 * MILLISECOND, 3_000 * MILLISECOND)
+MALICE_US = (0, 60 * MILLISECOND)
+"""How long after a configuration was written something is aimed at it."""
+
+
+def phase_of(latest: ConfigurationAt | None, commit_index: int, operation_runs: bool) -> str:
+    """Return in which phase of a membership change a server is, by its latest configuration."""
+    if latest is None:
+        return "no configuration"
+    committed = "committed" if latest.index <= commit_index else "uncommitted"
+    if latest.configuration.is_joint:
+        return f"C_old,new {committed}"
+    if committed == "uncommitted":
+        return {
+            ConfigurationKind.FINAL: "C_new uncommitted",
+            ConfigurationKind.ABORT: "abort uncommitted",
+        }.get(latest.entry.kind, "learners uncommitted")
+    return "catching up" if operation_runs else "no change"
+
+
+class Adversary:
+    """Injects faults, brings back what it has brought down, and knows when it must not."""
+
+    def __init__(
+        self,
+        world: World,
+        network: Network,
+        operator: Operator,
+        durable: dict[ServerId, Durable],
+        dropped: frozenset[str],
+    ) -> None:
+        self.is_active = False
+        """False while everything is to work: at first, and in the end."""
+        self._world = world
+        self._network = network
+        self._operator = operator
+        self._durable = durable
+        self._dropped = dropped
+        self._random = world.random("adversary")
+        self._malicious = world.random("malice")
+        self._malice_count = 0
+
+    # --- scheduled faults ---
+
+    def act(self, kind: str, random: Random) -> None:
+        """Inject one fault that has its turn."""
+        actions: dict[str, Callable[[Random], None]] = {
+            "kill": lambda random: self._kill(random, loses_power=False),
+            "power-off": lambda random: self._kill(random, loses_power=True),
+            "crash-at-point": self._crash_at_point,
+            "crash-everybody": self._crash_everybody,
+            "pause": self._pause,
+            "partition": self._partition,
+            "isolate-leader": self._isolate_leader,
+            "cut-one-way": self._cut_one_way,
+            "moving-partition": self._moving_partition,
+            "slow-link": self._slow_link,
+            "heal-network": lambda random: self._network.heal(),
+            "weather": self._weather,
+            "clock-rate": self._clock_rate,
+            "disk-fails": self._disk_fails,
+            "disk-full": self._disk_full,
+            "bit-flip": self._bit_flip,
+            "wipe": self._wipe,
+        }
+        actions[kind](random)
+
+    def _chosen(self, random: Random) -> Machine | None:
+        """Return a running machine: often the leader, where most is at stake."""
+        up = self._network.up()
+        if not up:
+            return None
+        leader = self._operator.believed_leader()
+        return leader if leader is not None and random.random() < 0.4 else random.choice(up)
+
+    def _count(self, fault: str, machine: Machine | None = None) -> None:
+        self._world.count(f"fault: {fault}")
+        leader = self._operator.believed_leader()
+        if leader is not None:
+            phase = phase_of(
+                leader.raft.configuration,
+                leader.raft.log.commit_index,
+                leader.state.running_operation is not None,
+            )
+            self._world.count(f"phase met by a fault: {phase}")
+        self._world.note("fault", fault=fault, machine=machine.name if machine else "")
+
+    def _kill(self, random: Random, *, loses_power: bool) -> None:
+        machine = self._chosen(random)
+        if machine is not None:
+            self._count("power off" if loses_power else "kill", machine)
+            machine.end(loses_power=loses_power)
+
+    def _crash_at_point(self, random: Random) -> None:
+        machine = self._chosen(random)
+        if machine is not None:
+            point = random.randint(1, POINTS)
+            after = random.randint(1, 12) if point == AMID_DISK else random.randint(1, 4)
+            self._count(f"crash armed at point {point}", machine)
+            machine.arm(point, after, loses_power=random.random() < 0.6)
+
+    def _crash_everybody(self, random: Random) -> None:
+        loses_power = random.random() < 0.6
+        self._count("everybody crashes")
+        for machine in self._network.up():
+            machine.end(loses_power=loses_power)
+
+    def _pause(self, random: Random) -> None:
+        machine = self._chosen(random)
+        if machine is not None:
+            self._count("pause", machine)
+            machine.paused_until_us = self._world.now_us + random.randint(*PAUSE_US)
+
+    def _names(self) -> list[str]:
+        return [machine.name for machine in self._network.machines.values()]
+
+    def _partition(self, random: Random) -> None:
+        names = self._names()
+        random.shuffle(names)
+        at = random.randint(1, len(names) - 1)
+        self._count("partition")
+        self._network.partition(names[:at], names[at:])
+
+    def _isolate_leader(self, random: Random) -> None:
+        leader = self._operator.believed_leader()
+        if leader is None:
+            return
+        others = [name for name in self._names() if name != leader.name]
+        random.shuffle(others)
+        company = random.choice((0, 0, 1, 2))
+        self._count("leader isolated", leader)
+        self._network.partition([leader.name, *others[:company]], others[company:])
+
+    def _cut_one_way(self, random: Random) -> None:
+        names = self._names()
+        self._count("one-way cut")
+        for _ in range(random.randint(1, 4)):
+            source, target = random.sample(names, 2)
+            self._network.cuts.add((source, target))
+
+    def _moving_partition(self, random: Random, rounds: int = 5) -> None:
+        """Cut the cluster otherwise again and again, a little after each election."""
+        if not self.is_active or rounds == 0:
+            return
+        self._partition(random)
+        delay_us = random.randint(1, 3) * self._world.profile.election_ticks
+        self._world.after(
+            delay_us * self._world.profile.tick_us, self._moving_partition, random, rounds - 1
+        )
+
+    def _slow_link(self, random: Random) -> None:
+        names = self._names()
+        self._count("slow link")
+        source, target = random.sample(names, 2)
+        self._network.slow[(source, target)] = random.choice((5, 20, 60))
+
+    def _weather(self, random: Random) -> None:
+        self._network.is_bad = not self._network.is_bad
+        self._world.note("weather", bad=self._network.is_bad)
+
+    def _clock_rate(self, random: Random) -> None:
+        machine = self._chosen(random)
+        if machine is not None:
+            spread = self._world.profile.clock_spread
+            self._count("clock rate changes", machine)
+            machine.clock_rate = random.uniform(1 - spread, 1 + spread)
+
+    # --- disks ---
+
+    def _disk_fails(self, random: Random) -> None:
+        machine = random.choice(list(self._network.machines.values()))
+        machine.disk.fails_next = random.choice(DISK_CALLS)
+
+    def _disk_full(self, random: Random) -> None:
+        machine = self._chosen(random)
+        if machine is None:
+            return
+        machine.disk.is_full = True
+
+        def make_room() -> None:
+            machine.disk.is_full = False
+
+        self._world.after(random.randint(1, 4) * DISK_FULL_US, make_room)
+
+    def _bit_flip(self, random: Random) -> None:
+        machine = self._chosen(random)
+        if machine is not None and self.may_lose(machine):
+            where = machine.disk.flip_a_bit()
+            machine.is_damaged = True
+            self._count("bit flip", machine)
+            self._world.note("flipped", machine=machine.name, where=where)
+            machine.end(loses_power=random.random() < 0.5)
+
+    def _wipe(self, random: Random) -> None:
+        machine = random.choice(list(self._network.machines.values()))
+        if self.may_lose(machine):
+            self._count("disk wiped", machine)
+            machine.end(loses_power=True)
+            machine.wipe()
+
+    def may_lose(self, machine: Machine) -> bool:
+        """Return whether the cluster survives the loss of this disk, too.
+
+        Safety never depends on it; but a cluster that has lost the disks of a majority for good is
+        unavailable for good, and there would be nothing to see in the end.
+        """
+        present = {
+            other.id
+            for other in self._network.machines.values()
+            if other is not machine and not other.is_damaged
+        }
+        return all(_survives(at, present) for at in self._considered())
+
+    def _considered(self) -> list[Configuration]:
+        """Return every configuration that may still decide something."""
+        machines = self._network.machines.values()
+        settled = max(
+            (m.state.configuration_index for m in machines if m.node is not None), default=0
+        )
+        return [
+            decode_configuration(entry.data).configuration
+            for durable in self._durable.values()
+            for entry in durable.entries
+            if entry.kind is EntryKind.CONFIGURATION and entry.index >= settled
+        ]
+
+    def has_lost_a_quorum(self) -> bool:
+        """Return whether disks that are gone for good were a majority's of what is in force."""
+        machines = self._network.machines.values()
+        present = {machine.id for machine in machines if not machine.is_damaged}
+        in_force = [
+            machine.raft.configuration.configuration
+            for machine in machines
+            if machine.node is not None and machine.raft.configuration is not None
+        ]
+        return bool(in_force) and not any(_survives(at, present) for at in in_force)
+
+    # --- bringing back ---
+
+    def went_down(self, machine: Machine) -> None:
+        """Let a machine that went down be started again after a while."""
+        if machine.exit != "removed":
+            mean_us = self._world.profile.downtime_us
+            delay_us = RETRY_US + round(self._random.expovariate(1 / mean_us))
+            self._world.after(min(delay_us, 5 * mean_us), self.start_again, machine)
+
+    def start_again(self, machine: Machine) -> None:
+        """Start a machine; one whose disk is beyond repair gets a new one."""
+        if machine.node is not None or machine.exit == "removed":
+            return
+        if machine.exit == "refuses" and machine.is_damaged:
+            self._world.count("disks replaced after a refusal")
+            machine.wipe()
+        machine.start()
+
+    # --- malice ---
+
+    def on_append(self, machine: Machine, entries: Sequence[Entry]) -> None:
+        """Aim something at a configuration that a leader has just written."""
+        if not self.is_active or not machine.leads:
+            return
+        for entry in entries:
+            if entry.kind is EntryKind.CONFIGURATION:
+                self._aim(machine, decode_configuration(entry.data).configuration)
+
+    def _aim(self, machine: Machine, configuration: Configuration) -> None:
+        random = self._malicious
+        draw, kind, delay_us = random.random(), random.random(), random.randint(*MALICE_US)
+        seed = random.getrandbits(32)
+        self._malice_count += 1
+        if draw >= self._world.profile.malice or f"m{self._malice_count}" in self._dropped:
+            return
+        own = Random(seed)
+        actions: tuple[Callable[[], None], ...] = (
+            lambda: machine.end(loses_power=True),
+            lambda: machine.arm(own.randint(1, POINTS), own.randint(1, 3), loses_power=True),
+            lambda: self._isolate_leader(own),
+            lambda: self._isolate_leader(own),
+            lambda: self._split(configuration),
+            lambda: self._partition(own),
+            lambda: self._operator.act("abort", own),
+            lambda: self._operator.act("abort", own),
+            lambda: self._operator.act("transfer", own),
+        )
+        action = actions[int(kind * len(actions))]
+
+        def strike() -> None:
+            if self.is_active:
+                self._count("aimed at a configuration", machine)
+                action()
+
+        self._world.after(delay_us, strike)
+
+    def _split(self, configuration: Configuration) -> None:
+        """Cut the two halves apart."""
+        new = [
+            machine.name
+            for machine in self._network.machines.values()
+            if machine.id in configuration.voters - configuration.outgoing
+        ]
+        self._network.partition(new, [name for name in self._names() if name not in new])
+
+
+def _survives(configuration: Configuration, present: set[ServerId]) -> bool:
+    return all(
+        len(half & present) >= majority(len(half))
+        for half in (configuration.voters, configuration.outgoing)
+        if half
+    )

@@ -1,0 +1,64 @@
+"""Counts what a run has met: a run in which nothing happens proves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from raftd.core.leader import Leader
+from raftd.core.membership import Configuration, decode_configuration
+from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId, Term
+from tests.simulation.invariants import Invariant, Server
+from tests.simulation.world import World
+
+
+class Coverage(Invariant):
+    """No property: looks at the same things, and counts."""
+
+    title = "coverage"
+    source = ""
+    world: World
+
+    _leaders: set[Term]
+    _applied: Index = 0
+
+    def __init__(self, durable) -> None:
+        super().__init__(durable)
+        self._leaders = set()
+        self._last_indexes: dict[ServerId, Index] = {}
+
+    def appended(
+        self, server: Server, hard_state: HardState | None, entries: Sequence[Entry]
+    ) -> None:
+        """Count suffixes that were replaced."""
+        if not entries:
+            return
+        if entries[0].index <= self._last_indexes.get(server.id, 0):
+            self.world.count("suffixes of logs replaced")
+        self._last_indexes[server.id] = entries[-1].index
+
+    def committed(
+        self, server: Server, configuration: Configuration, old: Index, new: Index
+    ) -> None:
+        """Count commits that two majorities had to agree on."""
+        if configuration.is_joint:
+            self.world.count("commits under two majorities")
+
+    def applied(self, server: Server, entries: Sequence[Entry]) -> None:
+        """Count each entry once, and what each configuration entry means."""
+        if entries[-1].index <= self._applied:
+            return
+        for entry in entries:
+            if entry.index > self._applied:
+                self._applied = entry.index
+                self.world.count("entries committed")
+                if entry.kind is EntryKind.CONFIGURATION:
+                    kind = decode_configuration(entry.data).kind.value
+                    self.world.count(f"configurations committed: {kind}")
+
+    def turned(self, server: Server) -> None:
+        """Count the steps, and the elections that somebody has won."""
+        self.world.count("steps")
+        raft = server.raft
+        if isinstance(raft.role, Leader) and raft.current_term not in self._leaders:
+            self._leaders.add(raft.current_term)
+            self.world.count("elections won")

@@ -1,0 +1,78 @@
+"""The properties that hold in every run, one module each, and what they are shown of a run.
+
+An invariant is told of everything that a server does, in the order in which it happens, and raises
+`AssertionError` as soon as its property does not hold. It looks at servers through `Server`, at
+what is durable through `Durable`, and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Protocol
+
+from raftd.core.membership import Configuration
+from raftd.core.messages import Envelope
+from raftd.core.raft import Raft
+from raftd.core.types import Entry, HardState, Index, ServerId
+from raftd.storage.state import StateMachine
+
+
+class Durable(Protocol):
+    """What a data directory has certainly kept, by what its log has returned from."""
+
+    hard_state: HardState
+    entries: list[Entry]
+    """From index 1 on, without what was replaced."""
+
+
+class Server(Protocol):
+    """A running server, as an invariant may look at it."""
+
+    id: ServerId
+    process: int
+    """Grows with each start of the machine."""
+    raft: Raft
+    state: StateMachine
+    durable: Durable
+
+    @property
+    def state_hash(self) -> int:
+        """Of everything in the state machine's store: keys, sessions, operations, tombstones."""
+
+
+class Invariant:
+    """One property. The methods do nothing here: each property overrides what it needs."""
+
+    title: ClassVar[str]
+    """Its usual name: "Election Safety"."""
+    source: ClassVar[str]
+    """Paper figure or section, dissertation section, name in the TLA+ specification."""
+
+    def __init__(self, durable: Mapping[ServerId, Durable]) -> None:
+        """Begin a run. `durable` grows as servers appear; who lost its disk stays in it."""
+        self.durable = durable
+
+    def started(self, server: Server) -> None:
+        """A process has recovered from its disk; before its first turn."""
+
+    def appended(
+        self, server: Server, hard_state: HardState | None, entries: Sequence[Entry]
+    ) -> None:
+        """Both have just become durable; `server.durable` has them."""
+
+    def sent(self, server: Server, envelope: Envelope) -> None:
+        """A message leaves."""
+
+    def committed(
+        self, server: Server, configuration: Configuration, old: Index, new: Index
+    ) -> None:
+        """As a leader it has moved its commit index, by counting under `configuration`."""
+
+    def applied(self, server: Server, entries: Sequence[Entry]) -> None:
+        """Its state machine has just applied these."""
+
+    def turned(self, server: Server) -> None:
+        """It has finished a turn, all that followed from a batch of inputs."""
+
+    def ended(self, server: Server) -> None:
+        """Its process has ended; memory is gone, `server.durable` stays."""

@@ -1,0 +1,34 @@
+"""Every invariant of the simulator, cheap and fundamental ones first."""
+
+from __future__ import annotations
+
+from tests.simulation.invariants import Invariant
+from tests.simulation.invariants.committed_never_changes import CommittedNeverChanges
+from tests.simulation.invariants.committed_on_quorum import CommittedOnQuorum
+from tests.simulation.invariants.core_invariants import CoreInvariants
+from tests.simulation.invariants.durable_before_sent import DurableBeforeSent
+from tests.simulation.invariants.election_safety import ElectionSafety
+from tests.simulation.invariants.equal_state import EqualState
+from tests.simulation.invariants.leader_append_only import LeaderAppendOnly
+from tests.simulation.invariants.leader_completeness import LeaderCompleteness
+from tests.simulation.invariants.log_matching import LogMatching
+from tests.simulation.invariants.monotonic_positions import MonotonicPositions
+from tests.simulation.invariants.one_unfinished_configuration import OneUnfinishedConfiguration
+from tests.simulation.invariants.recovery import Recovery
+from tests.simulation.invariants.state_machine_safety import StateMachineSafety
+
+ALL: tuple[type[Invariant], ...] = (
+    Recovery,
+    DurableBeforeSent,
+    MonotonicPositions,
+    ElectionSafety,
+    LeaderAppendOnly,
+    LogMatching,
+    OneUnfinishedConfiguration,
+    CommittedOnQuorum,
+    LeaderCompleteness,
+    CommittedNeverChanges,
+    StateMachineSafety,
+    EqualState,
+    CoreInvariants,
+)

@@ -1,0 +1,295 @@
+"""The network of a simulated run: links that are dialled, messages that get lost, late or double.
+
+Links behave as those of `raftd.network`: a request goes out on the link that its sender dialled, an
+answer goes back on the link that it came by, whoever is dialled decides through `Node.admit`. What
+TCP would keep away is let through all the same: messages overtake each other, arrive twice, or
+reach a process that was started after they had been sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+
+from raftd.core.messages import (
+    AppendEntriesResponse,
+    Envelope,
+    PreVoteResponse,
+    RequestVoteResponse,
+)
+from raftd.core.types import ServerId
+from raftd.inputs import Contacted, PeerRefused, Received, Requested
+from raftd.protocol import ErrorReply, Hello, Refusal, Reply, Request, Welcome
+from tests.simulation.profile import MILLISECOND
+from tests.simulation.world import World
+
+if TYPE_CHECKING:
+    from tests.simulation.machine import Machine
+
+STRAGGLER_US = 3_000 * MILLISECOND
+"""The second copy of a message may be so late: several elections later."""
+CALM_DELAY_US = (100, 3 * MILLISECOND)
+_ANSWERS = (PreVoteResponse, RequestVoteResponse, AppendEntriesResponse)
+
+
+@attrs.define(eq=False)
+class Link:
+    """A connection that `source` dialled."""
+
+    source: Machine
+    target: Machine
+    due_us: dict[str, int] = attrs.field(factory=dict)
+    """When the last message of each direction arrives: usually nothing overtakes it."""
+
+
+class Network:
+    """What is between the machines, and between them and the clients."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.machines: dict[str, Machine] = {}
+        """By address."""
+        self.is_calm = True
+        """While a cluster is formed and healed: short delays, and nothing of the below."""
+        self.is_bad = False
+        """Whether messages get lost, late and double now."""
+        self.cuts: set[tuple[str, str]] = set()
+        self.slow: dict[tuple[str, str], int] = {}
+        """By how much the delay of a direction is multiplied."""
+        self._random = world.random("network")
+
+    def up(self) -> list[Machine]:
+        """Return the machines on which a server runs."""
+        return [machine for machine in self.machines.values() if machine.node is not None]
+
+    # --- faults ---
+
+    def partition(self, *groups: Iterable[str]) -> None:
+        """Let messages pass only within each group; who is in none is alone."""
+        group_of = {name: number for number, names in enumerate(groups) for name in names}
+        names = [machine.name for machine in self.machines.values()]
+        self.cuts = {
+            (a, b)
+            for a in names
+            for b in names
+            if a != b and group_of.get(a, a) != group_of.get(b, b)
+        }
+
+    def heal(self) -> None:
+        """Let everything pass, without delays that were added."""
+        self.cuts.clear()
+        self.slow.clear()
+
+    def _is_cut(self, source: Machine, target: Machine) -> bool:
+        return (source.name, target.name) in self.cuts
+
+    def _delay_us(self, source: str, target: str) -> int:
+        if self.is_calm:
+            return self._random.randint(*CALM_DELAY_US)
+        delay_us = self._random.randint(*self.world.profile.delay_us)
+        return delay_us * self.slow.get((source, target), 1)
+
+    # --- Raft messages ---
+
+    def carry(self, source: Machine, envelope: Envelope, depart_us: int) -> None:
+        """Take a message on its way, or lose it."""
+        link, target = self._way(source, envelope)
+        if link is None or target is None or self._is_cut(source, target):
+            return
+        world, profile = self.world, self.world.profile
+        bad = self.is_bad
+        if bad and self._random.random() < profile.loss:
+            world.count("fault: message lost")
+            return
+        arrival_us = depart_us + self._delay_us(source.name, target.name)
+        if bad and self._random.random() < profile.reordering:
+            world.count("fault: message may be overtaken")
+            arrival_us += self._random.randint(0, 4 * profile.delay_us[1])
+        else:
+            arrival_us = max(arrival_us, link.due_us.get(source.name, 0))
+            link.due_us[source.name] = arrival_us
+        world.at(arrival_us, self._arrive, source, target, envelope)
+        if bad and self._random.random() < profile.duplication:
+            world.count("fault: message doubled")
+            late_us = self._random.choice((profile.delay_us[1], STRAGGLER_US))
+            world.at(
+                arrival_us + self._random.randint(0, late_us),
+                self._arrive,
+                source,
+                target,
+                envelope,
+            )
+
+    def _way(self, source: Machine, envelope: Envelope) -> tuple[Link | None, Machine | None]:
+        if not isinstance(envelope.message, _ANSWERS):
+            link = source.links.get(envelope.dest)
+            return link, link.target if link else None
+        for machine in self.up():
+            if machine.id == envelope.dest:
+                link = machine.links.get(source.id)
+                if link is not None and link.target is source:
+                    return link, machine
+        return None, None
+
+    def _arrive(self, source: Machine, target: Machine, envelope: Envelope) -> None:
+        if target.node is not None and target.id == envelope.dest:
+            if self._is_cut(source, target):
+                return
+            target.receive(Received(envelope))
+
+    # --- links ---
+
+    def dial(self, source: Machine) -> None:
+        """Try to open every link that `source` wants and has not."""
+        for dest, address in source.members.items():
+            if dest not in source.links:
+                self._dial_one(source, dest, address)
+
+    def _dial_one(self, source: Machine, dest: ServerId, address: str) -> None:
+        assert source.node is not None
+        target = self.machines.get(address)
+        hello = source.node.our_hello(dest)
+        if hello is None:
+            return
+        if target is not None and (
+            self._is_cut(source, target) or self._is_cut(target, source) or target.is_paused
+        ):
+            source.link_changed(dest, "no answer for 2.0 s")
+            return
+        if target is None or target.node is None:
+            source.link_changed(dest, "connection refused")
+            return
+        answer = target.node.admit(hello)
+        if isinstance(answer, Welcome) and answer.server == hello.source:
+            answer = Refusal(code="identity", message="it is this server itself")
+        if isinstance(answer, Refusal):
+            source.receive(PeerRefused(dest, answer))
+            source.link_changed(dest, f"refused: {answer.message}")
+        elif answer.server != dest:
+            source.link_changed(dest, f"another server answers there: {answer.server}")
+        else:
+            source.links[dest] = Link(source, target)
+            source.link_changed(dest, "")
+
+    def close_peer(self, closer: Machine, server: ServerId) -> None:
+        """Close the link that `server` has dialled to `closer`."""
+        for machine in self.up():
+            link = machine.links.get(closer.id)
+            if machine.id == server and link is not None and link.target is closer:
+                del machine.links[closer.id]
+                machine.link_changed(closer.id, "closed by the other side")
+
+    def process_ended(self, ended: Machine) -> None:
+        """Reset the connections that led to a process which has just ended."""
+        for machine in self.up():
+            for dest, link in list(machine.links.items()):
+                if link.target is ended:
+                    del machine.links[dest]
+                    machine.link_changed(dest, "the connection was reset")
+
+    # --- requests ---
+
+    def ask(
+        self, who: str, target: Machine, request: Request, respond: Callable[[Reply], None]
+    ) -> None:
+        """Send a request of a client; the answer may never come."""
+        process = target.process
+        delay_us = self._delay_us(who, target.name)
+        if self.is_bad and self._random.random() < self.world.profile.reordering:
+            # A copy that is asked again elsewhere may arrive before this one.
+            delay_us += self._random.randint(0, STRAGGLER_US)
+
+        def arrive() -> None:
+            if target.node is None or target.process != process:
+                return
+            target.receive(Requested(request, target.answering(request, answered)))
+
+        def answered(reply: Reply, depart_us: int) -> None:
+            self.world.at(depart_us + self._delay_us(target.name, who), respond, reply)
+
+        self.world.after(delay_us, arrive)
+
+    def contact(
+        self,
+        source: Machine,
+        token: object,
+        address: str,
+        requests: Sequence[Request],
+        timeout_ms: float,
+    ) -> None:
+        """Let a leader ask a server that need not be a member."""
+        _Contact(self, source, token, address, list(requests)).begin(
+            round(timeout_ms * MILLISECOND)
+        )
+
+
+class _Contact:
+    """A contact under way, as `raftd.network.contacts`."""
+
+    def __init__(
+        self,
+        network: Network,
+        source: Machine,
+        token: object,
+        address: str,
+        requests: list[Request],
+    ) -> None:
+        self._network = network
+        self._world = network.world
+        self._source = source
+        self._source_process = source.process
+        self._token = token
+        self._address = address
+        self._requests = requests
+        self._welcome: Welcome | None = None
+        self._ended = False
+
+    def begin(self, timeout_us: int) -> None:
+        """Dial; one `Contacted` follows, at the latest after `timeout_us`."""
+        self._world.after(timeout_us, self._end, None, f"connecting to {self._address}: no answer")
+        target = self._network.machines.get(self._address)
+        if target is None or target.node is None:
+            self._end(None, f"connecting to {self._address}: connection refused")
+            return
+        self._pass(self._source, target, self._arrive, target, target.process)
+
+    def _pass(
+        self, source: Machine, target: Machine, action: Callable[..., None], *arguments: object
+    ) -> None:
+        """Call `action` after the way from `source` to `target`, if there is one."""
+        if not self._network._is_cut(source, target):
+            self._world.after(self._network._delay_us(source.name, target.name), action, *arguments)
+
+    def _arrive(self, target: Machine, process: int) -> None:
+        if target.node is None or target.process != process:
+            self._end(None, f"{self._address}: it closed the connection")
+            return
+        if self._welcome is None:
+            hello = Hello(role="client", cluster_id="", source="", dest="")
+            answer = target.node.admit(hello)
+            assert isinstance(answer, Welcome)
+            self._welcome = answer
+        request = self._requests.pop(0)
+
+        def answered(reply: Reply, depart_us: int) -> None:
+            self._pass(target, self._source, self._on_reply, target, process, reply)
+
+        target.receive(Requested(request, target.answering(request, answered)))
+
+    def _on_reply(self, target: Machine, process: int, reply: Reply) -> None:
+        if self._requests and not isinstance(reply, ErrorReply):
+            self._pass(self._source, target, self._arrive, target, process)
+        else:
+            self._end(reply, "")
+
+    def _end(self, reply: Reply | None, problem: str) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        source = self._source
+        if source.node is not None and source.process == self._source_process:
+            source.receive(
+                Contacted(token=self._token, reply=reply, welcome=self._welcome, problem=problem)
+            )

@@ -1,0 +1,205 @@
+"""What is drawn from a seed before its run begins: sizes, rates of faults, limits, the schedule.
+
+Each kind of fault is absent from a part of the runs and frequent in others: a bug that needs many
+crashes hides where partitions stop everything, and the reverse (swarm testing, Groce et al. 2012).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from random import Random
+
+import attrs
+
+MILLISECOND = 1_000
+SECOND = 1_000_000
+"""Simulated time is counted in microseconds."""
+
+SERVERS_MAX = 7
+"""Members at the start; the operator goes up to this number, too."""
+
+ADVERSARY = {
+    "kill": 3.0,
+    "power-off": 3.0,
+    "crash-at-point": 6.0,
+    "crash-everybody": 0.3,
+    "pause": 2.0,
+    "partition": 3.0,
+    "isolate-leader": 2.0,
+    "cut-one-way": 2.0,
+    "moving-partition": 1.0,
+    "slow-link": 1.5,
+    "heal-network": 5.0,
+    "weather": 3.0,
+    "clock-rate": 1.0,
+    "disk-fails": 1.5,
+    "disk-full": 0.7,
+    "bit-flip": 0.5,
+    "wipe": 0.7,
+}
+"""What is done to the cluster, with its usual weight."""
+
+OPERATOR = {
+    "add": 3.0,
+    "add-learner": 1.5,
+    "remove": 2.5,
+    "replace": 3.0,
+    "replace-all": 2.0,
+    "replace-lost": 3.0,
+    "promote": 1.5,
+    "demote": 1.5,
+    "transfer": 2.0,
+    "abort": 3.0,
+    "recycle": 3.0,
+}
+"""What its operator does, with its usual weight."""
+
+NETWORK_FAULTS = ("loss", "duplication", "reordering")
+
+
+@attrs.frozen(kw_only=True)
+class Step:
+    """One thing that is done to the cluster from outside, at a time that was drawn beforehand."""
+
+    number: int
+    at_us: int
+    kind: str
+
+
+@attrs.frozen(kw_only=True)
+class Profile:
+    """Everything that a seed decides about its run beforehand."""
+
+    seed: int
+    voters: int
+    spares: int
+    """Machines that are blank at first."""
+    clients: int
+    keys: int
+    duration_us: int
+    """Of the safety phase."""
+    tick_us: int
+    heartbeat_ticks: int
+    election_ticks: int
+    catch_up_ticks: int
+    joint_ticks: int
+    loss: float
+    """Chance that a message is lost, in bad weather."""
+    duplication: float
+    """Chance that a message arrives twice, the second time later."""
+    reordering: float
+    """Chance that a message may be overtaken."""
+    delay_us: tuple[int, int]
+    sync_us: tuple[int, int]
+    """How long a sync takes."""
+    clock_spread: float
+    """Clocks run up to so much faster or slower."""
+    malice: float
+    """Chance that something is aimed at a configuration entry that has just been written."""
+    client_pause_us: int
+    """Mean time between an answer and the next request of a client."""
+    downtime_us: int
+    """Mean time until a machine that went down is started again."""
+    limits: tuple[tuple[str, int], ...]
+    """Constants of the product that are smaller in this run, so that their edges are met."""
+    segment_bytes: int
+    steps: tuple[Step, ...]
+
+    def without(self, dropped: Collection[str]) -> Profile:
+        """Return a milder profile: without these network faults, malice or small limits."""
+        changes: dict[str, object] = {name: 0.0 for name in NETWORK_FAULTS if name in dropped}
+        if "malice" in dropped:
+            changes["malice"] = 0.0
+        if "limits" in dropped:
+            changes["limits"] = ()
+        if "clients" in dropped:
+            changes["clients"] = 1
+        return attrs.evolve(self, **changes)
+
+
+SMALL_LIMITS = {
+    "raftd.core.leader.APPEND_ENTRIES_MAX": (1, 2, 5),
+    "raftd.core.leader.APPEND_BYTES_MAX": (1, 200),
+    "raftd.core.leader.UNCOMMITTED_ENTRIES_MAX": (4, 20),
+    "raftd.core.progress.INFLIGHT_APPENDS_MAX": (1, 2),
+    "raftd.core.raft.APPLY_ENTRIES_MAX": (1, 3),
+    "raftd.storage.state.SESSIONS_MAX": (3, 5),
+    "raftd.storage.state.EXPIRED_NAMES_MAX": (2, 4),
+    "raftd.storage.state.SESSIONS_CACHED_MAX": (1, 2),
+    "raftd.storage.state.LIST_CHUNK": (1, 2),
+    "raftd.storage.ledger.OPERATIONS_MAX": (2, 5),
+}
+"""Limits that a run may shrink, each one the same on all servers."""
+
+
+def draw(seed: int) -> Profile:
+    """Return the profile of `seed`; always the same one."""
+    random = Random(f"profile {seed}")
+    voters = random.choice((1, 2, 3, 3, 3, 3, 4, 5, 5, 6, 7))
+    duration_us = random.randint(5, 12) * SECOND
+    heartbeat_ticks = random.choice((1, 2, 2))
+    election_ticks = heartbeat_ticks * random.randint(3, 6)
+    bad = random.random
+
+    def sometimes(chance: float, worst: float) -> float:
+        return random.random() * worst if bad() < chance else 0.0
+
+    return Profile(
+        seed=seed,
+        voters=voters,
+        spares=random.randint(1, max(1, min(voters, SERVERS_MAX - 3))),
+        clients=random.randint(1, 4),
+        keys=random.randint(1, 3),
+        duration_us=duration_us,
+        tick_us=50 * MILLISECOND,
+        heartbeat_ticks=heartbeat_ticks,
+        election_ticks=election_ticks,
+        catch_up_ticks=random.choice((20, 60)),
+        joint_ticks=random.choice((12, 30, 60)),
+        loss=sometimes(0.6, 0.3),
+        duplication=sometimes(0.5, 0.3),
+        reordering=sometimes(0.5, 1.0),
+        # Up to a third of an election timeout: slower networks need longer time-outs.
+        delay_us=(
+            random.randint(100, 2_000),
+            random.choice((3, 10, 30, election_ticks * 50 // 3)) * MILLISECOND,
+        ),
+        sync_us=(200, random.choice((1, 5, 30)) * MILLISECOND),
+        clock_spread=random.choice((0.0, 0.02, 0.2, 0.5)),
+        malice=random.choice((0.0, 0.3, 0.8)),
+        client_pause_us=random.choice((10, 60, 200)) * MILLISECOND,
+        downtime_us=random.choice((200, 600, 2_000)) * MILLISECOND,
+        limits=tuple(
+            (name, random.choice(values))
+            for name, values in SMALL_LIMITS.items()
+            if random.random() < 0.15
+        ),
+        segment_bytes=random.choice((2_048, 16_384, 65_536)),
+        steps=_schedule(random, duration_us),
+    )
+
+
+def _schedule(random: Random, duration_us: int) -> tuple[Step, ...]:
+    """Draw which faults and which requests of the operator come when."""
+
+    def weights(kinds: dict[str, float], absent: float) -> dict[str, float]:
+        drawn = {
+            kind: weight * random.uniform(0.3, 2.0)
+            for kind, weight in kinds.items()
+            if random.random() >= absent
+        }
+        return drawn or dict(kinds)
+
+    times: list[tuple[int, str]] = []
+    for kinds, absent, per_second in (
+        (ADVERSARY, 0.35, random.choice((1.0, 2.5, 5.0))),
+        (OPERATOR, 0.2, random.choice((1.0, 3.0, 6.0))),
+    ):
+        drawn = weights(kinds, absent)
+        count = round(duration_us / SECOND * per_second)
+        chosen = random.choices(tuple(drawn), tuple(drawn.values()), k=count)
+        times += [(random.randrange(duration_us), kind) for kind in chosen]
+    times.sort()
+    return tuple(
+        Step(number=number, at_us=at_us, kind=kind) for number, (at_us, kind) in enumerate(times, 1)
+    )

@@ -1,0 +1,379 @@
+"""One seed: form a cluster, attack it, heal it, and see whether everything is still right.
+
+1. **Forming**, in calm weather: one server founds the cluster, one joint change brings in the rest.
+2. **Safety**: anything goes. Every invariant is looked at after every step.
+3. **Liveness**: everything works again. Within bounded time there is a leader, every change is
+   finished or rolled back, lost members are replaced, every client has its answer, all members hold
+   the same state, new writes are served, and the history of the clients is linearizable.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from collections.abc import Callable, Collection
+
+import attrs
+
+from raftd.core.errors import Divergence
+from raftd.core.types import ServerId
+from raftd.protocol import BootstrapReply, BootstrapRequest, Reply
+from raftd.surroundings import Settings
+from tests.history.checker import check
+from tests.history.recorder import Recorder
+from tests.simulation.adversary import Adversary
+from tests.simulation.clients import Client
+from tests.simulation.coverage import Coverage
+from tests.simulation.invariants import Invariant
+from tests.simulation.invariants.all import ALL
+from tests.simulation.limits import small_limits
+from tests.simulation.machine import RETRY_US, Durable, Machine, describe
+from tests.simulation.network import Network
+from tests.simulation.operator import Operator
+from tests.simulation.profile import ADVERSARY, MILLISECOND, SECOND, Profile, Step, draw
+from tests.simulation.watch import Violated, Watch
+from tests.simulation.world import World
+
+CLUSTER = "simulated"
+FORMING_US = 60 * SECOND
+LEADER_ELECTIONS = 60
+"""A healed cluster has a leader within so many election timeouts."""
+HEALING_US = 120 * SECOND
+"""And has done everything else within this."""
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What became of a run."""
+
+    seed: int
+    property: str
+    """What does not hold; empty if everything does."""
+    error: str
+    """The message, or the traceback of an exception."""
+    hash: str
+    """Of the whole trace and history: equal for equal runs."""
+    simulated_us: int
+    events: int
+    counted: Counter[str]
+    trace: tuple[str, ...]
+    """The last lines of the trace."""
+    history: tuple[dict[str, object], ...]
+
+
+class NotAlive(AssertionError):
+    """Something that has to come in a healed cluster did not."""
+
+
+def simulate(
+    seed: int,
+    *,
+    kept: Collection[int] | None = None,
+    dropped: Collection[str] = (),
+    emit: Callable[[str], None] | None = None,
+    invariants: tuple[type[Invariant], ...] = ALL,
+) -> Outcome:
+    """Run a seed to its end and return what came of it.
+
+    Args:
+        kept: numbers of the scheduled steps that happen; None for all.
+        dropped: kinds of faults that do not happen: loss, duplication, reordering, malice, limits,
+            clients (all but one), or `m7` for the seventh malicious act.
+        emit: gets each line of the trace.
+    """
+    profile = draw(seed).without(dropped)
+    simulation = Simulation(profile, kept, frozenset(dropped), emit, invariants)
+    property, error = "", ""
+    with small_limits(profile.limits), simulation.watch.counting():
+        try:
+            simulation.run()
+        except Violated as violated:
+            property, error = violated.title, f"{violated}\n{_where(violated.__cause__)}"
+        except NotAlive as failure:
+            property, error = "Liveness", f"{failure}\n{simulation.describe()}"
+        except Divergence as failure:
+            property, error = "Divergence", f"{failure}\n{_where(failure)}"
+        except Exception as failure:
+            property, error = "Exception", f"{failure!r}\n{_where(failure)}"
+    return simulation.outcome(property, error)
+
+
+def _where(error: BaseException | None) -> str:
+    return "".join(traceback.format_exception(error)) if error is not None else ""
+
+
+class Simulation:
+    """Everything of one run."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        kept: Collection[int] | None,
+        dropped: frozenset[str],
+        emit: Callable[[str], None] | None,
+        invariants: tuple[type[Invariant], ...],
+    ) -> None:
+        self.profile = profile
+        self._kept = kept
+        self.world = World(profile, emit)
+        self.network = Network(self.world)
+        self.durable: dict[ServerId, Durable] = {}
+        self.coverage = Coverage(self.durable)
+        self.watch = Watch(invariants, self.durable)
+        self.watch.add(self.coverage)
+        self.coverage.world = self.world
+        self.recorder = Recorder()
+        self.operator = Operator(self.world, self.network)
+        self.adversary = Adversary(self.world, self.network, self.operator, self.durable, dropped)
+        self.machines = [
+            self._machine(f"n{number}") for number in range(1, profile.voters + profile.spares + 1)
+        ]
+        self.clients = [self._client(f"c{number}") for number in range(profile.clients)]
+
+    def _machine(self, name: str) -> Machine:
+        profile = self.profile
+        tick_ms = profile.tick_us / MILLISECOND
+        settings = Settings(
+            address=f"{name}:7100",
+            version="0.1.0",
+            tick_ms=tick_ms,
+            heartbeat_interval_ms=profile.heartbeat_ticks * tick_ms,
+            election_timeout_ms=profile.election_ticks * tick_ms,
+            catch_up_timeout_ms=profile.catch_up_ticks * tick_ms,
+            joint_timeout_ms=profile.joint_ticks * tick_ms,
+        )
+        machine = Machine(
+            name,
+            world=self.world,
+            network=self.network,
+            watch=self.watch,
+            durable=self.durable,
+            settings=settings,
+        )
+        machine.on_append = self.adversary.on_append
+        machine.went_down = self.adversary.went_down
+        return machine
+
+    def _client(self, name: str) -> Client:
+        return Client(
+            name,
+            world=self.world,
+            network=self.network,
+            recorder=self.recorder,
+            keys=self.profile.keys,
+        )
+
+    def run(self) -> None:
+        """Go through the three phases.
+
+        Raises:
+            Violated: an invariant does not hold.
+            NotAlive: something that has to come does not.
+        """
+        self._form()
+        self._attack()
+        self._heal()
+        self._check()
+
+    def _wait(self, condition: Callable[[], bool], within_us: int, what: str) -> None:
+        # Looked at now and then: to ask after every event would cost more than the events.
+        deadline_us = self.world.now_us + within_us
+        while not condition():
+            if self.world.now_us >= deadline_us:
+                raise NotAlive(f"not within {within_us / SECOND:.1f} s: {what}")
+            self.world.run_until(self.world.now_us + self.profile.tick_us)
+
+    # --- forming ---
+
+    def _form(self) -> None:
+        for machine in self.machines:
+            machine.start()
+        first = self.machines[0]
+        replies: list[Reply] = []
+        assert first.node is not None
+        self.network.ask(
+            "operator",
+            first,
+            BootstrapRequest(
+                cluster_name=CLUSTER,
+                incarnation=first.node.identity.incarnation,
+                address=first.address,
+            ),
+            replies.append,
+        )
+        self._wait(lambda: bool(replies), FORMING_US, "the cluster is founded")
+        assert isinstance(replies[0], BootstrapReply), replies
+        self._wait(self._has_operator_session, FORMING_US, "the operator has a session")
+        others = [machine.name for machine in self.machines[1 : self.profile.voters]]
+        if others:
+            self.operator.change(first, "init", [self.operator.new(name) for name in others])
+            self._wait(
+                lambda: self._is_stable() and len(self._voters()) == self.profile.voters,
+                FORMING_US,
+                "the cluster is formed",
+            )
+        for client in self.clients:
+            client.act()
+
+    def _has_operator_session(self) -> bool:
+        leader = self.operator.believed_leader()
+        if leader is not None and not self.operator.has_session:
+            self.operator.open_session(leader)
+        return self.operator.has_session
+
+    def _voters(self) -> frozenset[ServerId]:
+        leader = self._ready_leader()
+        latest = leader.raft.configuration if leader else None
+        return latest.configuration.voters if latest else frozenset()
+
+    # --- attacking ---
+
+    def _attack(self) -> None:
+        begin_us = self.world.now_us
+        self.network.is_calm = False
+        self.adversary.is_active = True
+        spread = self.profile.clock_spread
+        random = self.world.random("clocks")
+        for machine in self.machines:
+            machine.clock_rate = random.uniform(1 - spread, 1 + spread)
+        for step in self.profile.steps:
+            if self._kept is None or step.number in self._kept:
+                self.world.at(begin_us + step.at_us, self._take, step)
+        self.world.run_until(begin_us + self.profile.duration_us)
+
+    def _take(self, step: Step) -> None:
+        random = self.world.random(f"step {step.number}")
+        if step.kind in ADVERSARY:
+            self.adversary.act(step.kind, random)
+        else:
+            self.operator.act(step.kind, random)
+
+    # --- healing ---
+
+    def _heal(self) -> None:
+        world = self.world
+        world.note("heals")
+        self.adversary.is_active = False
+        self.network.heal()
+        self.network.is_bad = False
+        self.network.is_calm = True
+        for machine in self.machines:
+            machine.disarm()
+            machine.paused_until_us = 0
+            machine.clock_rate = 1.0
+            machine.disk.fails_next, machine.disk.is_full = "", False
+            self.adversary.start_again(machine)
+            if machine.exit == "refuses":
+                # Its disk was damaged, or else nothing excuses it.
+                if not machine.is_damaged:
+                    raise NotAlive(f"{machine.name} does not start on an undamaged disk")
+                self.adversary.start_again(machine)
+        if self.adversary.has_lost_a_quorum():
+            world.count("runs that end early: a quorum's disks were lost")
+            return
+        election_us = self.profile.election_ticks * self.profile.tick_us
+        self._wait(
+            lambda: self._ready_leader() is not None, LEADER_ELECTIONS * election_us, "a leader"
+        )
+        self._wait(self._is_stable, HEALING_US, "no change is under way")
+        self._wait(self._has_no_lost_member, HEALING_US, "lost members are replaced")
+        for client in self.clients:
+            client.stops = client.asked_patiently = True
+        self._wait(
+            lambda: all(client.finished for client in self.clients),
+            HEALING_US,
+            "all clients have their answers",
+        )
+        self._wait(self._is_settled, HEALING_US, "all members hold the same")
+        self._write_and_read_everything()
+        world.count("runs to the end")
+
+    def _ready_leader(self) -> Machine | None:
+        leader = self.operator.believed_leader()
+        if leader is None:
+            return None
+        role = leader.raft.leader()
+        is_ready = (
+            role.in_contact_with_quorum()
+            and role.has_committed_in_term
+            and leader.state.applied_index >= role.term_start
+        )
+        return leader if is_ready else None
+
+    def _is_stable(self) -> bool:
+        leader = self._ready_leader()
+        if leader is None:
+            return False
+        latest = leader.raft.configuration
+        return (
+            latest is not None
+            and latest.index <= leader.raft.log.commit_index
+            and not latest.configuration.is_joint
+            and leader.state.running_operation is None
+        )
+
+    def _has_no_lost_member(self) -> bool:
+        """Return whether every member is there; ask for the replacement of those that are not."""
+        leader = self._ready_leader()
+        if leader is None or not self._is_stable():
+            return False
+        latest = leader.raft.configuration
+        assert latest is not None
+        changes = self.operator.replace_lost(latest.configuration)
+        if changes:
+            self.operator.change(leader, "replace", changes)
+            self.world.run_until(self.world.now_us + 10 * RETRY_US)
+            return False
+        return True
+
+    def _is_settled(self) -> bool:
+        leader = self._ready_leader()
+        if leader is None:
+            return False
+        latest = leader.raft.configuration
+        assert latest is not None
+        last_index = leader.raft.log.last_index
+        members = [m for m in self.network.up() if m.id in latest.configuration.members]
+        return len(members) == len(latest.configuration.members) and all(
+            member.state.applied_index == last_index
+            and member.state_hash == leader.state_hash
+            and member.raft.log.commit_index == last_index
+            for member in members
+        )
+
+    def _write_and_read_everything(self) -> None:
+        """Let a client that was not there before write, and read every key."""
+        last = self._client("last")
+        self.clients.append(last)
+        last.asked_patiently = True
+        done: list[bool] = []
+        last.conclude(lambda: done.append(True))
+        self._wait(lambda: bool(done), HEALING_US, "new writes and reads are served")
+
+    def _check(self) -> None:
+        verdict = check(self.recorder.events)
+        if not verdict.ok:
+            raise Violated("Linearizability", "\n".join((*verdict.problems, *verdict.undecided)))
+
+    # --- telling ---
+
+    def describe(self) -> str:
+        """Return a line for each machine."""
+        return "\n".join(describe(machine) for machine in self.machines)
+
+    def outcome(self, property: str, error: str) -> Outcome:
+        """Return what became of the run."""
+        world = self.world
+        for event in self.recorder.events:
+            world.write(dict(event))
+        return Outcome(
+            seed=self.profile.seed,
+            property=property,
+            error=error,
+            hash=world.hash(),
+            simulated_us=world.now_us,
+            events=world.event_count,
+            counted=world.counted,
+            trace=tuple(world.recent)[: -len(self.recorder.events) or None],
+            history=tuple(self.recorder.events),
+        )
