@@ -65,7 +65,11 @@ def main(arguments: Sequence[str]) -> int:
             print(*chosen.schedule, sep="\n")
             continue
         folder = Path(tempfile.mkdtemp(prefix=f"raftd-chaos-{seed}-"))
-        report = run_once(chosen, folder)
+        try:
+            report = run_once(chosen, folder)
+        except BaseException:
+            print(f"  broken off, kept {folder}", flush=True)
+            raise
         reports.append(report)
         if report.ok and not options.keep:
             shutil.rmtree(folder)
@@ -89,7 +93,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--servers", type=int, default=7, choices=range(5, 8), help="spares included (%(default)s)"
     )
-    parser.add_argument("--clients", type=int, default=4, help="at once (%(default)s)")
+    parser.add_argument("--clients", type=int, default=5, help="at once (%(default)s)")
     parser.add_argument(
         "--network", choices=("proxy", "namespaces"), default="proxy", help="how links are cut"
     )

@@ -225,16 +225,21 @@ class Operator:
         elif kind == DEMOTE and removable:
             victim = self._picked(voters, action, view)[:1]
             self._start(DEMOTE, ["demote", *victim, *at_index])
-        elif kind == REMOVE and (removable or learners):
+        elif (
+            kind in (REPLACE, REPLACE_SEVERAL, ABORT, REMOVE, DEMOTE)
+            and spares
+            and (kind != REMOVE or not removable)
+        ):
+            self._replace(action, voters, spares, view)
+        elif kind != PROMOTE and (removable or learners):
+            # Where there is no spare, one that is removed becomes one.
             victims = self._picked(voters, action, view)[:removable] or learners[:1]
             self._start(REMOVE, ["remove", *victims, *at_index])
-        elif kind in (REPLACE, REPLACE_SEVERAL, ABORT, REMOVE, DEMOTE) and spares:
-            return self._replace(action, voters, spares, view)
         else:
             return False
         return True
 
-    def _replace(self, action: Action, voters: list[str], spares: list[str], view: View) -> bool:
+    def _replace(self, action: Action, voters: list[str], spares: list[str], view: View) -> None:
         # A single one where only one disk changes hands; as many as there are spares otherwise.
         count = 1 if action.kind in (REPLACE, PHASE) else len(spares)
         victims = self._picked(voters, attrs.evolve(action, count=count), view)
@@ -251,7 +256,6 @@ class Operator:
                     until_s=now_s + PATIENCE_S,
                 )
             )
-        return True
 
     def _picked(self, names: list[str], action: Action, view: View | None = None) -> list[str]:
         """Return `action.count` of `names`, beginning with the leader if that is the target."""
@@ -322,20 +326,26 @@ class Operator:
     def _kill_in_phase(self, action: Action, view: View) -> bool:
         configuration = view.configuration
         assert configuration is not None
-        spares = self._spares(configuration)[:1]
-        leader = self._cluster[view.leader_name]
-        if self._trap is not None or not spares or not view.is_stable:
+        voters, spares = names_of(configuration.voters), self._spares(configuration)[:1]
+        possible = spares or (len(voters) > VOTERS_MIN and action.phase != "learners")
+        if self._trap is not None or not possible or not view.is_stable:
             return False
         network = self._cluster.network
         if isinstance(network, ProxyNetwork):
             self._trap = Trap(phase=action.phase, reach=action.reach, floor=view.last_index)
             network.set_trap(self._trap)
         else:
+            leader = self._cluster[view.leader_name]
             self._trap = PhaseWatch(leader.listen, action.phase)
         self._trapped = action
         self._trap_until_s = time.monotonic() + TRAP_S
         self._say(f"{PHASE}: the leader dies at: {action.phase} (reaching {action.reach})")
-        return self._replace(action, names_of(configuration.voters), spares, view)
+        if spares:
+            self._replace(action, voters, spares, view)
+        else:
+            victim = self._picked(voters, attrs.evolve(action, count=1), view)
+            self._start(REMOVE, ["remove", *victim, "--at-index", str(configuration.index)])
+        return True
 
     def _look_at_trap(self) -> None:
         if self._trap is None or self._trapped is None:

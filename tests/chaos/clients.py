@@ -33,8 +33,10 @@ from tests.history.recorder import Recorder
 
 OPERATION_TIMEOUT_MS = 5_000.0
 """Longer than an election. What is not answered by then is unknown."""
-REPLY_TIMEOUT_MS = 1_000.0
-"""For one server's answer; then the next one is asked the same under the same serial."""
+HASTY_MS = 1_000.0
+"""For one server's answer; then the next one is asked the same under the same serial. Every other
+client is as patient as an operation is long: what a leader that was frozen answers when it goes
+on, before it has heard of its successor, must reach somebody."""
 APPEND_ATTEMPTS_MAX = 50
 """For one token; the keys are contended, and the cluster may be away for a while."""
 THINK_S_MAX = 0.03
@@ -123,6 +125,7 @@ class ChaosClient(threading.Thread):
         """What became of the put of each of its own keys: ok, failed or unknown."""
         self.error: Exception | None = None
         self._rng = random.Random(f"{seed}/client/{number}")
+        self._reply_timeout_ms = HASTY_MS if number % 2 else OPERATION_TIMEOUT_MS
         self._client = client
         self._history = history
         self._recorder = history.recorder
@@ -233,7 +236,7 @@ class ChaosClient(threading.Thread):
 
     def _read(self, key: str) -> str | None:
         reply = expect(
-            self._client.ask(GetRequest(key=key), reply_timeout_ms=REPLY_TIMEOUT_MS), GetReply
+            self._client.ask(GetRequest(key=key), reply_timeout_ms=self._reply_timeout_ms), GetReply
         )
         if not reply.found:
             return None
@@ -241,7 +244,7 @@ class ChaosClient(threading.Thread):
         return self._seen[key]
 
     def _send(self, build: Build) -> bool:
-        reply = self._client.write(build, reply_timeout_ms=REPLY_TIMEOUT_MS)
+        reply = self._client.write(build, reply_timeout_ms=self._reply_timeout_ms)
         return expect(reply, WriteReply).applied
 
     def _succeeded(self) -> None:

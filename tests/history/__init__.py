@@ -39,8 +39,10 @@ way round: intervals that are too long hide a violation, intervals that are too 
 | `cas`           | `expected`, `value` | `applied`: true exactly if the key held `expected` |
 | `append`        | `token`             | |
 
-Keys and values are strings; the values of one key need not be unique, but a history whose values
-are says more. Every key is absent at the beginning.
+Keys and values are strings. Every key is absent at the beginning. The values written to a key
+need not be unique, but they should be: such a history says more, and is decided quickly at any
+length. With few values, dozens of concurrent operations on one key and thousands of events, the
+search may reach its bound.
 
 What is judged
 ==============

@@ -83,19 +83,21 @@ def _differences(finals: Sequence[Final]) -> Iterator[str]:
 def _reorderings(tokens: Sequence[str], by_token: dict[str, Operation]) -> Iterator[str]:
     # Of all tokens to the right of the one that is looked at, the one that was acknowledged first:
     # if it does not contradict the order, no other one does.
-    first: Operation | None = None
+    first: tuple[int, Operation] | None = None
     found = []
-    for token in reversed(tokens):
+    # A token that is repeated stands where it stood first; that it is repeated is told elsewhere.
+    for token in reversed(dict.fromkeys(tokens)):
         append = by_token.get(token)
         if append is None:
             continue
-        if first is not None and (first.completed or 0) < append.invoked:
+        if first is not None and first[0] < append.invoked:
             found.append(
-                f"{_place(append)} stands before {_place(first)}, "
+                f"{_place(append)} stands before {_place(first[1])}, "
                 f"which was acknowledged before it was invoked"
             )
-        if append.acknowledged and (first is None or (append.completed or 0) < first.completed):
-            first = append
+        if append.acknowledged and append.completed is not None:
+            candidate = (append.completed, append)
+            first = candidate if first is None or candidate[0] < first[0] else first
     yield from reversed(found)
 
 

@@ -21,15 +21,16 @@ def explain(key: str, operations: Sequence[Operation], violation: Violation) -> 
     wrong = violation.operation
     assert wrong.completed is not None
     lines = [
-        f"key {shown(key)}: not linearizable: lines 1 to {wrong.completed} have no order",
-        f"  in which this can be: {_place(wrong)}",
-        f"  by all that had completed before line {wrong.completed} the key was: "
+        f"key {shown(key)}: not linearizable: "
+        f"the first {wrong.completed} lines have no order that explains",
+        f"    {_place(wrong)}",
+        f"  by all that had completed before line {wrong.completed} the key held "
         f"{_values(violation)}",
     ]
-    pending = [each for each in operations if each is not wrong and _pending_at(each, wrong)]
+    pending = [each for each in operations if each is not wrong and _may_come_before(each, wrong)]
     lines += _section("completed last before it", _last_completed(operations, wrong))
-    lines += _section("under way or of unknown outcome, also tried", pending)
-    lines += _section("and these wrote what it saw", _writers(operations, wrong, pending))
+    lines += _section("writes that may come in between, which does not help", pending)
+    lines += _section("other writes of what it saw", _writers(operations, wrong, pending))
     return "\n".join(lines)
 
 
@@ -64,13 +65,15 @@ def _last_completed(operations: Sequence[Operation], wrong: Operation) -> list[O
     return [operation for _, operation in done[-AROUND_MAX:]]
 
 
-def _pending_at(operation: Operation, wrong: Operation) -> bool:
+def _may_come_before(operation: Operation, wrong: Operation) -> bool:
     assert wrong.completed is not None
-    if operation.failed or operation.invoked > wrong.completed:
+    if operation.failed or operation.kind == GET or operation.invoked > wrong.completed:
         return False
     if not operation.acknowledged:
-        return operation.kind != GET
-    return operation.completed is not None and operation.completed > wrong.completed
+        return True
+    changes_nothing = operation.result is False
+    completed = operation.completed or 0
+    return completed > wrong.completed and not changes_nothing
 
 
 def _writers(

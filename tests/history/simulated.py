@@ -125,10 +125,12 @@ class SimulatedRegisters:
             self._take_effect(call)
         else:
             del self._calls[call.client]
-            kind, fields = call.operation.kind, {}
+            kind = call.operation.kind
+            fields: Event = {}
             if kind == GET:
+                assert call.answer is None or isinstance(call.answer, str)
                 fields["value"] = call.answer
-                self._seen[f"{call.client} {call.operation.key}"] = call.answer  # type: ignore
+                self._seen[f"{call.client} {call.operation.key}"] = call.answer
             elif kind in (CAS, PUT_IF_ABSENT):
                 fields["applied"] = call.answer
             self.recorder.ok(call.number, time_us=time_us, **fields)
@@ -159,6 +161,7 @@ def mutated(random: Random, events: Sequence[Event]) -> list[Event]:
             _swap_somewhere(random, history)
         else:
             history[index] |= fields
+            # Without a completion it is as unknown as with one that says so.
             if history[index]["type"] == UNKNOWN:
                 del history[index]
     return history

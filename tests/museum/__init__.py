@@ -4,8 +4,9 @@ How to read it
 --------------
 
 Each bug is an *exhibit* with a number, its story and the places where it was seen
-(`catalogue.Exhibit`). The stories stand in `membership` (1 to 39) and `protocol` (40 to 92). An
-exhibit is one of three:
+(`catalogue.Exhibit`). The stories stand in `membership` (1 to 39) and in the modules that
+`protocol` joins (40 to 92: elections, replication, reads, storage, sessions). An exhibit is one of
+three:
 
 - *shown*: the tests and golden transcripts of `shown_by` play its setup and its events on the real
   core or on real nodes, and assert the right outcome. If the bug is built in, they fail.

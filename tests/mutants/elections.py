@@ -19,7 +19,7 @@ MUTANTS = (
         file=RAFT,
         old="hard_state = HardState(self.current_term, self.voted_for)",
         new="hard_state = HardState(self.current_term, None)",
-        test=f"{PAPER}::test_a_vote_survives_a_restart",
+        test=f"{PAPER}::test_term_and_vote_are_durable_before_the_vote_leaves",
     ),
     Mutant(
         name="vote-in-a-known-term-not-persisted",
@@ -27,7 +27,8 @@ MUTANTS = (
         file=RAFT,
         old="hard_state=hard_state if hard_state != self._durable_hard_state else None,",
         new="hard_state=hard_state if self.current_term != self.durable_term else None,",
-        test=f"{PAPER}::test_term_and_vote_are_durable_before_the_vote_leaves",
+        test="tests/mutants/test_killers.py"
+        "::test_a_vote_in_a_term_that_is_durable_already_is_made_durable_too",
     ),
     Mutant(
         name="vote-cleared-on-a-same-term-step-down",

@@ -39,7 +39,7 @@ MUTANTS = (
         old="result = vote_result(configuration.voters, configuration.outgoing, role.votes)",
         new="result = vote_result(configuration.voters, configuration.outgoing "
         "if isinstance(role, Candidate) else (), role.votes)",
-        test=f"{DISSERTATION}::test_while_joint_pre_votes_need_both_halves",
+        test="tests/mutants/test_killers.py::test_pre_votes_of_the_new_half_alone_are_not_enough",
     ),
     Mutant(
         name="pre-votes-of-the-old-half-alone",
@@ -202,7 +202,8 @@ MUTANTS = (
         file=LEADER,
         old="            if self._joint_is_committed(latest):\n",
         new="            if True:\n",
-        test=f"{JOINT_TESTS}::test_one_half_alone_commits_nothing",
+        test="tests/mutants/test_killers.py"
+        "::test_an_entry_before_the_joint_one_does_not_finish_the_change",
     ),
     Mutant(
         name="final-because-the-joint-entry-is-known-to-be-committed",
@@ -306,8 +307,8 @@ MUTANTS = (
         "self._match_indexes())",
         new="index = committed_index(configuration.voters | configuration.learners, "
         "configuration.outgoing, self._match_indexes())",
-        test="tests/core/test_raft_paper.py"
-        "::test_the_acknowledgements_of_strangers_and_learners_commit_nothing",
+        test="tests/museum/test_membership_servers.py"
+        "::test_025_acknowledgements_from_outside_the_configuration_commit_nothing",
     ),
     Mutant(
         name="learners-confirm-reads",
@@ -344,8 +345,8 @@ MUTANTS = (
         new="        self._joint_progress_tick = self._raft.now\n"
         "        self._follow_configuration(); self._raft.server in "
         "entry.configuration.all_voters or self._retire(entry.configuration.voters)\n",
-        test=f"{JOINT_TESTS}"
-        "::test_a_leader_outside_the_new_configuration_leads_until_it_is_committed",
+        test="tests/mutants/test_killers.py"
+        "::test_a_leader_that_has_appended_its_own_removal_stays_in_office_till_it_is_committed",
     ),
     Mutant(
         name="removed-leader-leads-for-ever",
@@ -353,7 +354,7 @@ MUTANTS = (
         file=LEADER,
         old="        elif self._raft.server not in latest.configuration.voters:\n",
         new="        elif False:\n",
-        test=f"{JOINT_TESTS}::test_then_it_steps_down_even_if_nobody_takes_over",
+        test=f"{JOINT_TESTS}::test_then_it_hands_over_to_the_best_voter",
     ),
     Mutant(
         name="removed-server-campaigns-for-ever",

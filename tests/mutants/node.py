@@ -224,6 +224,7 @@ MUTANTS = (
         file=OPERATIONS,
         old="        if self._state.applied_index < leader.term_start:\n",
         new="        if False:\n",
-        test=f"{OPERATION_TESTS}::test_a_change_ends_wherever_its_leader_crashes",
+        test="tests/mutants/test_killers.py"
+        "::test_a_new_leader_does_not_go_on_with_an_operation_that_its_log_has_ended",
     ),
 )

@@ -113,7 +113,7 @@ MUTANTS = (
         file=LEADER,
         old="matches[self._raft.server] = self._log.durable_index",
         new="matches[self._raft.server] = self._log.last_index",
-        test=f"{PAPER}::test_the_leaders_own_entry_counts_only_once_it_is_durable",
+        test=f"{PAPER}::test_an_acknowledgement_does_not_make_the_leaders_own_entries_durable",
     ),
     Mutant(
         name="acknowledgement-beyond-the-log-taken",
@@ -153,7 +153,8 @@ MUTANTS = (
         file=LEADER,
         old="            progress.probe_from(progress.match_index + 1)\n",
         new="            pass\n",
-        test=f"{PAPER}::test_a_lost_request_is_sent_again",
+        test="tests/node/test_node.py"
+        "::test_what_was_on_its_way_when_a_link_broke_is_sent_again_at_once",
     ),
     # --- reads ---
     Mutant(
@@ -176,9 +177,18 @@ MUTANTS = (
         name="round-that-was-never-sent-accepted",
         why="An answer confirms rounds that have not begun.",
         file=LEADER,
-        old="if progress is None or progress.fenced or message.round > self._round:",
-        new="if progress is None or progress.fenced:",
+        old="progress.fenced or not 0 < message.round <= self._round:",
+        new="progress.fenced or not 0 < message.round:",
         test=f"{READ_TESTS}::test_an_answer_to_a_round_that_was_never_sent_confirms_nothing",
+    ),
+    Mutant(
+        name="round-of-an-older-term-accepted",
+        why="A leader takes an answer to what it had sent in an earlier term for one of now.",
+        file=RAFT,
+        old="                    round=0,\n",
+        new="                    round=message.round,\n",
+        test=f"{READ_TESTS}::test_the_answer_to_a_request_of_its_own_earlier_term"
+        "_confirms_nothing_to_a_leader",
     ),
     Mutant(
         name="round-number-used-twice",
@@ -186,7 +196,7 @@ MUTANTS = (
         file=LEADER,
         old="        self._round += 1\n",
         new="        self._round += bool(self._broadcast)\n",
-        test=f"{READ_TESTS}::test_a_round_is_never_used_twice",
+        test=f"{READ_TESTS}::test_answers_to_an_older_round_confirm_nothing",
     ),
     Mutant(
         name="read-before-the-no-op-is-committed",
@@ -203,7 +213,8 @@ MUTANTS = (
         old="            for server, progress in self.progress.items()\n"
         "            if not progress.fenced\n        }\n        rounds[",
         new="            for server, progress in self.progress.items()\n        }\n        rounds[",
-        test=f"{DISSERTATION}::test_a_fenced_follower_confirms_nothing",
+        test="tests/mutants/test_killers.py"
+        "::test_rounds_that_a_server_answered_before_it_was_fenced_confirm_nothing_later",
     ),
     Mutant(
         name="reads-of-a-deposed-leader-forgotten",

@@ -117,7 +117,7 @@ MUTANTS = (
         file=WAL,
         old="            if reading.cut_bytes:\n                file.truncate",
         new="            if False:\n                file.truncate",
-        test=f"{WAL_TESTS}::test_torn_tail_is_cut_durably_before_the_first_append",
+        test=f"{KILLERS}::test_a_torn_batch_leaves_nothing_behind_when_its_segment_is_closed_early",
     ),
     Mutant(
         name="recovered-batch-not-written-again",

@@ -26,6 +26,27 @@ MALICE_US = (0, 60 * MILLISECOND)
 """How long after a configuration was written something is aimed at it."""
 
 
+MALICIOUS = (
+    *("kill the leader", "crash at a point", "isolate the leader", "halves apart"),
+    *("leader with the new half", "partition", "abort", "transfer", "heard by few", "heal"),
+)
+"""What can be aimed at a change."""
+AT_ONCE = ("heard by few", "halves apart", "leader with the new half", "abort")
+"""Before the first message about it has arrived."""
+BY_APPEND: dict[str, Sequence[str]] = {
+    "lonely-entry": ("heard by few",),
+    "halves-apart": ("halves apart", "abort", "heal"),
+    "leader-with-new-half": ("leader with the new half", "heal"),
+}
+"""What each tactic prefers when a leader has written a configuration."""
+BY_ELECTION: dict[str, Sequence[str]] = {
+    "lonely-entry": ("halves apart", "abort"),
+    "halves-apart": ("halves apart", "abort", "heard by few"),
+    "leader-with-new-half": ("leader with the new half", "heal"),
+}
+"""And when a leader has been elected that has inherited a change."""
+
+
 def phase_of(latest: ConfigurationAt | None, commit_index: int, operation_runs: bool) -> str:
     """Return in which phase of a membership change a server is, by its latest configuration."""
     if latest is None:
@@ -284,44 +305,83 @@ class Adversary:
             return
         for entry in entries:
             if entry.kind is EntryKind.CONFIGURATION:
-                self._aim(machine, decode_configuration(entry.data).configuration)
+                self._aim(machine, decode_configuration(entry.data).configuration, BY_APPEND)
 
-    def _aim(self, machine: Machine, configuration: Configuration) -> None:
+    def on_elected(self, machine: Machine) -> None:
+        """Aim something at a leader that has inherited a change."""
+        latest = machine.raft.configuration
+        if self.is_active and latest is not None and latest.index > machine.raft.log.commit_index:
+            self._aim(machine, latest.configuration, BY_ELECTION)
+
+    def _aim(
+        self, machine: Machine, configuration: Configuration, preferred: dict[str, Sequence[str]]
+    ) -> None:
         random = self._malicious
-        draw, kind, delay_us = random.random(), random.random(), random.randint(*MALICE_US)
-        seed = random.getrandbits(32)
+        draw, prefers, delay_us = random.random(), random.random(), random.randint(*MALICE_US)
+        own = Random(random.getrandbits(64))
         self._malice_count += 1
-        if draw >= self._world.profile.malice or f"m{self._malice_count}" in self._dropped:
+        number = f"m{self._malice_count}"
+        if draw >= self._world.profile.malice or number in self._dropped:
             return
-        own = Random(seed)
-        actions: tuple[Callable[[], None], ...] = (
-            lambda: machine.end(loses_power=True),
-            lambda: machine.arm(own.randint(1, POINTS), own.randint(1, 3), loses_power=True),
-            lambda: self._isolate_leader(own),
-            lambda: self._isolate_leader(own),
-            lambda: self._split(configuration),
-            lambda: self._partition(own),
-            lambda: self._operator.act("abort", own),
-            lambda: self._operator.act("abort", own),
-            lambda: self._operator.act("transfer", own),
-        )
-        action = actions[int(kind * len(actions))]
+        favourites = preferred.get(self._world.profile.tactic, ())
+        name = own.choice(favourites if favourites and prefers < 0.7 else MALICIOUS)
+        if name in AT_ONCE:
+            delay_us = 0
 
         def strike() -> None:
             if self.is_active:
-                self._count("aimed at a configuration", machine)
-                action()
+                self._count(f"aimed at a change: {name}", machine)
+                self._strike(name, machine, configuration, own)
 
         self._world.after(delay_us, strike)
 
-    def _split(self, configuration: Configuration) -> None:
-        """Cut the two halves apart."""
-        new = [
+    def _strike(
+        self, name: str, machine: Machine, configuration: Configuration, random: Random
+    ) -> None:
+        match name:
+            case "kill the leader":
+                machine.end(loses_power=True)
+            case "crash at a point":
+                machine.arm(random.randint(1, POINTS), random.randint(1, 3), loses_power=True)
+            case "isolate the leader":
+                self._isolate_leader(random)
+            case "halves apart":
+                self._split(configuration, set())
+            case "leader with the new half":
+                self._split(configuration, {machine.name})
+            case "partition":
+                self._partition(random)
+            case "abort":
+                self._operator.act("abort", random)
+            case "transfer":
+                self._operator.act("transfer", random)
+            case "heard by few":
+                self._mute(machine, random)
+            case "heal":
+                self._network.heal()
+
+    def _mute(self, machine: Machine, random: Random) -> None:
+        """Let only one or two hear the leader from now on, and let it die soon."""
+        others = [name for name in self._names() if name != machine.name]
+        heard_by = random.sample(others, min(random.choice((0, 1, 1, 2)), len(others)))
+        self._network.cuts |= {(machine.name, other) for other in others if other not in heard_by}
+        process = machine.process
+
+        def die() -> None:
+            if self.is_active and machine.process == process:
+                machine.end(loses_power=random.random() < 0.5)
+                self._network.heal()
+
+        self._world.after(random.randint(5, 120) * MILLISECOND, die)
+
+    def _split(self, configuration: Configuration, company: set[str]) -> None:
+        """Cut the two halves apart, with `company` on the side of the new one."""
+        new = company | {
             machine.name
             for machine in self._network.machines.values()
             if machine.id in configuration.voters - configuration.outgoing
-        ]
-        self._network.partition(new, [name for name in self._names() if name not in new])
+        }
+        self._network.partition(sorted(new), [name for name in self._names() if name not in new])
 
 
 def _survives(configuration: Configuration, present: set[ServerId]) -> bool:

@@ -35,7 +35,7 @@ from raftd.core.raft import Raft
 from raftd.core.types import Entry, EntryKind, HardState, ServerId
 from raftd.inputs import Input, LinkChanged
 from raftd.node import Node
-from raftd.protocol import Reply, Request
+from raftd.protocol import ErrorReply, GetRequest, ListRequest, Reply, Request
 from raftd.records import decode_entries, encode_entries
 from raftd.storage.files import StorageFault
 from raftd.storage.hashed_store import HashedStore
@@ -158,6 +158,7 @@ class Machine:
         self.links: dict[ServerId, Link] = {}
         self.appending: tuple[HardState | None, tuple[Entry, ...]] | None = None
         self.on_append: Callable[[Machine, Sequence[Entry]], None] = lambda machine, entries: None
+        self.on_elected: Callable[[Machine], None] = lambda machine: None
         self.went_down: Callable[[Machine], None] = lambda machine: None
         self._durable = durable
         self._settings = settings
@@ -361,8 +362,11 @@ class Machine:
         self.disk.lag_us = 0
         self.watch.working = self
         try:
+            led = self.leads
             node.turn(batch, tick=tick)
             self.watch.tell("turned", self)
+            if self.leads and not led:
+                self.on_elected(self)
         except Crash:
             self._end("down", self._loses_power)
             return
@@ -423,10 +427,15 @@ class Machine:
     ) -> Callable[[Reply], None]:
         """Return what a node calls with its answer; each is called once at most."""
         process, called = self.process, []
+        is_read = isinstance(request, GetRequest | ListRequest) and not request.stale
+        if is_read:
+            self.watch.tell("read_arrived", self, called)
 
         def respond(reply: Reply) -> None:
             assert not called, f"{self.name} answers {request} twice: {called} and {reply}"
             assert self.process == process
+            if is_read and not isinstance(reply, ErrorReply):
+                self.watch.tell("read_answered", self, called)
             called.append(reply)
             self.point(11)
             answered(reply, self.world.now_us + self.disk.lag_us)

@@ -54,6 +54,21 @@ OPERATOR = {
 }
 """What its operator does, with its usual weight."""
 
+TACTICS = ("", "", "lonely-entry", "halves-apart", "leader-with-new-half")
+"""What is aimed at a change of the membership, again and again in one run: a bug of that kind needs
+two or three blows in a row that fit to each other."""
+
+CHANGING = {
+    "replace-all": 4.0,
+    "replace": 2.0,
+    "add": 2.0,
+    "remove": 1.0,
+    "abort": 2.0,
+    "recycle": 8.0,
+}
+"""What the operator does in runs that are about changes alone."""
+CHANGING_ADVERSARY = {"kill": 2.0, "power-off": 1.0, "heal-network": 6.0, "isolate-leader": 1.0}
+
 NETWORK_FAULTS = ("loss", "duplication", "reordering")
 
 
@@ -95,7 +110,10 @@ class Profile:
     clock_spread: float
     """Clocks run up to so much faster or slower."""
     malice: float
-    """Chance that something is aimed at a configuration entry that has just been written."""
+    """Chance that something is aimed at a configuration entry that has just been written, or at a
+    leader that has just been elected in the middle of a change."""
+    tactic: str
+    """What the malice prefers; empty for anything."""
     client_pause_us: int
     """Mean time between an answer and the next request of a client."""
     downtime_us: int
@@ -135,7 +153,8 @@ SMALL_LIMITS = {
 def draw(seed: int) -> Profile:
     """Return the profile of `seed`; always the same one."""
     random = Random(f"profile {seed}")
-    voters = random.choice((1, 2, 3, 3, 3, 3, 4, 5, 5, 6, 7))
+    is_about_changes = random.random() < 0.35
+    voters = random.choice((1, 2, 3, 3) if is_about_changes else (1, 2, 3, 3, 3, 3, 4, 5, 5, 6, 7))
     duration_us = random.randint(5, 12) * SECOND
     heartbeat_ticks = random.choice((1, 2, 2))
     election_ticks = heartbeat_ticks * random.randint(3, 6)
@@ -147,7 +166,7 @@ def draw(seed: int) -> Profile:
     return Profile(
         seed=seed,
         voters=voters,
-        spares=random.randint(1, max(1, min(voters, SERVERS_MAX - 3))),
+        spares=3 if is_about_changes else random.randint(1, max(1, min(voters, SERVERS_MAX - 3))),
         clients=random.randint(1, 4),
         keys=random.randint(1, 3),
         duration_us=duration_us,
@@ -166,7 +185,8 @@ def draw(seed: int) -> Profile:
         ),
         sync_us=(200, random.choice((1, 5, 30)) * MILLISECOND),
         clock_spread=random.choice((0.0, 0.02, 0.2, 0.5)),
-        malice=random.choice((0.0, 0.3, 0.8)),
+        malice=0.9 if is_about_changes else random.choice((0.0, 0.3, 0.8)),
+        tactic=random.choice(TACTICS),
         client_pause_us=random.choice((10, 60, 200)) * MILLISECOND,
         downtime_us=random.choice((200, 600, 2_000)) * MILLISECOND,
         limits=tuple(
@@ -175,11 +195,11 @@ def draw(seed: int) -> Profile:
             if random.random() < 0.15
         ),
         segment_bytes=random.choice((2_048, 16_384, 65_536)),
-        steps=_schedule(random, duration_us),
+        steps=_schedule(random, duration_us, is_about_changes),
     )
 
 
-def _schedule(random: Random, duration_us: int) -> tuple[Step, ...]:
+def _schedule(random: Random, duration_us: int, is_about_changes: bool) -> tuple[Step, ...]:
     """Draw which faults and which requests of the operator come when."""
 
     def weights(kinds: dict[str, float], absent: float) -> dict[str, float]:
@@ -191,10 +211,16 @@ def _schedule(random: Random, duration_us: int) -> tuple[Step, ...]:
         return drawn or dict(kinds)
 
     times: list[tuple[int, str]] = []
-    for kinds, absent, per_second in (
+    sides = (
         (ADVERSARY, 0.35, random.choice((1.0, 2.5, 5.0))),
         (OPERATOR, 0.2, random.choice((1.0, 3.0, 6.0))),
-    ):
+    )
+    if is_about_changes:
+        sides = (
+            (CHANGING_ADVERSARY, 0.0, random.choice((0.7, 1.5))),
+            (CHANGING, 0.0, random.choice((4.0, 8.0))),
+        )
+    for kinds, absent, per_second in sides:
         drawn = weights(kinds, absent)
         count = round(duration_us / SECOND * per_second)
         chosen = random.choices(tuple(drawn), tuple(drawn.values()), k=count)

@@ -151,6 +151,7 @@ class Simulation:
             settings=settings,
         )
         machine.on_append = self.adversary.on_append
+        machine.on_elected = self.adversary.on_elected
         machine.went_down = self.adversary.went_down
         return machine
 

@@ -1,211 +1,608 @@
-"""Each invariant is content with what obeys its property, and notices what breaks it."""
+"""Each invariant is content with what obeys its property, and notices what breaks it.
+
+Here those about leaders, logs and commits; those about one server and about membership changes
+stand in `test_invariants_of_one_server` and `test_invariants_of_changes`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from random import Random
+import pkgutil
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 from zlib import crc32
 
-import attrs
 import pytest
 
 import tests.core.walks as walks_module
 from raftd.core.leader import Leader
-from raftd.core.log import RaftLog
-from raftd.core.membership import Configuration, ConfigurationKind
-from raftd.core.messages import (
-    AppendEntries,
-    AppendEntriesResponse,
-    Envelope,
-    Message,
-    PreVote,
-    PreVoteResponse,
-    RequestVote,
-    RequestVoteResponse,
-    TimeoutNow,
-)
-from raftd.core.raft import Candidate, Follower, Raft
+from raftd.core.membership import Configuration
+from raftd.core.messages import AppendEntries, Message, TimeoutNow
+from raftd.core.raft import Raft
 from raftd.core.ready import Ready
-from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId, Term
-from tests.core.harness import OPTIONS, founding_entry
+from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId
 from tests.core.harness import Server as CoreServer
-from tests.core.scenario import command, configuration_entry
+from tests.core.scenario import command
 from tests.core.walks import FaultyCluster, PowerLoss, Walk
+from tests.simulation import invariants
 from tests.simulation.invariants import Durable, Invariant
 from tests.simulation.invariants.all import ALL
 from tests.simulation.invariants.committed_never_changes import CommittedNeverChanges
 from tests.simulation.invariants.committed_on_quorum import CommittedOnQuorum
-from tests.simulation.invariants.core_invariants import TURNS_BETWEEN_CHECKS, CoreInvariants
-from tests.simulation.invariants.durable_before_sent import DurableBeforeSent
 from tests.simulation.invariants.election_safety import ElectionSafety
 from tests.simulation.invariants.equal_state import EqualState
 from tests.simulation.invariants.leader_append_only import LOOKED_BACK, LeaderAppendOnly
 from tests.simulation.invariants.leader_completeness import LeaderCompleteness
 from tests.simulation.invariants.log_matching import LogMatching
-from tests.simulation.invariants.monotonic_positions import MonotonicPositions
-from tests.simulation.invariants.one_unfinished_configuration import OneUnfinishedConfiguration
-from tests.simulation.invariants.recovery import Recovery
 from tests.simulation.invariants.state_machine_safety import StateMachineSafety
+from tests.simulation.stage import (
+    ABC,
+    DEF,
+    FOUNDING,
+    A,
+    B,
+    C,
+    D,
+    Disk,
+    E,
+    Server,
+    Stage,
+    State,
+    committed_everywhere,
+    figure_8,
+    heartbeat,
+    noticed,
+)
 from tests.simulation.watch import Watch
 
-A, B, C, D, E, F = (f"n{number}/{number}" for number in range(1, 7))
-ABC = (A, B, C)
-DEF = (D, E, F)
-FOUNDING = founding_entry(ABC, DEF)
-"""Entry 1: A, B and C vote, D, E and F learn."""
+# --- Election Safety ---
 
 
-@attrs.define(eq=False)
-class Disk:
-    """What a server's disk has kept."""
-
-    hard_state: HardState = HardState(1)
-    entries: list[Entry] = attrs.field(factory=list)
-
-
-@attrs.define(eq=False)
-class State:
-    """As much of a state machine as invariants look at."""
-
-    applied_index: Index = 0
+def test_election_safety_allows_one_leader_in_each_term() -> None:
+    stage = Stage(ElectionSafety)
+    stage.elect(stage[A], 2)
+    stage.send(stage[A], B, heartbeat(stage[A]))
+    stage.count(stage[A], 2)
+    stage.elect(stage[B], 3)
+    stage.elect(stage[A], 4)
+    stage.turn(stage[B])
 
 
-@attrs.define(eq=False)
-class Server:
-    """A server in the hands of the test: its core does what the test writes into it."""
-
-    id: ServerId
-    durable: Disk
-    process: int = 0
-    raft: Any = None
-    state: State = attrs.field(factory=State)
-    state_hash: int = 0
-
-    @property
-    def log(self) -> RaftLog:
-        log: RaftLog = self.raft.log
-        return log
-
-    @property
-    def term(self) -> Term:
-        term: Term = self.raft.current_term
-        return term
+def test_election_safety_notices_a_second_leader_of_a_term() -> None:
+    stage = Stage(ElectionSafety)
+    stage.elect(stage[A], 2)
+    stage.adopt(stage[A], 3)
+    with noticed("two leaders in term 2: n1/1", "n2/2"):
+        stage.elect(stage[B], 2)
 
 
-class Stage:
-    """Servers that obey no protocol, and one invariant that is told what they do."""
-
-    def __init__(self, kind: type[Invariant], servers: Iterable[ServerId] = ABC) -> None:
-        self.durable: dict[ServerId, Durable] = {}
-        self.invariant = kind(self.durable)
-        self.servers = {server: self.start(server) for server in servers}
-
-    def __getitem__(self, server: ServerId) -> Server:
-        return self.servers[server]
-
-    def start(self, server_id: ServerId, entries: Sequence[Entry] = (FOUNDING,)) -> Server:
-        """Start a new server whose disk has `entries`."""
-        disk = self.durable[server_id] = Disk(entries=list(entries))
-        server = Server(server_id, disk)
-        self.restart(server)
-        return server
-
-    def restart(self, server: Server) -> None:
-        """Begin the next process of a server, from its disk."""
-        if server.raft is not None:
-            self.invariant.ended(server)
-        server.process += 1
-        server.state = State()
-        server.raft = raft_of(server.id, server.durable.entries, server.durable.hard_state)
-        self.invariant.started(server)
-
-    def write(
-        self, server: Server, *entries: Entry, hard_state: HardState | None = None
-    ) -> None:
-        """Make both durable."""
-        disk = server.durable
-        if hard_state is not None:
-            disk.hard_state = hard_state
-        if entries:
-            del disk.entries[entries[0].index - 1 :]
-            disk.entries += [attrs.evolve(entry) for entry in entries]
-        server.log.durable_index = min(server.log.last_index, len(disk.entries))
-        self.invariant.appended(server, hard_state, entries)
-
-    def receive(self, server: Server, *entries: Entry, commit: Index = 0) -> None:
-        """Let a server store `entries`, in memory and on its disk, and end its turn."""
-        last = server.log.last_index
-        server.log.merge(entries)
-        fresh = [entry for entry in entries if entry.index > last or entry not in server.durable.entries]
-        server.log.commit_index = max(server.log.commit_index, commit)
-        if fresh:
-            self.write(server, *server.log.entries(fresh[0].index, server.log.last_index))
-        self.turn(server)
-
-    def adopt(self, server: Server, term: Term, voted_for: ServerId | None = None) -> None:
-        """Let a server follow in a term, durably."""
-        raft = server.raft
-        raft.current_term, raft.voted_for, raft.role = term, voted_for, Follower()
-        raft.leader_id = None
-        self.write(server, hard_state=HardState(term, voted_for))
-
-    def elect(self, server: Server, term: Term) -> Server:
-        """Let a server lead in a term; its no-op is on its disk."""
-        self.adopt(server, term, server.id)
-        raft = server.raft
-        raft.leader_id, raft.role = server.id, Leader(raft)
-        raft.role.begin()
-        self.write(server, server.log.entry(server.log.last_index))
-        self.turn(server)
-        return server
-
-    def propose(self, server: Server, entry: Entry | None = None) -> Entry:
-        """Let a leader append an entry of its term, in memory and on its disk."""
-        entry = entry or command(server.log.last_index + 1, server.term)
-        server.log.append([entry])
-        self.write(server, entry)
-        return entry
-
-    def count(
-        self, server: Server, new: Index, configuration: Configuration | None = None
-    ) -> None:
-        """Let a leader commit up to `new`, under what is in force or another configuration."""
-        old = server.log.commit_index
-        server.log.commit_index = new
-        if configuration is None:
-            configuration = server.raft.configuration.configuration
-        self.invariant.committed(server, configuration, old, new)
-
-    def apply(self, server: Server, *entries: Entry) -> None:
-        """Let a state machine apply `entries`."""
-        server.state.applied_index = entries[-1].index
-        server.log.handed_index = max(server.log.handed_index, entries[-1].index)
-        self.invariant.applied(server, entries)
-
-    def send(self, server: Server, dest: ServerId, message: Message) -> None:
-        self.invariant.sent(server, Envelope(server.id, dest, message))
-
-    def turn(self, server: Server) -> None:
-        self.invariant.turned(server)
+def test_election_safety_notices_a_leader_that_leads_again_after_a_restart() -> None:
+    stage = Stage(ElectionSafety)
+    stage.elect(stage[A], 2)
+    stage.restart(stage[A])
+    with noticed("two leaders in term 2: n1/1 .process 1.", "n1/1 .process 2."):
+        stage.elect(stage[A], 2)
 
 
-def raft_of(server: ServerId, entries: Iterable[Entry], hard_state: HardState) -> Raft:
-    return Raft(
-        server=server,
-        log=RaftLog(entries),
-        hard_state=hard_state,
-        options=OPTIONS,
-        random=Random(0),
-    )
+@pytest.mark.parametrize("message", [AppendEntries(2, 0, 0, (), 0, 1), TimeoutNow(2)])
+def test_election_safety_notices_a_leader_within_a_turn_by_what_it_sends(
+    message: Message,
+) -> None:
+    stage = Stage(ElectionSafety)
+    stage.elect(stage[A], 2)
+    with noticed("two leaders in term 2"):
+        stage.send(stage[B], C, message)
 
 
-def noticed(*parts: str) -> Any:
-    """Return what expects an AssertionError whose message has all the parts in this order."""
-    return pytest.raises(AssertionError, match=".*".join(parts))
+def test_election_safety_notices_a_leader_within_a_turn_by_what_it_counts() -> None:
+    stage = Stage(ElectionSafety)
+    stage.elect(stage[A], 2)
+    stage.adopt(stage[B], 2)
+    with noticed("two leaders in term 2"):
+        stage.count(stage[B], 1)
 
 
-# --- all of them, over cores under random faults ---
+# --- Leader Append-Only ---
+
+
+def long_leader(kind: type[Invariant], count: int = 3 * LOOKED_BACK) -> tuple[Stage, Server]:
+    """Return a leader of term 2 with `count` commands in its log."""
+    stage = Stage(kind)
+    leader = stage.elect(stage[A], 2)
+    for _ in range(count):
+        stage.propose(leader)
+    stage.turn(leader)
+    return stage, leader
+
+
+def test_leader_append_only_allows_a_leader_to_append_and_a_follower_to_replace() -> None:
+    stage, leader = long_leader(LeaderAppendOnly)
+    stage.propose(leader)
+    stage.turn(leader)
+    stage.adopt(leader, 3)
+    stage.receive(leader, command(4, 3))
+    assert leader.log.last_index == 4
+    stage.elect(leader, 5)
+
+
+def test_leader_append_only_notices_a_leader_that_deletes_entries() -> None:
+    stage, leader = long_leader(LeaderAppendOnly)
+    last = leader.log.last_index
+    leader.log.truncate_from(last)
+    with noticed("n1/1, leader of term 2, has deleted entries", f"{last}", f"{last - 1}"):
+        stage.turn(leader)
+
+
+def test_leader_append_only_notices_a_leader_whose_last_entry_changes() -> None:
+    stage, leader = long_leader(LeaderAppendOnly)
+    last = leader.log.last_index
+    leader.log.truncate_from(last)
+    leader.log.append([command(last, 2, b"other"), command(last + 1, 2)])
+    with noticed("n1/1, leader of term 2, has changed its entry", str(last), "other"):
+        stage.turn(leader)
+
+
+def test_leader_append_only_notices_an_older_entry_that_changes_after_some_turns() -> None:
+    stage, leader = long_leader(LeaderAppendOnly)
+    leader.log.entry(5).data = b"other"
+
+    def lead_on() -> None:
+        for _ in range(leader.log.last_index):
+            stage.propose(leader)
+            stage.turn(leader)
+
+    with noticed("n1/1, leader of term 2, has changed its entry 5", "other"):
+        lead_on()
+
+
+def test_leader_append_only_notices_a_leader_that_writes_over_its_disk() -> None:
+    stage, leader = long_leader(LeaderAppendOnly)
+    with noticed("n1/1, leader of term 2, writes entry 4 to its disk"):
+        stage.write(leader, command(4, 2, b"other"))
+
+
+# --- Log Matching ---
+
+
+def test_log_matching_allows_logs_that_part_and_logs_that_are_repaired() -> None:
+    stage = Stage(LogMatching)
+    ours, theirs = command(2, 2), command(2, 3)
+    stage.receive(stage[A], ours)
+    stage.receive(stage[B], theirs, command(3, 3))
+    stage.receive(stage[C], ours)
+    stage.receive(stage[C], theirs, command(3, 3))
+    stage.restart(stage[C])
+    stage.receive(stage[A], theirs)
+    stage.restart(stage[A])
+
+
+def test_log_matching_notices_another_entry_at_the_same_index_and_term() -> None:
+    stage = Stage(LogMatching)
+    stage.receive(stage[A], command(2, 2, b"one"))
+    with noticed("n2/2 has another entry at index 2 in term 2 in its disk", "one", "two"):
+        stage.receive(stage[B], command(2, 2, b"two"))
+
+
+def test_log_matching_notices_another_kind_of_entry() -> None:
+    stage = Stage(LogMatching)
+    stage.receive(stage[A], Entry(2, 2, EntryKind.COMMAND, b"x"))
+    with noticed("another entry at index 2 in term 2", "COMMAND", "NOOP"):
+        stage.receive(stage[B], Entry(2, 2, EntryKind.NOOP, b"x"))
+
+
+def test_log_matching_notices_another_log_below_an_equal_entry() -> None:
+    stage = Stage(LogMatching)
+    stage.receive(stage[A], command(2, 2), command(3, 4))
+    with noticed("n2/2 in its disk has entry 3 of term 4", "term 2 at index 2", "term 3"):
+        stage.receive(stage[B], command(2, 3), command(3, 4))
+
+
+def test_log_matching_notices_what_is_only_in_memory() -> None:
+    stage = Stage(LogMatching)
+    stage.receive(stage[A], command(2, 2, b"one"))
+    stage[B].log.append([command(2, 2, b"two")])
+    with noticed("n2/2 has another entry at index 2 in term 2 in its memory"):
+        stage.turn(stage[B])
+
+
+def test_log_matching_looks_again_at_a_memory_that_is_as_long_as_before() -> None:
+    stage = Stage(LogMatching)
+    stage.receive(stage[A], command(2, 2), command(3, 3, b"one"))
+    stage.receive(stage[B], command(2, 2), command(3, 2))
+    stage[B].log.truncate_from(3)
+    stage[B].log.append([command(3, 3, b"two")])
+    with noticed("n2/2 has another entry at index 3 in term 3 in its memory"):
+        stage.turn(stage[B])
+
+
+def test_log_matching_notices_what_a_disk_has_changed_between_two_processes() -> None:
+    stage = Stage(LogMatching)
+    stage.receive(stage[A], command(2, 2, b"one"))
+    stage[A].durable.entries[1] = command(2, 2, b"two")
+    with noticed("n1/1 has another entry at index 2 in term 2 in its disk"):
+        stage.restart(stage[A])
+
+
+# --- Leader Completeness ---
+
+
+def test_leader_completeness_goes_by_the_term_in_which_an_entry_was_committed() -> None:
+    stage = Stage(LeaderCompleteness)
+    first, second, third = figure_8(stage)
+    # Entry 2 is of term 2, and the leader of term 3 has never had it.
+    stage.count(first, 3)
+    stage.elect(second, 5)
+    stage.turn(third)
+
+
+def test_leader_completeness_notices_a_leader_that_lacks_a_committed_entry() -> None:
+    stage = Stage(LeaderCompleteness)
+    first, _, third = figure_8(stage)
+    stage.count(first, 3)
+    with noticed("n3/3 leads in term 5 without entry 3", "n1/1 committed in term 4", "term 5"):
+        stage.elect(third, 5)
+
+
+def test_leader_completeness_notices_a_leader_whose_log_is_too_short() -> None:
+    stage = Stage(LeaderCompleteness)
+    leader = stage.elect(stage[A], 2)
+    stage.propose(leader)
+    stage.propose(leader)
+    stage.count(leader, 4)
+    with noticed("n2/2 leads in term 3 without entry 4", "found none"):
+        stage.elect(stage[B], 3)
+
+
+def test_leader_completeness_notices_an_old_leader_that_counts_after_its_successor_began() -> None:
+    stage = Stage(LeaderCompleteness)
+    leader = stage.elect(stage[A], 2)
+    stage.elect(stage[B], 3)
+    stage.adopt(stage[B], 4)
+    with noticed("n2/2 leads in term 3 without entry 2", "n1/1 committed in term 2"):
+        stage.count(leader, 2)
+
+
+def test_leader_completeness_allows_an_old_leader_to_count_what_its_successor_has() -> None:
+    stage = Stage(LeaderCompleteness)
+    leader = stage.elect(stage[A], 2)
+    stage.receive(stage[B], leader.log.entry(2))
+    stage.elect(stage[B], 3)
+    stage.count(leader, 2)
+
+
+# --- State Machine Safety ---
+
+
+def test_state_machine_safety_allows_equal_entries_in_batches_of_any_size() -> None:
+    stage = committed_everywhere(StateMachineSafety)
+    entries = stage[A].log.entries(1, 3)
+    stage.apply(stage[A], *entries)
+    for entry in entries:
+        stage.apply(stage[B], entry)
+    stage.restart(stage[A])
+    stage[A].log.commit_index = 3
+    stage.apply(stage[A], *entries)
+
+
+def test_state_machine_safety_notices_another_entry_at_an_index() -> None:
+    stage = committed_everywhere(StateMachineSafety)
+    stage.apply(stage[A], *stage[A].log.entries(1, 3))
+    stage.apply(stage[B], *stage[A].log.entries(1, 2))
+    with noticed("n2/2 .process 1. applies another entry at index 3 than n1/1", "3.2", "other"):
+        stage.apply(stage[B], command(3, 2, b"other"))
+
+
+def test_state_machine_safety_notices_another_entry_in_a_later_process() -> None:
+    stage = committed_everywhere(StateMachineSafety)
+    stage.apply(stage[A], *stage[A].log.entries(1, 3))
+    stage.restart(stage[A])
+    stage[A].log.commit_index = 3
+    with noticed("n1/1 .process 2. applies another entry at index 1"):
+        stage.apply(stage[A], command(1, 1))
+
+
+@pytest.mark.parametrize("index", [1, 3])
+def test_state_machine_safety_notices_an_entry_that_is_repeated_or_left_out(
+    index: Index,
+) -> None:
+    stage = committed_everywhere(StateMachineSafety)
+    stage.apply(stage[A], stage[A].log.entry(1))
+    with noticed(f"n1/1 .process 1. applies entry {index}", "out of order: expected entry 2"):
+        stage.apply(stage[A], stage[A].log.entry(index))
+
+
+def test_state_machine_safety_goes_on_from_where_the_state_machine_started() -> None:
+    stage = committed_everywhere(StateMachineSafety)
+    server = stage[A]
+    server.state.applied_index = 2
+    stage.invariant.started(server)
+    stage.apply(server, server.log.entry(3))
+
+
+def test_state_machine_safety_notices_what_is_applied_before_it_is_committed() -> None:
+    stage = Stage(StateMachineSafety)
+    with noticed("n1/1 applies entry 1 of term 1", "commit index 0"):
+        stage.apply(stage[A], FOUNDING)
+
+
+def test_state_machine_safety_notices_a_state_machine_that_skips_what_it_is_given() -> None:
+    stage = committed_everywhere(StateMachineSafety)
+    stage[A].state.applied_index = 1
+    with noticed("the state machine of n1/1", "expected 2, found 1"):
+        stage.invariant.applied(stage[A], stage[A].log.entries(1, 2))
+
+
+# --- Committed on a quorum ---
+
+
+def test_committed_on_quorum_allows_what_a_majority_has_on_its_disks() -> None:
+    stage = Stage(CommittedOnQuorum)
+    leader = stage.elect(stage[A], 2)
+    stage.propose(leader)
+    stage.receive(stage[B], *leader.log.entries(2, 3))
+    stage.count(leader, 3)
+    # A server that is gone keeps what its disk has had.
+    stage.invariant.ended(stage[B])
+    stage.propose(leader)
+    stage.receive(stage[C], *leader.log.entries(2, 4))
+    stage.count(leader, 4)
+
+
+def test_committed_on_quorum_notices_what_a_minority_has() -> None:
+    stage = Stage(CommittedOnQuorum)
+    leader = stage.elect(stage[A], 2)
+    with noticed("n1/1, leader of term 2, commits entry 2 of term 2", "found it on 1 of 3"):
+        stage.count(leader, 2)
+
+
+def test_committed_on_quorum_does_not_count_an_entry_of_another_term() -> None:
+    stage = Stage(CommittedOnQuorum)
+    leader = stage.elect(stage[A], 3)
+    stage.receive(stage[B], command(2, 2))
+    with noticed("commits entry 2 of term 3", "found it on 1 of 3", "n2/2 has term 2"):
+        stage.count(leader, 2)
+
+
+def test_committed_on_quorum_does_not_count_what_the_leader_has_in_memory_only() -> None:
+    stage = Stage(CommittedOnQuorum)
+    leader = stage.elect(stage[A], 2)
+    leader.log.append([command(3, 2)])
+    stage.receive(stage[B], *leader.log.entries(2, 3))
+    with noticed("commits entry 3 of term 2", "found it on 1 of 3: n1/1 has nothing"):
+        stage.count(leader, 3)
+
+
+def test_committed_on_quorum_notices_an_entry_of_an_older_term_that_is_counted() -> None:
+    stage = Stage(CommittedOnQuorum)
+    first, _, _ = figure_8(stage)
+    with noticed("n1/1 commits entry 2 by counting", "its own term 4, found one of term 2"):
+        stage.count(first, 2)
+
+
+def test_committed_on_quorum_counts_the_entries_between_as_well() -> None:
+    stage = Stage(CommittedOnQuorum)
+    leader = stage.elect(stage[A], 3)
+    stage.propose(leader)
+    stage.receive(stage[B], command(2, 2), leader.log.entry(3))
+    with noticed("commits entry 2 of term 3", "n2/2 has term 2"):
+        stage.count(leader, 3)
+
+
+@pytest.mark.parametrize("missing", ["C_old", "C_new"])
+def test_committed_on_quorum_needs_both_halves_of_a_joint_configuration(missing: str) -> None:
+    joint = Configuration(voters=DEF, outgoing=ABC)
+    stage = Stage(CommittedOnQuorum, ABC + DEF)
+    leader = stage.elect(stage[A], 2)
+    have = {"C_old": DEF, "C_new": (B, C)}[missing]
+    for server in have:
+        stage.receive(stage[server], leader.log.entry(2))
+    with noticed(f"on the disks of a majority of {missing}, found it on"):
+        stage.count(leader, 2, joint)
+    stage.receive(stage[B], leader.log.entry(2))
+    stage.receive(stage[D], leader.log.entry(2))
+    stage.receive(stage[E], leader.log.entry(2))
+    leader.log.commit_index = 0
+    stage.count(leader, 2, joint)
+
+
+def test_committed_on_quorum_does_not_know_servers_that_never_were() -> None:
+    stage = Stage(CommittedOnQuorum)
+    leader = stage.elect(stage[A], 2)
+    with noticed("found it on 1 of 2", "n9/9 has nothing"):
+        stage.count(leader, 2, Configuration(voters=(A, "n9/9")))
+
+
+# --- Committed never changes ---
+
+
+def test_committed_never_changes_allows_an_old_leader_its_own_entries() -> None:
+    stage = Stage(CommittedNeverChanges)
+    old = stage.elect(stage[A], 2)
+    new = stage.elect(stage[B], 3)
+    stage.receive(stage[C], new.log.entry(2))
+    stage.count(new, 2)
+    stage.turn(new)
+    # Cut off, it appends where another one has committed; then it learns of it.
+    stage.propose(old)
+    stage.turn(old)
+    stage.adopt(old, 3)
+    stage.receive(old, new.log.entry(2), commit=2)
+    stage.apply(old, *new.log.entries(1, 2))
+    stage.restart(old)
+    stage.receive(old, command(3, 3), commit=2)
+    stage.receive(old, commit=2)
+    stage.elect(old, 4)
+    stage.count(old, 4)
+
+
+def test_committed_never_changes_allows_an_old_leader_that_is_seen_late() -> None:
+    stage = Stage(CommittedNeverChanges)
+    new = stage.elect(stage[B], 3)
+    stage.count(new, 2)
+    stage.elect(stage[A], 2)
+
+
+def test_committed_never_changes_notices_a_leader_that_commits_something_else() -> None:
+    stage = Stage(CommittedNeverChanges)
+    leader = stage.elect(stage[A], 2)
+    stage.count(leader, 2)
+    other = stage[B]
+    other.raft.current_term, other.raft.role = 3, Leader(other.raft)
+    other.log.append([command(2, 3)])
+    with noticed("n2/2 commits another entry at index 2 than n1/1 committed in term 2", "term 3"):
+        stage.count(other, 2)
+
+
+def test_committed_never_changes_notices_a_leader_that_commits_on_top_of_something_else() -> None:
+    stage = Stage(CommittedNeverChanges)
+    leader = stage.elect(stage[A], 2)
+    stage.count(leader, 2)
+    other = stage[B]
+    other.raft.current_term, other.raft.role = 3, Leader(other.raft)
+    other.log.append([command(2, 3), command(3, 3)])
+    other.log.commit_index = 2
+    with noticed("n2/2 commits on top of another entry at index 2"):
+        stage.count(other, 3)
+
+
+def test_committed_never_changes_notices_a_gap_between_commits() -> None:
+    stage = Stage(CommittedNeverChanges)
+    leader = stage.elect(stage[A], 2)
+    leader.log.commit_index = 1
+    with noticed("n1/1, leader of term 2, counts on from index 1, which nobody has committed"):
+        stage.count(leader, 2)
+
+
+def test_committed_never_changes_notices_a_later_leader_with_another_entry() -> None:
+    stage = Stage(CommittedNeverChanges)
+    leader = stage.elect(stage[A], 2)
+    stage.count(leader, 2)
+    with noticed("n2/2 leads in term 3 and has another entry at index 2 than n1/1"):
+        stage.elect(stage[B], 3)
+
+
+def test_committed_never_changes_notices_a_later_leader_with_a_shorter_log() -> None:
+    stage = Stage(CommittedNeverChanges)
+    leader = stage.elect(stage[A], 2)
+    stage.propose(leader)
+    stage.count(leader, 3)
+    other = stage[B]
+    stage.receive(other, leader.log.entry(2))
+    other.raft.current_term, other.raft.role = 3, Leader(other.raft)
+    with noticed("n2/2 leads in term 3 and has another entry at index 3", "found no entry"):
+        stage.turn(other)
+
+
+def test_committed_never_changes_notices_a_follower_that_believes_too_much() -> None:
+    stage = Stage(CommittedNeverChanges)
+    leader = stage.elect(stage[A], 2)
+    stage.count(leader, 2)
+    with noticed("n2/2 believes committed another entry at index 2", "found COMMAND of term 3"):
+        stage.receive(stage[B], command(2, 3), commit=2)
+
+
+def test_committed_never_changes_notices_a_belief_that_nobody_has_counted() -> None:
+    stage = Stage(CommittedNeverChanges)
+    with noticed("n2/2 believes committed entry 1, which no leader has committed"):
+        stage.receive(stage[B], commit=1)
+
+
+def test_committed_never_changes_notices_another_entry_that_is_applied() -> None:
+    stage = Stage(CommittedNeverChanges)
+    leader = stage.elect(stage[A], 2)
+    stage.count(leader, 2)
+    with noticed("n2/2 applies another entry at index 2"):
+        stage.apply(stage[B], FOUNDING, command(2, 3))
+
+
+def test_committed_never_changes_notices_a_disk_that_replaces_what_its_server_knew() -> None:
+    stage = committed_everywhere(CommittedNeverChanges)
+    # The new process knows of no commit, and still its disk must not lose it.
+    stage.restart(stage[B])
+    with noticed("n2/2 writes to its disk another entry at index 2", "NOOP of term 2"):
+        stage.write(stage[B], command(2, 5))
+
+
+def test_committed_never_changes_notices_a_disk_that_deletes_what_its_server_knew() -> None:
+    stage = committed_everywhere(CommittedNeverChanges)
+    with noticed("n2/2 deletes what it knew to be committed", "keep index 3", "index 2"):
+        stage.write(stage[B], stage[A].log.entry(2))
+
+
+# --- Equal state ---
+
+
+def test_equal_state_allows_equal_hashes_and_others_at_other_indexes() -> None:
+    stage = committed_everywhere(EqualState)
+    for server in stage.servers.values():
+        for entry in server.log.entries(1, 3):
+            server.state_hash = 100 * entry.index
+            stage.apply(server, entry)
+    stage[A].state_hash = 0
+    stage.restart(stage[A])
+    stage[A].state_hash = 200
+    stage.apply(stage[A], *stage[A].log.entries(1, 2))
+
+
+def test_equal_state_notices_another_state_on_another_server() -> None:
+    stage = committed_everywhere(EqualState)
+    stage[A].state_hash = 0xA
+    stage.apply(stage[A], *stage[A].log.entries(1, 3))
+    stage[B].state_hash = 0xB
+    with noticed("n2/2", "another state after applying up to index 3 than n1/1", "a, found b"):
+        stage.apply(stage[B], *stage[B].log.entries(1, 3))
+
+
+def test_equal_state_notices_another_state_after_a_restart() -> None:
+    stage = committed_everywhere(EqualState)
+    stage[A].state_hash = 0xA
+    stage.apply(stage[A], stage[A].log.entry(1))
+    stage[A].state_hash = 0
+    stage.restart(stage[A])
+    stage[A].state_hash = 0xB
+    with noticed("n1/1 .process 2", "than n1/1 .process 1."):
+        stage.apply(stage[A], stage[A].log.entry(1))
+
+
+def test_equal_state_notices_a_process_that_starts_with_another_state() -> None:
+    stage = Stage(EqualState)
+    stage[B].state_hash = 1
+    with noticed("n2/2 .process 2", "index 0"):
+        stage.restart(stage[B])
+
+
+# --- all of them ---
+
+
+def test_every_invariant_is_listed_once_and_cites_its_source() -> None:
+    modules = {
+        import_module(f"{invariants.__name__}.{module.name}")
+        for module in pkgutil.iter_modules(invariants.__path__)
+    }
+    found = {
+        kind
+        for module in modules
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, Invariant) and kind is not Invariant
+    }
+    assert set(ALL) == found
+    assert len(ALL) == len(found) == len({kind.title for kind in ALL})
+    for kind in ALL:
+        assert kind.source
+        assert kind.__doc__
+
+
+def test_no_invariant_looks_at_a_server_whose_process_has_not_started() -> None:
+    """A founder appends entry 1 while it starts, when its core does not exist yet."""
+    for kind in ALL:
+        disk = Disk()
+        stage = Stage(kind, ())
+        stage.durable[A] = disk
+        disk.hard_state, disk.entries = HardState(1), [FOUNDING]
+        stage.invariant.appended(Server(A, disk), HardState(1), [FOUNDING])
+
+
+# --- over cores under random faults ---
 
 
 class _Walker:

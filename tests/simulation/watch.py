@@ -16,7 +16,10 @@ from raftd.core.membership import Configuration
 from raftd.core.types import Index, ServerId
 from tests.simulation.invariants import Durable, Invariant
 
-METHODS = ("started", "appended", "sent", "committed", "applied", "turned", "ended")
+METHODS = (
+    *("started", "appended", "sent", "committed", "applied", "turned", "ended"),
+    *("read_arrived", "read_answered"),
+)
 
 
 class Violated(AssertionError):

@@ -74,5 +74,11 @@ class Invariant:
     def turned(self, server: Server) -> None:
         """It has finished a turn, all that followed from a batch of inputs."""
 
+    def read_arrived(self, server: Server, read: object) -> None:
+        """A linearizable read has reached it; `read` is the same object when it is answered."""
+
+    def read_answered(self, server: Server, read: object) -> None:
+        """It answers that read now, from what its state machine holds now."""
+
     def ended(self, server: Server) -> None:
         """Its process has ended; memory is gone, `server.durable` stays."""

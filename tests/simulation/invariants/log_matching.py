@@ -4,20 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import attrs
-
 from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId, Term
 from tests.simulation.invariants import Durable, Invariant, Server
 from tests.simulation.invariants.words import in_words
-
-
-@attrs.define
-class _Memory:
-    """A process's log in memory, as far as it was compared."""
-
-    process: int
-    terms: list[Term]
-    """Of the entries from index 1 on."""
 
 
 class LogMatching(Invariant):
@@ -36,12 +25,13 @@ class LogMatching(Invariant):
         super().__init__(durable)
         self._seen: dict[tuple[Index, Term], tuple[EntryKind, bytes, Term, ServerId]] = {}
         """Kind, data, the predecessor's term, and who had it first."""
-        self._memories: dict[ServerId, _Memory] = {}
+        self._memories: dict[ServerId, list[Term]] = {}
+        """The terms of each running process's log in memory, as far as it was compared."""
 
     def started(self, server: Server) -> None:
         stored = server.durable.entries
         self._compare(server, "disk", stored, 0)
-        self._memories[server.id] = _Memory(server.process, [])
+        self._memories[server.id] = []
         self.turned(server)
 
     def appended(
@@ -54,9 +44,7 @@ class LogMatching(Invariant):
 
     def turned(self, server: Server) -> None:
         log = server.raft.log
-        memory = self._memories[server.id]
-        assert memory.process == server.process, f"{server.id} turned without having started"
-        terms, last_index = memory.terms, log.last_index
+        terms, last_index = self._memories[server.id], log.last_index
         common = len(terms)
         if common == last_index and (not common or terms[-1] == log.last_term):
             return
