@@ -31,7 +31,7 @@ from tests.chaos.changes import Operator, removed_but_alive
 from tests.chaos.clients import ONCE_PREFIX, OPERATION_TIMEOUT_MS, History, Load, Tally
 from tests.chaos.faults import Faults, Say
 from tests.chaos.schedule import CHANGE_KINDS, Action, make_schedule
-from tests.chaos.traces import read_trace
+from tests.chaos.traces import Event, last_hash, read_trace
 from tests.chaos.verdicts import (
     Verdict,
     judge_contents,
@@ -53,6 +53,9 @@ CONVERGED_S = 60.0
 """Until all members are caught up, with nobody at work any more."""
 REMOVED_S = 30.0
 """Until the removed servers have ended."""
+TRACE_S = 10.0
+"""Until a trace tells of the last write."""
+TRACE_POLL_S = 0.5
 FINAL_TIMEOUT_MS = 30_000.0
 MARKER_KEY = "marker"
 
@@ -232,6 +235,7 @@ class Run:
         except (NotConverged, CliError) as error:
             problems.append(f"{error}; last seen: {self._picture()}")
             client_problems = self._load.stop()
+        self._verdicts.append(judge_protocol(self._traces()))
         seconds = f"{time.monotonic() - healed_s:.1f} s after the last fault"
         self._verdicts.insert(0, verdict("the cluster has converged", problems, seconds))
         self._judge("the clients have worked", client_problems)
@@ -306,11 +310,7 @@ class Run:
         self._verdicts.append(judge_once(self._load.once, once))
         contents = {name: self._contents(name) for name in members}
         self._verdicts.append(judge_contents(contents))
-        traces = {
-            name: read_trace(server.trace_path) for name, server in self._cluster.servers.items()
-        }
-        self._verdicts.append(judge_hashes(traces, sorted(members), index))
-        self._verdicts.append(judge_protocol(traces))
+        self._judge_hashes(sorted(members), index)
 
     def _settle_at_marker(self) -> int:
         """Return the index that all members have applied, the last one of the log."""
@@ -321,7 +321,27 @@ class Run:
             return time.monotonic() - written_s > 2.0 and self._is_settled()
 
         self._wait("all members have applied the last write", settled, within_s=CONVERGED_S)
-        return self._observer.view().last_index
+        leader = self._observer.view().leader
+        if leader is None:
+            raise NotConverged("the leader is gone again")
+        return leader.last_index
+
+    def _traces(self) -> dict[str, list[Event]]:
+        return {
+            name: read_trace(server.trace_path) for name, server in self._cluster.servers.items()
+        }
+
+    def _judge_hashes(self, members: list[str], index: int) -> None:
+        """Compare the last state hashes; a trace is written a moment after what it tells of."""
+        deadline_s = time.monotonic() + TRACE_S
+        while True:
+            traces = self._traces()
+            if all(last_hash(traces[name], index) is not None for name in members):
+                break
+            if time.monotonic() >= deadline_s:
+                break
+            time.sleep(TRACE_POLL_S)
+        self._verdicts.append(judge_hashes(traces, members, index))
 
     def _read_back(self, client: Client) -> None:
         history = self._history

@@ -128,7 +128,7 @@ def _bag(rng: random.Random, kinds: Sequence[str]) -> Iterator[str]:
 
 
 def _process_lane(rng: random.Random, end_ms: int) -> Iterator[Action]:
-    longest_ms = {KILL: 3_000, PAUSE: 3_000, STOP: 1_500, KILL_ALL: 600}
+    longest_ms = {KILL: 3_000, PAUSE: 4_500, STOP: 1_500, KILL_ALL: 600}
     bag = _bag(rng, PROCESS_KINDS)
     at_ms = rng.randrange(500, 2_000)
     while at_ms < end_ms:
@@ -136,7 +136,8 @@ def _process_lane(rng: random.Random, end_ms: int) -> Iterator[Action]:
         yield Action(
             at_ms=at_ms,
             kind=kind,
-            target="" if kind == KILL_ALL else rng.choice((LEADER, ANY, ANY)),
+            # A leader that was frozen is the one that may not know that it leads no more.
+            target="" if kind == KILL_ALL else rng.choice((LEADER, LEADER, ANY)),
             choice=rng.randrange(CHOICE_MAX),
             for_ms=rng.randrange(200, longest_ms[kind]),
         )

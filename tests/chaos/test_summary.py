@@ -27,7 +27,9 @@ GOOD = Report(
     longest_gap_s=4.25,
     healing_s=6.5,
 )
-BAD = attrs.evolve(GOOD, verdicts=(*GOOD.verdicts, verdict("state hashes are equal", ["n2: b"])))
+BAD = attrs.evolve(
+    GOOD, verdicts=(*GOOD.verdicts, verdict("the last state hashes are equal", ["n2: b"]))
+)
 
 
 def test_a_good_run_is_told_with_its_numbers_and_its_seed() -> None:
@@ -44,7 +46,7 @@ def test_a_good_run_is_told_with_its_numbers_and_its_seed() -> None:
 
 def test_one_claim_that_does_not_hold_fails_the_run() -> None:
     assert not BAD.ok
-    assert "FAIL  state hashes are equal\n          n2: b\n" in summary(BAD)
+    assert "FAIL  the last state hashes are equal\n          n2: b\n" in summary(BAD)
     assert "1 FAILED" in total([GOOD, BAD])
     assert "every claim holds" in total([GOOD, GOOD])
 

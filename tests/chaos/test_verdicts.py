@@ -144,14 +144,16 @@ def test_equal_hashes_pass() -> None:
 def test_a_hash_that_differs_at_the_end_fails() -> None:
     traces = good_traces()
     traces["n2"][-1]["state_hash"] = "3333"
-    result = judge_hashes(traces, ["n1", "n2", "n3"], 5)
-    assert "state after index 5: 2222 on n1/aa, 3333 on n2/aa" in result.problems
+    assert not judge_hashes(traces, ["n1", "n2", "n3"], 5).ok
+    result = judge_protocol(traces)
+    assert result.problems == ("state after index 5: 2222 on n1/aa, 3333 on n2/aa",)
 
 
 def test_a_hash_that_differed_on_the_way_fails() -> None:
     traces = good_traces()
     traces["n3"][0]["state_hash"] = "3333"
-    result = judge_hashes(traces, ["n1", "n2", "n3"], 5)
+    assert judge_hashes(traces, ["n1", "n2", "n3"], 5).ok
+    result = judge_protocol(traces)
     assert result.problems == ("state after index 4: 1111 on n1/aa, 3333 on n3/aa",)
 
 

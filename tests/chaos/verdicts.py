@@ -11,6 +11,7 @@ from tests.chaos.traces import (
     Event,
     differing_commits,
     differing_states,
+    dropped_lines,
     last_hash,
     rival_leaders,
 )
@@ -95,24 +96,29 @@ def judge_contents(contents: Mapping[str, object]) -> Verdict:
 
 
 def judge_hashes(traces: Mapping[str, list[Event]], members: Iterable[str], index: int) -> Verdict:
-    """Return whether states were equal at all times, and at the end at `index` on all members."""
-    events = [event for trace in traces.values() for event in trace]
-    problems = differing_states(events)
+    """Return whether the last state of all members is that at `index`, and the same."""
     hashes = {name: last_hash(traces[name], index) for name in members}
+    problems = []
     if None in hashes.values() or len(set(hashes.values())) != 1:
         problems.append(f"last state hashes at index {index}: {hashes}")
     hash_text = next(iter(hashes.values()), None)
     return verdict(
-        "state hashes are equal", problems, f"{len(hashes)} members, {hash_text} at {index}"
+        "the last state hashes are equal",
+        problems,
+        f"{len(hashes)} members, {hash_text} at {index}",
     )
 
 
 def judge_protocol(traces: Mapping[str, list[Event]]) -> Verdict:
-    """Return whether each term had one leader, and each committed index one term."""
+    """Return whether each term had one leader, each committed index one term and one state.
+
+    That holds at any time, also where a cluster has not come to rest.
+    """
     events = [event for trace in traces.values() for event in trace]
     terms = {event["term"] for event in events if event.get("event") == "role"}
+    dropped = dropped_lines(events)
     return verdict(
-        "one leader a term, one term an index",
-        [*rival_leaders(events), *differing_commits(events)],
-        f"{len(terms)} terms",
+        "one leader a term, one term and one state an index",
+        [*rival_leaders(events), *differing_commits(events), *differing_states(events)],
+        f"{len(terms)} terms" + (f", {dropped} lines of traces dropped" if dropped else ""),
     )

@@ -125,7 +125,8 @@ def _run(mutants: Sequence[Mutant], plan: Plan, *, jobs: int, folder: Path) -> i
         return EXIT_ERROR
     finally:
         # Cleaning up takes a moment, and is not to be interrupted a second time.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for interruption in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(interruption, signal.SIG_IGN)
         workspace.stop()
         executor.shutdown(wait=True, cancel_futures=True)
     return _print_summary(results, mutants)

@@ -237,12 +237,25 @@ MUTANTS = (
         test="tests/core/test_quorum.py::test_servers_of_neither_half_count_nothing",
     ),
     Mutant(
-        name="members-are-bare-names",
-        why="A wiped disk under an old name counts as the server that has cast its votes.",
-        file="raftd/storage/identity.py",
-        old='return f"{self.name}/{self.incarnation}"',
-        new="return self.name",
-        test="tests/node/test_operations.py"
-        "::test_a_server_whose_disk_was_lost_is_replaced_by_its_own_new_incarnation",
+        name="votes-counted-by-bare-name",
+        why="While a server is replaced by its own name one vote counts in both halves.",
+        file=RAFT,
+        old="        if not isinstance(self.role, Candidate):\n            return\n"
+        "        self.role.votes.setdefault(source, message.vote_granted)\n",
+        new="        if not isinstance(self.role, Candidate):\n            return\n"
+        "        self.role.votes.update((voter, message.vote_granted) for voter in "
+        'self.configuration.configuration.all_voters if voter.partition("/")[0] == '
+        'source.partition("/")[0])\n',
+        test="tests/museum/test_membership_servers.py"
+        "::test_026_the_vote_of_another_incarnation_does_not_count",
+    ),
+    Mutant(
+        name="acknowledgements-counted-by-bare-name",
+        why="A new disk under an old name counts for what the old disk had.",
+        file="raftd/core/leader.py",
+        old="        progress = self.progress.get(source)\n",
+        new="        progress = next((self.progress[server] for server in sorted(self.progress) "
+        "if server_name(server) == server_name(source)), None)\n",
+        test="tests/core/test_joint_changes.py::test_a_new_incarnation_is_another_server",
     ),
 )

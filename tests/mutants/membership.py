@@ -170,7 +170,8 @@ MUTANTS = (
         file=LEADER,
         old="        if not self.has_committed_in_term:\n            # The 2015 erratum",
         new="        if False:\n            # The 2015 erratum",
-        test=f"{JOINT_TESTS}::test_no_change_before_an_entry_of_the_own_term_is_committed",
+        test="tests/mutants/test_killers.py"
+        "::test_an_heir_that_knows_every_commit_changes_nothing_before_its_own_no_op",
     ),
     Mutant(
         name="second-change-while-one-is-uncommitted",

@@ -43,7 +43,9 @@ MUTANTS = (
         why="The client is told of a write that the next leader overwrites.",
         file=NODE,
         old="        self._writes.append(_Write(index, term, done, failed))\n",
-        new="        done(Result(True, self._state.revision))\n",
+        new="        self._writes.append(_Write(index, term, done, failed)) if not "
+        "isinstance(command.body, Put | Delete | CompareAndSet) else done("
+        "Result(True, self._state.revision + 1))\n",
         test=f"{NODE_TESTS}::test_a_write_is_answered_only_after_it_is_committed_and_applied",
     ),
     Mutant(

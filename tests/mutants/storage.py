@@ -109,7 +109,8 @@ MUTANTS = (
         file=WAL,
         old="                self.cut_bytes = written_end - offset\n",
         new="",
-        test=f"{WAL_TESTS}::test_appends_after_a_cut_are_read_back",
+        test="tests/museum/test_storage.py"
+        "::test_077_what_is_appended_after_a_torn_tail_is_found_by_every_later_start",
     ),
     Mutant(
         name="cut-left-to-the-next-append",

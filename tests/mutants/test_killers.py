@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from raftd.core.errors import AbortRefused
+from raftd.core.errors import AbortRefused, ChangeInProgress
 from raftd.core.membership import Configuration, ConfigurationKind
 from raftd.core.messages import (
     AppendEntriesResponse,
@@ -77,6 +77,18 @@ def test_rounds_that_a_server_answered_before_it_was_fenced_confirm_nothing_late
 
 
 # --- membership ---
+
+
+def test_an_heir_that_knows_every_commit_changes_nothing_before_its_own_no_op() -> None:
+    """The 2015 erratum: an earlier leader's configuration may still come into force elsewhere."""
+    solo = Solo()
+    solo.heartbeat("2", commit=1)
+    solo.lead()
+    assert solo.commit_index == 1
+    with pytest.raises(ChangeInProgress):
+        solo.raft.change_membership(change_of(("learner", "4")))
+    solo.acknowledge("2")
+    solo.give(lambda raft: raft.change_membership(change_of(("learner", "4"))))
 
 
 def test_an_entry_before_the_joint_one_does_not_finish_the_change() -> None:

@@ -173,6 +173,8 @@ class Adversary:
         random.shuffle(others)
         company = random.choice((0, 0, 1, 2))
         self._count("leader isolated", leader)
+        if random.random() < 0.3:
+            self._make_late(leader)
         self._network.partition([leader.name, *others[:company]], others[company:])
 
     def _cut_one_way(self, random: Random) -> None:
@@ -349,6 +351,7 @@ class Adversary:
                 self._split(configuration, set())
             case "leader with the new half":
                 self._split(configuration, {machine.name})
+                self._make_late(machine)
             case "partition":
                 self._partition(random)
             case "abort":
@@ -373,6 +376,12 @@ class Adversary:
                 self._network.heal()
 
         self._world.after(random.randint(5, 120) * MILLISECOND, die)
+
+    def _make_late(self, machine: Machine) -> None:
+        """Let a leader that is cut off notice it late, and the others elect another one early."""
+        spread = self._world.profile.clock_spread
+        for other in self._network.machines.values():
+            other.clock_rate = 1 - spread if other is machine else 1 + spread
 
     def _split(self, configuration: Configuration, company: set[str]) -> None:
         """Cut the two halves apart, with `company` on the side of the new one."""

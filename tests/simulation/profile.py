@@ -154,6 +154,7 @@ def draw(seed: int) -> Profile:
     """Return the profile of `seed`; always the same one."""
     random = Random(f"profile {seed}")
     is_about_changes = random.random() < 0.35
+    tactic = random.choice(TACTICS)
     voters = random.choice((1, 2, 3, 3) if is_about_changes else (1, 2, 3, 3, 3, 3, 4, 5, 5, 6, 7))
     duration_us = random.randint(5, 12) * SECOND
     heartbeat_ticks = random.choice((1, 2, 2))
@@ -184,9 +185,11 @@ def draw(seed: int) -> Profile:
             random.choice((3, 10, 30, election_ticks * 50 // 3)) * MILLISECOND,
         ),
         sync_us=(200, random.choice((1, 5, 30)) * MILLISECOND),
-        clock_spread=random.choice((0.0, 0.02, 0.2, 0.5)),
+        clock_spread=(
+            0.5 if tactic == "leader-with-new-half" else random.choice((0.0, 0.02, 0.2, 0.5))
+        ),
         malice=0.9 if is_about_changes else random.choice((0.0, 0.3, 0.8)),
-        tactic=random.choice(TACTICS),
+        tactic=tactic,
         client_pause_us=random.choice((10, 60, 200)) * MILLISECOND,
         downtime_us=random.choice((200, 600, 2_000)) * MILLISECOND,
         limits=tuple(

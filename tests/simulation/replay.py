@@ -53,6 +53,9 @@ def replay(
     class Acquaintance(Invariant):
         """No property: gets to know the machines."""
 
+        title = "acquaintance"
+        source = ""
+
         def started(self, server: Server) -> None:
             assert isinstance(server, Machine)
             machines[server.name] = server
@@ -90,7 +93,7 @@ def report(replayed: Replayed) -> str:
         f"counted: {describe_counted(outcome.counted)}",
     ]
     if outcome.property:
-        parts += _failure(replayed, ERROR_LINES_MAX)
+        parts += _failure(outcome, replayed, ERROR_LINES_MAX)
     else:
         parts.append("nothing found")
     return "\n\n".join(parts)
@@ -100,8 +103,7 @@ def _profile(schedule: Schedule) -> Profile:
     return draw(schedule.seed).without(schedule.dropped)
 
 
-def _failure(replayed: Replayed, error_lines: int) -> list[str]:
-    outcome = replayed.outcome
+def _failure(outcome: Outcome, replayed: Replayed, error_lines: int) -> list[str]:
     lines = outcome.error.splitlines()
     omitted = len(lines) - error_lines
     if omitted > 0:
@@ -128,11 +130,10 @@ def explain(
     """Run a failure again and return its story: for the message of a test that has found it."""
     replayed = replay(schedule, trace_lines=trace_lines)
     again = replayed.outcome
-    parts = [f"seed {schedule.seed} fails: {outcome.property}", *_failure(replayed, error_lines)]
+    parts = [f"seed {schedule.seed}", *_failure(outcome, replayed, error_lines)]
     if (again.property, again.hash) != (outcome.property, outcome.hash):
         parts.append(
-            f"NOT REPEATABLE: at first {outcome.property or 'nothing'} "
-            f"({first_line(outcome.error)}), hash {outcome.hash}, "
-            f"then {again.property or 'nothing'}, hash {again.hash}"
+            f"NOT REPEATABLE: at first hash {outcome.hash}, then hash {again.hash} and "
+            + (f"{again.property}: {first_line(again.error)}" if again.property else "no failure")
         )
     return "\n\n".join(parts)

@@ -78,7 +78,7 @@ class Failure:
     seed: int
     property: str
     error: str
-    """The first line."""
+    """In one line."""
 
     def document(self) -> dict[str, object]:
         """Return it for JSON, with the commands that do it again and make it shorter."""
@@ -93,6 +93,11 @@ class Failure:
 def first_line(text: str) -> str:
     """Return the first line that says something."""
     return next((line for line in text.splitlines() if line.strip()), "")
+
+
+def headline(outcome: Outcome) -> str:
+    """Return the message of a failure in one line, without the name of the property."""
+    return first_line(outcome.error).removeprefix(f"{outcome.property}: ")
 
 
 @attrs.define
@@ -120,7 +125,7 @@ class Tally:
                 Failure(
                     seed=outcome.seed,
                     property=outcome.property,
-                    error=first_line(outcome.error),
+                    error=headline(outcome),
                 )
             )
 
@@ -238,9 +243,9 @@ def failures(tally: Tally) -> str:
     by_property: dict[str, list[Failure]] = {}
     for failure in tally.failures:
         by_property.setdefault(failure.property, []).append(failure)
-    lines = [f"{len(tally.failures):,} of {tally.seeds:,} seeds FAIL"]
+    lines = [f"FAILURES: {len(tally.failures):,} in {tally.seeds:,} seeds"]
     for title, found in by_property.items():
-        lines.append(f"  {title}: {len(found):,} seeds")
+        lines.append(f"  {title} ({len(found):,})")
         for failure in found[:LISTED_SEEDS_MAX]:
             lines.append(f"    {shortened(failure.error, ERROR_CHARACTERS_MAX)}")
             lines.append(f"      {Schedule(seed=failure.seed).command('replay')}")

@@ -14,7 +14,7 @@ from typing import TypeVar
 import attrs
 
 from tests.simulation.profile import SECOND, Step, draw
-from tests.simulation.report import Schedule, first_line, shortened
+from tests.simulation.report import Schedule, first_line, headline, shortened
 from tests.simulation.run import Outcome
 from tests.simulation.search import BROKEN, run_seed
 
@@ -108,7 +108,7 @@ class _Shrinker:
         first = self._outcome = self._run(self._best)
         if not first.property:
             return None
-        self._say(f"{first.property}: {shortened(first_line(first.error), 120)}")
+        self._say(f"{first.property}: {shortened(headline(first), 120)}")
         if self._best.kept is None:
             steps = tuple(step.number for step in draw(self._best.seed).steps)
             self._best = attrs.evolve(self._best, kept=steps)
@@ -208,7 +208,7 @@ def report(shrunk: Shrunk) -> str:
     """Return what is left of a schedule, for people."""
     schedule, outcome = shrunk.schedule, shrunk.outcome
     lines = [
-        f"{outcome.property}: {first_line(outcome.error)}",
+        f"{outcome.property}: {headline(outcome)}",
         f"after {shrunk.runs} runs: {len(shrunk.steps)} of {len(draw(schedule.seed).steps)} steps "
         "are left"
         + ("" if shrunk.is_minimal else "; the budget was used up, so perhaps fewer are needed"),

@@ -32,6 +32,9 @@ CHUNKS_AHEAD = 2
 FAILURES_MAX = 1_000
 """After so many the rest would tell nothing new."""
 DIED = "Worker died"
+LOOK_SECONDS = 0.2
+"""Between two looks at whether somebody has interrupted us."""
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 @attrs.frozen(kw_only=True)
@@ -77,40 +80,35 @@ def soak(plan: Plan, say: Callable[[Progress], None], *, say_every_s: float) -> 
     SIGINT and SIGTERM end it early, with what was done so far. Only in the main thread.
 
     Args:
-        say: gets the progress every `say_every_s` seconds.
+        say: gets the progress at the beginning and every `say_every_s` seconds.
     """
     begin = said = time.monotonic()
     progress = Progress()
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
-    executor = ProcessPoolExecutor(
-        plan.jobs, mp_context=context, initializer=_begin_worker, initargs=(stop,)
-    )
-    running: dict[Future[Tally], range] = {}
     chunks = _chunks(plan, begin)
-    try:
-        with _terminated_like_interrupted():
-            while True:
-                if _has_seen_enough(plan, progress.tally):
-                    stop.set()
-                    break
-                while len(running) < plan.jobs * CHUNKS_AHEAD:
-                    chunk = next(chunks, None)
-                    if chunk is None:
-                        break
+    running: dict[Future[Tally], range] = {}
+    with (
+        _interruptible(progress),
+        ProcessPoolExecutor(
+            plan.jobs, mp_context=context, initializer=_begin_worker, initargs=(stop,)
+        ) as executor,
+    ):
+        say(progress)
+        while not progress.interrupted and not _has_seen_enough(plan, progress.tally):
+            while len(running) < plan.jobs * CHUNKS_AHEAD and (chunk := next(chunks, None)):
+                with _signals_held():
                     running[executor.submit(run_chunk, chunk, plan.keeps_going)] = chunk
-                if not running:
-                    break
-                done, _ = wait(running, timeout=say_every_s, return_when=FIRST_COMPLETED)
-                _collect(progress, running, done)
-                progress.seconds = time.monotonic() - begin
-                if time.monotonic() - said >= say_every_s:
-                    said = time.monotonic()
-                    say(progress)
-    except KeyboardInterrupt:
-        progress.interrupted = True
+            if not running:
+                break
+            done, _ = wait(running, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
+            _collect(progress, running, done)
+            progress.seconds = time.monotonic() - begin
+            if time.monotonic() - said >= say_every_s:
+                said = time.monotonic()
+                say(progress)
         stop.set()
-    executor.shutdown(wait=True, cancel_futures=True)
+        executor.shutdown(wait=True, cancel_futures=True)
     _collect(progress, running, {future for future in running if not future.cancelled()})
     progress.seconds = time.monotonic() - begin
     return progress
@@ -146,8 +144,7 @@ def _collect(
             progress.tally.merge(future.result())
         except BrokenProcessPool:
             lost.append(chunk)
-    # A worker that was interrupted while it started has died, too, but has not failed.
-    if lost and not progress.interrupted:
+    if lost:
         lost.sort(key=lambda chunk: chunk[0])
         chunks = ", ".join(f"{chunk[0]} to {chunk[-1]}" for chunk in lost)
         text = f"a process has ended abruptly, at one of the seeds {chunks}"
@@ -155,15 +152,34 @@ def _collect(
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+def _interruptible(progress: Progress) -> Iterator[None]:
+    """Note SIGINT and SIGTERM in `progress`; only the second one ends everything at once."""
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if progress.interrupted:
+            raise KeyboardInterrupt
+        progress.interrupted = True
+
+    before = {number: signal.signal(number, interrupt) for number in INTERRUPTS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Hold back signals; a process that is started in the block does so for ever.
+
+    A terminal interrupts all processes at once, and workers, which are told what to do by the first
+    one, must not die of it while they start.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
 
 
 # --- in a worker ---
@@ -174,9 +190,6 @@ _stop: Event | None = None
 def _begin_worker(stop: Event) -> None:
     global _stop
     _stop = stop
-    # A terminal interrupts all processes at once: the first one tells the others what to do.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logging.disable(logging.CRITICAL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -1,0 +1,299 @@
+"""Simulated runs: a short set in which nothing is found, and proof that something would be.
+
+A failure shows the end of its trace and the commands that repeat it and make it shorter. The same
+runs again, and many more: `python -m tests.simulation --help`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import attrs
+import pytest
+
+from tests.simulation.broken import does_not_sync, votes_blindly
+from tests.simulation.invariants.all import ALL
+from tests.simulation.machine import POINTS
+from tests.simulation.profile import SECOND, Step, draw
+from tests.simulation.replay import explain
+from tests.simulation.report import Schedule, Tally, summary
+from tests.simulation.run import NotAlive, Outcome, Simulation, simulate
+from tests.simulation.search import ENDLESS, run_seed, search
+from tests.simulation.soak import Plan, soak
+
+GROUPS = 10
+GROUP_SEEDS = 8
+SOAK_SEEDS = 2_000
+FINDING_SEEDS_MAX = 60
+"""A bug in the server has to be found in so many seeds; usually a tenth is enough."""
+ROOT = Path(__file__).parents[2]
+
+
+def first_seed(seed: int, group: int) -> int:
+    """Return where the seeds of a group begin."""
+    return (seed * GROUPS + group) * GROUP_SEEDS
+
+
+@functools.cache
+def outcomes(seed: int, group: int) -> tuple[Outcome, ...]:
+    """Run the seeds of a group, once for all tests."""
+    begin = first_seed(seed, group)
+    return tuple(run_seed(begin + number) for number in range(GROUP_SEEDS))
+
+
+def fail_if_found(outcome: Outcome) -> None:
+    """Fail with everything that a person needs, if a run has found something."""
+    if outcome.property:
+        pytest.fail(explain(outcome, Schedule(seed=outcome.seed)), pytrace=False)
+
+
+@pytest.mark.parametrize("group", range(GROUPS))
+def test_nothing_is_found_in_a_short_set_of_runs(seed: int, group: int) -> None:
+    for outcome in outcomes(seed, group):
+        fail_if_found(outcome)
+
+
+def test_the_short_set_meets_what_it_is_meant_to_meet(seed: int) -> None:
+    tally = Tally()
+    for group in range(GROUPS):
+        for outcome in outcomes(seed, group):
+            tally.add(outcome)
+    counted = tally.counted
+    least = {
+        "elections won": 150,
+        "entries committed": 1_500,
+        "operations of clients": 1_500,
+        "commits under two majorities": 60,
+        "changes begun": 80,
+        "configurations committed: joint": 60,
+        "configurations committed: final": 60,
+        "configurations committed: simple": 60,
+        "configurations committed: abort": 2,
+        "suffixes of logs replaced": 10,
+        "torn batches cut off": 1,
+        "disks replaced after a refusal": 2,
+        "fault: bit flip": 3,
+        "fault: disk wiped": 3,
+        "fault: kill": 30,
+        "fault: power off": 30,
+        "fault: pause": 15,
+        "fault: partition": 40,
+        "fault: leader isolated": 10,
+        "fault: one-way cut": 10,
+        "fault: message lost": 100,
+        "fault: message doubled": 50,
+        "fault: message may be overtaken": 100,
+        "phase met by a fault: C_old,new uncommitted": 10,
+        "phase met by a fault: C_new uncommitted": 10,
+        "runs to the end": GROUPS * GROUP_SEEDS * 9 // 10,
+    }
+    missed = {name: counted[name] for name, number in least.items() if counted[name] < number}
+    assert not missed, summary(tally)
+    points = {point for point in range(1, POINTS + 1) if counted[f"crash at point {point}"]}
+    assert len(points) >= POINTS - 5, summary(tally)
+
+
+CHANGES = ("add", "replace", "transfer", "remove", "add", "promote", "replace-all", "replace")
+
+
+@pytest.mark.parametrize("point", range(1, POINTS + 1))
+def test_everybody_survives_a_crash_at_each_numbered_point(seed: int, point: int) -> None:
+    random = Random(f"{seed} {point}")
+    for loses_power in (False, True):
+        profile = attrs.evolve(
+            draw(seed * POINTS + point),
+            voters=3,
+            spares=3,
+            limits=(),
+            duration_us=8 * SECOND,
+            steps=tuple(
+                Step(number=number, at_us=number * SECOND, kind=kind)
+                for number, kind in enumerate(CHANGES)
+            ),
+        )
+        simulation = Simulation(profile, None, frozenset(), None, ALL)
+
+        def arm_everybody(
+            simulation: Simulation = simulation, loses_power: bool = loses_power
+        ) -> None:
+            for machine in simulation.machines:
+                machine.arm(point, random.randint(1, 3), loses_power=loses_power)
+
+        simulation.world.at(profile.tick_us, arm_everybody)
+        with simulation.watch.counting():
+            try:
+                simulation.run()
+            except NotAlive as failure:
+                raise AssertionError(f"{failure}\n{simulation.describe()}") from failure
+        assert simulation.world.counted[f"crash at point {point}"] > 0
+
+
+def test_a_seed_repeats_its_run(seed: int) -> None:
+    for number in range(4):
+        first, second = simulate(seed + number), simulate(seed + number)
+        assert first == second
+
+
+def test_runs_do_not_depend_on_the_process_that_they_are_in(seed: int) -> None:
+    program = (
+        "import logging, sys; logging.disable(); from tests.simulation.run import simulate; "
+        "print(*(simulate(int(seed)).hash for seed in sys.argv[1:]), sep='\\n')"
+    )
+    seeds = [first_seed(seed, 0) + number for number in range(GROUP_SEEDS)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, *map(str, seeds)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": string_hashes},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for string_hashes in ("1", "2")
+    ]
+    printed = [process.communicate()[0].split() for process in processes]
+    ours = [outcome.hash for outcome in outcomes(seed, 0)]
+    assert printed == [ours, ours]
+
+
+def test_different_seeds_make_different_runs(seed: int) -> None:
+    hashes = [outcome.hash for group in range(GROUPS) for outcome in outcomes(seed, group)]
+    assert len(set(hashes)) == len(hashes)
+
+
+# --- schedules with less in them ---
+
+
+def a_seed_with(seed: int, wanted: str) -> int:
+    """Return a seed of the short set in whose run something was counted."""
+    for group in range(GROUPS):
+        for outcome in outcomes(seed, group):
+            if any(name.startswith(wanted) for name in outcome.counted):
+                return outcome.seed
+    raise AssertionError(f"{wanted} has not happened in the short set")
+
+
+def test_only_the_steps_that_are_kept_happen(seed: int) -> None:
+    kind = "fault: power off"
+    number = a_seed_with(seed, kind)
+    steps = draw(number).steps
+    quiet = ("malice", "loss", "duplication", "reordering")
+    everything = simulate(number)
+    assert simulate(number, kept=[step.number for step in steps]) == everything
+    some = simulate(
+        number, kept=[step.number for step in steps if step.kind == "power-off"], dropped=quiet
+    )
+    nothing = simulate(number, kept=(), dropped=quiet)
+    assert {name for name in some.counted if name.startswith("fault: ")} == {kind}
+    assert not any(name.startswith("fault: ") for name in nothing.counted)
+    assert nothing.property == ""
+
+
+@pytest.mark.parametrize(
+    ("feature", "counter"),
+    [
+        ("loss", "fault: message lost"),
+        ("duplication", "fault: message doubled"),
+        ("reordering", "fault: message may be overtaken"),
+        ("malice", "fault: aimed at "),
+    ],
+)
+def test_what_is_dropped_does_not_happen(seed: int, feature: str, counter: str) -> None:
+    outcome = simulate(a_seed_with(seed, counter), dropped=(feature,))
+    assert not any(name.startswith(counter) for name in outcome.counted)
+
+
+def test_a_single_malicious_act_can_be_dropped(seed: int) -> None:
+    number = a_seed_with(seed, "fault: aimed at ")
+    everything = simulate(number)
+    assert any(simulate(number, dropped=(f"m{act}",)) != everything for act in range(1, 11))
+    assert simulate(number, dropped=("m99999",)) == everything
+
+
+def test_a_run_is_attacked_and_then_healed(seed: int) -> None:
+    lines: list[str] = []
+    outcome = simulate(a_seed_with(seed, "fault: power off"), emit=lines.append)
+    events = [event for event in map(json.loads, lines) if "event" in event]
+    (healing,) = (number for number, event in enumerate(events) if event["event"] == "heals")
+    before, after = events[:healing], events[healing:]
+    assert any(event["event"] == "fault" for event in before)
+    assert any(event["event"] == "apply" for event in before)
+    assert not any(event["event"] == "fault" for event in after)
+    assert any(event["event"] == "apply" for event in after)
+    healed_us = events[healing]["time_us"]
+    acknowledged = [event for event in outcome.history if event["type"] == "ok"]
+    assert min(event["time_us"] for event in acknowledged) < healed_us
+    assert max(event["time_us"] for event in acknowledged) > healed_us
+    assert outcome.history[-1]["type"] == "final" or outcome.history[-2]["type"] == "ok"
+
+
+# --- broken servers ---
+
+
+@pytest.mark.parametrize(
+    ("breaks", "properties"),
+    [
+        (votes_blindly, {"Leader Completeness"}),
+        (does_not_sync, {"Liveness", "Recovery finds what was durable"}),
+    ],
+)
+def test_a_broken_server_is_found(
+    seed: int,
+    breaks: Callable[[pytest.MonkeyPatch], None],
+    properties: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    breaks(monkeypatch)
+    found = search(first_seed(seed, 0), FINDING_SEEDS_MAX)
+    assert found.failed is not None
+    assert found.failed.property in properties
+    assert found.failed.seed == first_seed(seed, 0) + found.seeds_run - 1
+
+
+def test_a_failure_is_told_with_its_trace_and_with_what_repeats_it(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    does_not_sync(monkeypatch)
+    failed = search(first_seed(seed, 0), FINDING_SEEDS_MAX).failed
+    assert failed is not None
+    with pytest.raises(pytest.fail.Exception) as raised:
+        fail_if_found(failed)
+    text = str(raised.value)
+    assert f"FAILS: {failed.property}" in text
+    assert failed.error.splitlines()[0] in text
+    assert "n1/" in text.partition("the end of its trace")[2]
+    assert f"python -m tests.simulation replay {failed.seed}" in text
+    assert f"python -m tests.simulation shrink {failed.seed}" in text
+    assert "NOT REPEATABLE" not in text
+
+
+def test_a_failure_that_does_not_repeat_is_told_as_such(seed: int) -> None:
+    outcome = attrs.evolve(outcomes(seed, 0)[0], property="Liveness", error="nothing came", hash="")
+    text = explain(outcome, Schedule(seed=outcome.seed))
+    assert "FAILS: Liveness\nnothing came" in text
+    assert "NOT REPEATABLE" in text
+
+
+def test_a_run_without_an_end_is_a_failure(seed: int) -> None:
+    outcome = run_seed(a_seed_with(seed, "fault: message lost"), seconds_max=0.01)
+    assert outcome.property == ENDLESS
+    assert "has not ended after 0.01 s of processor time\nTraceback" in outcome.error
+
+
+# --- many ---
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3_600)
+def test_nothing_is_found_in_a_long_set_of_runs(seed: int) -> None:
+    plan = Plan(first_seed=seed * 1_000_000, seeds=SOAK_SEEDS, jobs=os.cpu_count() or 1)
+    progress = soak(plan, lambda progress: None, say_every_s=60.0)
+    assert progress.tally.seeds == SOAK_SEEDS
+    print(summary(progress.tally))
+    assert not progress.tally.failures, summary(progress.tally)
