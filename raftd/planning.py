@@ -162,7 +162,8 @@ def _refuse_repeated(changes: Sequence[MemberChange]) -> None:
         raise Refused("invalid", "the change names no server", "nothing would be changed", "")
     seen: set[tuple[str, bool]] = set()
     for change in changes:
-        key = (change.name, change.role == "remove")
+        # A server that leaves may be followed by another one of its name, which has an address.
+        key = (change.name, bool(change.address))
         if key in seen:
             raise Refused(
                 "refused",

@@ -40,6 +40,7 @@ from tests.chaos.verdicts import (
     judge_once,
     judge_protocol,
     verdict,
+    without_appends,
 )
 from tests.history.recorder import Recorder
 
@@ -241,7 +242,8 @@ class Run:
         self._judge("the clients have worked", client_problems)
         self._judge("no server has ended by itself", self._faults.problems)
         self._judge("raftctl has kept to its exit codes", self._operator.problems)
-        self._verdicts.append(judge_history(self._recorder.events))
+        events = self._recorder.events
+        self._verdicts.append(judge_history(without_appends(events) if problems else events))
 
     def _judge(self, claim: str, problems: list[str]) -> None:
         self._verdicts.append(verdict(claim, problems))

@@ -24,6 +24,7 @@ from tests.chaos.verdicts import (
     judge_history,
     judge_once,
     judge_protocol,
+    without_appends,
 )
 from tests.history.recorder import Recorder
 
@@ -71,6 +72,15 @@ def test_a_doctored_history_fails(doctor: Callable[[Event], None]) -> None:
     result = judge_history(events)
     assert not result.ok
     assert result.problems
+
+
+def test_without_final_values_registers_are_judged_alone() -> None:
+    events = [event for event in recorded() if event["type"] != "final"]
+    assert not judge_history(events).ok
+    assert judge_history(without_appends(events)).ok
+    for event in events:
+        stale_read(event)
+    assert not judge_history(without_appends(events)).ok
 
 
 # --- keys that are written once ---------------------------------------------------------------

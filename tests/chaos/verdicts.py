@@ -55,6 +55,18 @@ def judge_history(events: Iterable[Mapping[str, object]]) -> Verdict:
     )
 
 
+def without_appends(events: Iterable[Mapping[str, object]]) -> list[Mapping[str, object]]:
+    """Return the events of register keys: appends cannot be judged without final values."""
+    kept = []
+    appends = set()
+    for event in events:
+        if event.get("kind") == "append":
+            appends.add(event["op"])
+        elif event["type"] != "final" and event["op"] not in appends:
+            kept.append(event)
+    return kept
+
+
 def judge_once(outcomes: Mapping[str, str], entries: Iterable[ListEntry]) -> Verdict:
     """Return whether each write of a key of its own was done once, not at all, or at most once.
 

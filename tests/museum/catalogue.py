@@ -1,6 +1,6 @@
 """What an exhibit of the bug museum is: a bug that others had, and what shows that we have not.
 
-The stories stand in one module for each part; `ALL` is all of them, by number.
+The stories stand in one module for each part.
 """
 
 from __future__ import annotations

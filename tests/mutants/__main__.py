@@ -24,10 +24,10 @@ from tests.mutants.catalogue import ALL
 from tests.mutants.mutant import Mutant, PlaceNotFound
 from tests.mutants.workspace import ROOT, Stopped, Workspace, WrongTree
 
-SEEDS_DEFAULT = 200
+SEEDS_DEFAULT = 100
 """Simulated runs for each mutant at most; most bugs show within a few."""
 NAME_WIDTH = 58
-PROPERTY_WIDTH = 34
+PROPERTY_WIDTH = 50
 SEEDS_WIDTH = 7
 EXIT_SURVIVED = 1
 EXIT_ERROR = 2

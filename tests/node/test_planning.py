@@ -99,6 +99,14 @@ REFUSALS = [
         "",
     ),
     (
+        "removed and demoted",
+        at("n1 n2"),
+        ("remove", [drop("n2"), become("n2", "learner")]),
+        "n2 is named twice",
+        "once",
+        "",
+    ),
+    (
         "voter added again",
         at("n1 n2"),
         ("add", [new("n2", address="x:1")]),

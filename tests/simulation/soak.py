@@ -25,8 +25,8 @@ import attrs
 from tests.simulation.report import Failure, Tally
 from tests.simulation.search import run_seed
 
-CHUNK_SEEDS = 8
-"""A second or two of work: little beside it is spent on handing it out."""
+CHUNK_SEEDS = 4
+"""A second of work: little beside it is spent on handing it out."""
 CHUNKS_AHEAD = 2
 """Handed out for each worker at a time: the one that it runs and the next one."""
 FAILURES_MAX = 1_000
