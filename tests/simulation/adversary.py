@@ -29,18 +29,22 @@ MALICE_US = (0, 60 * MILLISECOND)
 MALICIOUS = (
     *("kill the leader", "crash at a point", "isolate the leader", "halves apart"),
     *("leader with the new half", "partition", "abort", "transfer", "heard by few", "heal"),
+    "heard by one of the new half",
 )
 """What can be aimed at a change."""
-AT_ONCE = ("heard by few", "halves apart", "leader with the new half", "abort")
+AT_ONCE = (
+    *("heard by few", "heard by one of the new half", "halves apart"),
+    *("leader with the new half", "abort"),
+)
 """Before the first message about it has arrived."""
 BY_APPEND: dict[str, Sequence[str]] = {
-    "lonely-entry": ("heard by few",),
+    "lonely-entry": ("heard by few", *3 * ("heard by one of the new half",)),
     "halves-apart": ("halves apart", "abort", "heal"),
     "leader-with-new-half": ("leader with the new half", "heal"),
 }
 """What each tactic prefers when a leader has written a configuration."""
 BY_ELECTION: dict[str, Sequence[str]] = {
-    "lonely-entry": ("halves apart", "abort"),
+    "lonely-entry": ("halves apart", "halves apart", "halves apart", "abort"),
     "halves-apart": ("halves apart", "abort", "heard by few"),
     "leader-with-new-half": ("leader with the new half", "heal"),
 }
@@ -90,6 +94,7 @@ class Adversary:
         """Inject one fault that has its turn."""
         actions: dict[str, Callable[[Random], None]] = {
             "kill": lambda random: self._kill(random, loses_power=False),
+            "stop": self._stop,
             "power-off": lambda random: self._kill(random, loses_power=True),
             "crash-at-point": self._crash_at_point,
             "crash-everybody": self._crash_everybody,
@@ -134,6 +139,12 @@ class Adversary:
         if machine is not None:
             self._count("power off" if loses_power else "kill", machine)
             machine.end(loses_power=loses_power)
+
+    def _stop(self, random: Random) -> None:
+        machine = self._chosen(random)
+        if machine is not None:
+            self._count("orderly stop", machine)
+            machine.stop()
 
     def _crash_at_point(self, random: Random) -> None:
         machine = self._chosen(random)
@@ -359,14 +370,22 @@ class Adversary:
             case "transfer":
                 self._operator.act("transfer", random)
             case "heard by few":
-                self._mute(machine, random)
+                self._mute(machine, self._names(), random)
+            case "heard by one of the new half":
+                self._mute(machine, self._new_half(machine, configuration)[:1], random)
             case "heal":
                 self._network.heal()
 
-    def _mute(self, machine: Machine, random: Random) -> None:
-        """Let only one or two hear the leader from now on, and let it die soon."""
+    def _new_half(self, leader: Machine, configuration: Configuration) -> list[str]:
+        """Return who would decide without the leader, after the change."""
+        machines = self._network.machines.values()
+        return [m.name for m in machines if m.id in configuration.voters and m is not leader]
+
+    def _mute(self, machine: Machine, names: Sequence[str], random: Random) -> None:
+        """Let only one or two of `names` hear the leader from now on, and let it die soon."""
         others = [name for name in self._names() if name != machine.name]
-        heard_by = random.sample(others, min(random.choice((0, 1, 1, 2)), len(others)))
+        choosable = [name for name in names if name != machine.name]
+        heard_by = random.sample(choosable, min(random.choice((0, 1, 1, 2)), len(choosable)))
         self._network.cuts |= {(machine.name, other) for other in others if other not in heard_by}
         process = machine.process
 

@@ -33,6 +33,10 @@ PATIENCE_US = 800 * MILLISECOND
 """A client asks another server when this one has been silent for so long."""
 GIVES_UP = 0.03
 """Chance that a client does not ask again after its patience has ended."""
+TAKES_NO = 0.1
+"""Chance that a client believes a server that says that nothing was done, and leaves it at that."""
+NOT_TAKEN = ("not-leader", "unavailable", "session-expired")
+"""Answers that promise that this request has done nothing and never will."""
 APPEND_KEY = "append"
 APPEND_TOKENS_MAX = 60
 """Tokens of one append key: keeps its value, which each append carries, short."""
@@ -68,6 +72,8 @@ class Client:
         self._known: dict[str, str | None] = {}
         """What it has read last, to have something to compare with."""
         self._hint = ""
+        self._asked_before = False
+        """The same request has been sent already."""
         self._attempt = 0
         """Grows with each request: answers to an earlier one are not waited for any more."""
 
@@ -190,7 +196,7 @@ class Client:
                 if reply.applied:
                     self._known[key] = fields.get("value")
             else:
-                self._recorder.unknown(op, time_us=now_us)
+                self._end(op, reply)
             self._rest()
 
         self._ask_with_serial(self._request(kind, key, **fields), go_on)
@@ -219,7 +225,7 @@ class Client:
 
         def on_written(reply: Reply | None) -> None:
             if not isinstance(reply, WriteReply):
-                self._recorder.unknown(op, time_us=self._world.now_us)
+                self._end(op, reply)
             elif reply.applied:
                 self.appended += 1
                 self._recorder.ok(op, time_us=self._world.now_us)
@@ -229,6 +235,14 @@ class Client:
             self._rest()
 
         read()
+
+    def _end(self, op: int, reply: Reply | None) -> None:
+        """Note what is known of a write that was not answered with a result."""
+        if reply is not None and not self._asked_before:
+            self._recorder.fail(op, time_us=self._world.now_us)
+        else:
+            # An earlier copy of the same request may have been taken, or may still be.
+            self._recorder.unknown(op, time_us=self._world.now_us)
 
     def _invoke(self, kind: str, key: str, **fields: str) -> int:
         self._world.count("operations of clients")
@@ -261,8 +275,7 @@ class Client:
         def answered(reply: Reply | None) -> None:
             if isinstance(reply, WriteReply) or self._random.random() < 0.5:
                 self._lowest = serial + 1
-            if isinstance(reply, ErrorReply):
-                assert reply.code == "session-expired", reply
+            if isinstance(reply, ErrorReply) and reply.code == "session-expired":
                 self._session = ""
             go_on(reply)
 
@@ -270,6 +283,14 @@ class Client:
 
     def _ask(self, request: Request, go_on: Next) -> None:
         """Ask one server after the other until the outcome is certain or patience ends."""
+        self._asked_before = False
+        self._ask_once(request, go_on)
+
+    def _ask_again(self, request: Request, go_on: Next) -> None:
+        self._asked_before = True
+        self._ask_once(request, go_on)
+
+    def _ask_once(self, request: Request, go_on: Next) -> None:
         self._attempt += 1
         attempt = self._attempt
         machine = self._choose()
@@ -282,7 +303,7 @@ class Client:
                 self._attempt += 1
                 go_on(None)
             else:
-                self._ask(request, go_on)
+                self._ask_again(request, go_on)
 
         def answered(reply: Reply) -> None:
             if attempt != self._attempt:
@@ -296,10 +317,13 @@ class Client:
             else:
                 assert reply.code in ("not-leader", "unavailable", "unknown-outcome"), reply
                 self._hint = reply.leader_address
-                if reply.code == "unknown-outcome" and self._random.random() < GIVES_UP:
+                draw = self._random.random()
+                if reply.code == "unknown-outcome" and draw < GIVES_UP:
                     go_on(None)
+                elif reply.code in NOT_TAKEN and draw < TAKES_NO and not self.asked_patiently:
+                    go_on(reply)
                 else:
-                    self._world.after(RETRY_US, self._ask, request, go_on)
+                    self._world.after(RETRY_US, self._ask_again, request, go_on)
 
         if machine is not None:
             asked = True

@@ -173,7 +173,9 @@ class Machine:
         self._loses_power = False
         self._is_late = False
         """The next messages of this turn are those that had to wait for the disk."""
+        self._drains = False
         self._store: HashedStore
+        self._trace: Trace
         network.machines[self.address] = self
 
     def __repr__(self) -> str:
@@ -233,6 +235,7 @@ class Machine:
         self._tick_due, self._is_late = False, False
         self._busy_until_us = self.world.now_us
         self.disk.lag_us = 0
+        self._drains = False
         self.watch.working = self
         try:
             self._recover()
@@ -268,6 +271,7 @@ class Machine:
         self._store = HashedStore(MemoryStore())
         self.state = _Applying(self, self._store)
         storage, store, started_us = _Storage(self, directory, wal), self._store, world.now_us
+        self._trace = Trace(world.write, lambda: world.now_us, lambda: store.state_hash)
         node = Node(
             identities=storage,
             log=storage,
@@ -280,12 +284,18 @@ class Machine:
             wall_clock_ms=world.wall_clock_ms,
             uptime_ms=lambda: (world.now_us - started_us) // MILLISECOND,
             mint_cluster_id=world.mint,
-            trace=Trace(world.write, lambda: world.now_us, lambda: store.state_hash),
+            trace=self._trace,
         )
         self.node = node
         self.is_damaged = False
         self.watch.tell("started", self)
         world.after(self._tick_us(), self._tick, self.process)
+
+    def stop(self) -> None:
+        """Let the process hand leadership over and end, as SIGTERM does."""
+        if self.node is not None:
+            self._drains = True
+            self.node.drain()
 
     def end(self, *, loses_power: bool) -> None:
         """Kill the process; with the power goes what the disk had not synced."""
@@ -298,6 +308,7 @@ class Machine:
         was_running = self.node is not None
         if was_running:
             self.watch.tell("ended", self)
+            assert self._trace.problem is None, self._trace.problem
         self.world.note("ended", server=self.name, why=why, power=loses_power)
         self.node = None
         self.exit = why
@@ -378,6 +389,8 @@ class Machine:
         self._busy_until_us = self.world.now_us + self.disk.lag_us + TURN_US
         if node.stop is not None:
             self._end("removed", False)
+        elif self._drains and node.is_drained:
+            self._end("down", False)
         elif self._inbox or self._tick_due:
             self._schedule()
 

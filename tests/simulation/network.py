@@ -91,6 +91,12 @@ class Network:
         delay_us = self._random.randint(*self.world.profile.delay_us)
         return delay_us * self.slow.get((source, target), 1)
 
+    def _is_lost(self) -> bool:
+        if not self.is_bad or self._random.random() >= self.world.profile.loss:
+            return False
+        self.world.count("fault: message lost")
+        return True
+
     # --- Raft messages ---
 
     def carry(self, source: Machine, envelope: Envelope, depart_us: int) -> None:
@@ -100,8 +106,7 @@ class Network:
             return
         world, profile = self.world, self.world.profile
         bad = self.is_bad
-        if bad and self._random.random() < profile.loss:
-            world.count("fault: message lost")
+        if self._is_lost():
             return
         arrival_us = depart_us + self._delay_us(source.name, target.name)
         if bad and self._random.random() < profile.reordering:
@@ -202,12 +207,13 @@ class Network:
             delay_us += self._random.randint(0, STRAGGLER_US)
 
         def arrive() -> None:
-            if target.node is None or target.process != process:
+            if target.node is None or target.process != process or self._is_lost():
                 return
             target.receive(Requested(request, target.answering(request, answered)))
 
         def answered(reply: Reply, depart_us: int) -> None:
-            self.world.at(depart_us + self._delay_us(target.name, who), respond, reply)
+            if not self._is_lost():
+                self.world.at(depart_us + self._delay_us(target.name, who), respond, reply)
 
         self.world.after(delay_us, arrive)
 
