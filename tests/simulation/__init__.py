@@ -1,0 +1,24 @@
+"""Whole clusters in one process, one thread and one second, attacked as one seed says.
+
+Core, driver, operations, log, identity and state machine are production's. Underneath them the
+network, the disks, the clocks, all randomness and the ordered map of the state machine's store are
+simulated, so a seed repeats its run byte for byte.
+
+    python -m tests.simulation --help
+
+| module | what it is |
+|---|---|
+| `profile` | what a seed draws before its run: sizes, rates of faults, small limits, the schedule |
+| `run` | one run: form a cluster, attack it (safety), heal it (liveness), judge the history |
+| `world` | the clock, the queue of events, the trace, the counters |
+| `machine` | a disk, a clock, power, and a server; the numbered points where it may end |
+| `network`, `disk` | messages late, lost, double; writes torn, bits flipped, disks full |
+| `clients`, `operator` | who writes and reads; who changes the membership all the time |
+| `adversary` | what goes wrong by chance, and what is aimed at a change that is under way |
+| `watch`, `invariants/` | what must hold after every step, one property in each module |
+| `limits`, `coverage` | constants made small for one run; what a run has met |
+| `search`, `soak`, `replay`, `shrink`, `report` | the commands |
+
+Each fault is drawn for itself, at a time that the schedule has fixed, from a generator of its own;
+so a part of a schedule can be left out and the rest stays as it is.
+"""

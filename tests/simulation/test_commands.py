@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +75,8 @@ def test_a_search_stops_at_the_first_seed_that_fails(
     assert document["error"] == outcome.error.splitlines()[0]
     assert f"python -m tests.simulation replay {failed}" in out
     assert f"python -m tests.simulation shrink {failed}" in out
+    assert main(["search", "--first-seed", str(failed), "--seeds", "5", "--json"]) == EXIT_FOUND
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["seeds_run"] == 1
 
 
 # --- soak ---
@@ -98,12 +101,23 @@ def test_a_soak_adds_up_the_runs_of_all_processes(
     assert "seeds/s, 0 failures" in printed.err
 
 
+def workers_of(pid: int) -> list[int]:
+    """Return the processes that a soak has started to run seeds, however far they have come."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [
+        int(child)
+        for child in children
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_an_interrupted_soak_ends_with_the_summary_so_far(
-    tmp_path: Path, number: signal.Signals
+    tmp_path: Path, number: signal.Signals, workers: int
 ) -> None:
     with subprocess.Popen(
-        [*COMMAND, "soak", "--time", "1h", "--json", str(tmp_path / "soak.json")],
+        [*COMMAND, "soak", "--time", "1h", "--jobs", "2", "--json", str(tmp_path / "soak.json")],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -112,10 +126,14 @@ def test_an_interrupted_soak_ends_with_the_summary_so_far(
     ) as process:
         assert process.stderr is not None
         process.stderr.readline()
+        deadline = time.monotonic() + ENDING_SECONDS_MAX
+        while len(workers_of(process.pid)) < workers:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         # As a terminal does: everybody gets it, also processes that are just being started.
         os.killpg(process.pid, number)
         out, errors = process.communicate(timeout=ENDING_SECONDS_MAX)
-    assert process.returncode == EXIT_NOTHING_FOUND
+    assert process.returncode == EXIT_NOTHING_FOUND, out
     assert "nothing found in" in out
     assert "interrupted" in out
     assert "Traceback" not in errors

@@ -60,6 +60,10 @@ def test_few_culprits_among_many_are_found_in_few_tries(culprits: set[int]) -> N
     assert len(tried) <= 1 + 2 * 7 * len(culprits) + 3 * len(culprits) + 7
 
 
+def test_items_that_others_made_necessary_go_with_them() -> None:
+    assert smallest([1, 5, 9], lambda items: 5 in items and (1 in items or 9 not in items)) == [5]
+
+
 def test_nothing_is_left_if_nothing_is_needed() -> None:
     assert smallest([1, 2, 3], lambda items: True) == []
     assert smallest([], lambda items: False) == []

@@ -30,7 +30,7 @@ from tests.simulation.search import ENDLESS, run_seed, search
 from tests.simulation.soak import Plan, soak
 
 GROUPS = 8
-GROUP_SEEDS = 8
+GROUP_SEEDS = 7
 SOAK_SEEDS = 2_000
 FINDING_SEEDS_MAX = 60
 """A bug in the server has to be found in so many seeds; usually a tenth is enough."""
