@@ -136,6 +136,9 @@ Where this differs from the paper and the dissertation
   every later leader does the same. So a removed server knows it for certain, by a committed entry
   with its tombstone, instead of campaigning in the dark (dissertation 4.2.3 only protects the
   others from it).
+- *Learners are fed what is committed*, voters everything. A learner that had more could hold back
+  its vote from the only server that can still lead (one whose log ends with a C_old,new that makes
+  the learner a voter), and learners do not campaign.
 - *A voter of the previous configuration may campaign* while the latest one is not known to be
   committed: it may be the only one that can win (two servers, one of them just removed, which
   alone has the entry).
@@ -143,5 +146,7 @@ Where this differs from the paper and the dissertation
 - *Learners, pre-vote, check-quorum and stickiness are always on*; none of them is an option.
 - *Leader leases are not used*: each read is confirmed by a round.
 - *Responses are messages of their own*, matched by their fields; `match_index` comes from the
-  request, so a late or repeated answer is as good as the first one.
+  request, so a late or repeated answer is as good as the first one. An answer to a request of an
+  older term carries the current term and no round: a leader that had sent that request in an
+  earlier term of its own must not take it for an answer to what it sends now.
 """

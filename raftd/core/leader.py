@@ -246,7 +246,7 @@ class Leader:
         rounds that started after it arrived (dissertation 6.4).
         """
         forced = self._broadcast or self._reads.want_round
-        if not forced and not any(map(self._has_work, self.progress.values())):
+        if not forced and not any(map(self._has_work, self.progress, self.progress.values())):
             return
         self._round += 1
         self._reads.round_started(self._round)
@@ -375,8 +375,18 @@ class Leader:
         matches[self._raft.server] = self._log.durable_index
         return matches
 
-    def _has_work(self, progress: Progress) -> bool:
-        if progress.fenced or progress.next_index > self._log.last_index:
+    def _last_for(self, server: ServerId) -> Index:
+        """Return how far `server` is fed.
+
+        Learners get what is committed. With more, one could refuse its vote for ever to a server
+        that counts it as a voter by a C_old,new of its own, and a learner may not campaign itself.
+        """
+        if server in self._latest().configuration.learners:
+            return self._log.commit_index
+        return self._log.last_index
+
+    def _has_work(self, server: ServerId, progress: Progress) -> bool:
+        if progress.fenced or progress.next_index > self._last_for(server):
             return False
         if progress.state is ReplicationState.PROBE:
             return not progress.probe_outstanding
@@ -387,8 +397,10 @@ class Leader:
         if progress.fenced:
             return
         sent = False
-        while self._has_work(progress):
-            entries = self._log.batch(progress.next_index, APPEND_ENTRIES_MAX, APPEND_BYTES_MAX)
+        last = self._last_for(server)
+        while self._has_work(server, progress):
+            count = min(last - progress.next_index + 1, APPEND_ENTRIES_MAX)
+            entries = self._log.batch(progress.next_index, count, APPEND_BYTES_MAX)
             self._send_append(server, progress.next_index - 1, entries)
             progress.sent(entries[-1].index, sum(len(entry.data) for entry in entries))
             sent = True

@@ -694,7 +694,35 @@ def test_replication_follows_both_halves_and_the_learners() -> None:
         "456", "123", learners="7", learners_next="2"
     )
     sent = solo.give(lambda raft: raft.propose(b"x"))
-    assert {e.dest for e in sent if appends(e)} == set("234567")
+    assert {e.dest for e in sent if appends(e)} == set("23456")
+    # A learner follows what is committed.
+    sent = [*solo.acknowledge("2"), *solo.acknowledge("4"), *solo.acknowledge("5")]
+    assert "7" in {e.dest for e in sent if appends(e)}
+
+
+def test_a_learner_never_stands_in_the_way_of_a_leader_that_counts_it_as_a_voter() -> None:
+    """4.2.2: a learner with entries that no quorum has would refuse, and may not lead itself."""
+    cluster = with_learners("123", "4", leader="2")
+    cluster.give(
+        "2", lambda raft: raft.change_membership(change_of(("voter", "4"), ("remove", "3")))
+    )
+    # C_old,new reaches nobody, and what the next leader begins reaches no other voter.
+    cluster.crash("2")
+    cluster.queue.clear()
+    passes = cluster.passes
+    cluster.passes = lambda envelope: (  # type: ignore[method-assign]
+        passes(envelope) and not (appends(envelope) and envelope.dest == "3")
+    )
+    cluster.campaign("1")
+    cluster.run(2)
+    assert cluster.raft("1").log.last_term > cluster.raft("3").log.last_term
+    cluster.passes = passes  # type: ignore[method-assign]
+    cluster.queue.clear()
+    cluster.crash("1")
+    # Without server 1, which lost its disk, there is a majority of either half.
+    cluster.restart("2")
+    cluster.run(12 * cluster.options.election_ticks)
+    assert cluster.leader() is not None
 
 
 def test_strangers_are_not_heard() -> None:

@@ -191,6 +191,15 @@ MUTANTS = (
         "_confirms_nothing_to_a_leader",
     ),
     Mutant(
+        name="learner-fed-what-is-not-committed",
+        why="With it a learner refuses its vote for ever to the only server that could lead.",
+        file=LEADER,
+        old="if server in self._latest().configuration.learners:",
+        new="if False:",
+        test="tests/core/test_joint_changes.py::test_a_learner_never_stands_in_the_way"
+        "_of_a_leader_that_counts_it_as_a_voter",
+    ),
+    Mutant(
         name="round-number-used-twice",
         why="An answer to a heartbeat confirms a read that came after it.",
         file=LEADER,

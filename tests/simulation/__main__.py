@@ -44,6 +44,8 @@ SEARCH_SEEDS = 100
 SOAK_SEEDS = 1_000
 JOBS_MAX = 256
 """More processes than any machine of ours has cores."""
+SEEDS_SHOWN = 10
+"""Failing seeds in a line of progress."""
 SAY_SECONDS = 5.0
 """Between two lines about the progress of a soak."""
 _ACT = re.compile(r"m[1-9]\d*")
@@ -131,7 +133,12 @@ def _soak(options: argparse.Namespace, files: ExitStack) -> int:
 
 
 def _say_progress(progress: Progress) -> None:
-    print(f"{_speed(progress)}, {len(progress.tally.failures):,} failures", file=sys.stderr)
+    failed = progress.tally.failures
+    line = f"{_speed(progress)}, {len(failed):,} failures"
+    if failed:
+        # At once: a run of hours need not come to its end first.
+        line += f" (seeds {', '.join(str(failure.seed) for failure in failed[:SEEDS_SHOWN])})"
+    print(line, file=sys.stderr)
 
 
 def _speed(progress: Progress) -> str:

@@ -13,7 +13,7 @@ from raftd.core.membership import (
 )
 from raftd.core.quorum import majority
 from raftd.core.types import Entry, EntryKind, ServerId
-from tests.simulation.machine import AMID_DISK, POINTS, RETRY_US, Durable, Machine
+from tests.simulation.machine import AMID_DISK, POINTS, PUBLISHING, RETRY_US, Durable, Machine
 from tests.simulation.network import Network
 from tests.simulation.operator import Operator
 from tests.simulation.profile import MILLISECOND
@@ -57,7 +57,8 @@ def phase_of(latest: ConfigurationAt | None, commit_index: int, operation_runs: 
         return "no configuration"
     committed = "committed" if latest.index <= commit_index else "uncommitted"
     if latest.configuration.is_joint:
-        return f"C_old,new {committed}"
+        # While it is the latest it is uncommitted: C_new is appended in the moment of its commit.
+        return "C_old,new"
     if committed == "uncommitted":
         return {
             ConfigurationKind.FINAL: "C_new uncommitted",
@@ -147,10 +148,15 @@ class Adversary:
             machine.stop()
 
     def _crash_at_point(self, random: Random) -> None:
+        point = random.randint(1, POINTS)
         machine = self._chosen(random)
+        blank = [each for each in self._network.up() if each.raft.configuration is None]
+        if point in PUBLISHING and blank:
+            # Who belongs to no cluster yet is about to publish an identity.
+            machine = random.choice(blank)
         if machine is not None:
-            point = random.randint(1, POINTS)
-            after = random.randint(1, 12) if point == AMID_DISK else random.randint(1, 4)
+            most = {AMID_DISK: 12, **dict.fromkeys(PUBLISHING, 1)}.get(point, 4)
+            after = random.randint(1, most)
             self._count(f"crash armed at point {point}", machine)
             machine.arm(point, after, loses_power=random.random() < 0.6)
 
@@ -344,6 +350,7 @@ class Adversary:
         def strike() -> None:
             if self.is_active:
                 self._count(f"aimed at a change: {name}", machine)
+                self._world.note("malice", number=number, act=name)
                 self._strike(name, machine, configuration, own)
 
         self._world.after(delay_us, strike)

@@ -54,6 +54,7 @@ from tests.simulation.world import World
 DATA = Path("/data")
 POINTS = 13
 AMID_DISK = 4
+PUBLISHING = (12, 13)
 TURN_US = 50
 """What a turn takes beside the disk."""
 RETRY_US = 100 * MILLISECOND

@@ -37,8 +37,7 @@ PHASES = (
     "no change",
     "catching up",
     "learners uncommitted",
-    "C_old,new uncommitted",
-    "C_old,new committed",
+    "C_old,new",
     "C_new uncommitted",
     "abort uncommitted",
 )

@@ -267,7 +267,9 @@ class Simulation:
             if machine.exit == "refuses":
                 # Its disk was damaged, or else nothing excuses it.
                 if not machine.is_damaged:
-                    raise NotAlive(f"{machine.name} does not start on an undamaged disk")
+                    raise Violated(
+                        "Durability", f"{machine.name} does not start on an undamaged disk"
+                    )
                 self.adversary.start_again(machine)
         if self.adversary.has_lost_a_quorum():
             world.count("runs that end early: a quorum's disks were lost")
@@ -366,6 +368,7 @@ class Simulation:
     def outcome(self, property: str, error: str) -> Outcome:
         """Return what became of the run."""
         world = self.world
+        trace = tuple(world.recent)
         for event in self.recorder.events:
             world.write(dict(event))
         return Outcome(
@@ -376,6 +379,6 @@ class Simulation:
             simulated_us=world.now_us,
             events=world.event_count,
             counted=world.counted,
-            trace=tuple(world.recent)[: -len(self.recorder.events) or None],
+            trace=trace,
             history=tuple(self.recorder.events),
         )

@@ -99,7 +99,7 @@ def test_the_short_set_meets_what_it_is_meant_to_meet(seed: int) -> None:
         "fault: message lost": 50,
         "fault: message doubled": 15,
         "fault: message may be overtaken": 15,
-        "phase met by a fault: C_old,new uncommitted": 15,
+        "phase met by a fault: C_old,new": 15,
         "phase met by a fault: C_new uncommitted": 15,
         "runs to the end": GROUPS * GROUP_SEEDS * 9 // 10,
     }
@@ -251,7 +251,7 @@ def test_a_run_is_attacked_and_then_healed(seed: int) -> None:
     ("breaks", "properties"),
     [
         (votes_blindly, {"Leader Completeness"}),
-        (does_not_sync, {"Liveness", "Recovery finds what was durable"}),
+        (does_not_sync, {"Durability", "Recovery finds what was durable"}),
     ],
 )
 def test_a_broken_server_is_found(

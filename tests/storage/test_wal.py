@@ -546,7 +546,7 @@ def test_a_missing_segment_is_refused_wherever_it_was(tmp_path: Path, missing: i
     appends: list[Append] = [(None, entries(begin, begin + 7)) for begin in (1, 9, 17)]
     write_log(tmp_path / "wal", appends, segment_bytes=512)
     segment_paths(tmp_path / "wal")[missing].unlink()
-    with pytest.raises(CorruptLog, match="a segment is missing|continues it is missing") as raised:
+    with pytest.raises(CorruptLog, match=r"a segment is missing|continues it is missing") as raised:
         recover(tmp_path / "wal")
     assert raised.value.first_lost_index == (1, 9, 17)[missing]
 
