@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from raftd.storage.hashed_store import HashedStore
 from raftd.storage.store import MemoryStore
 from tests.storage.stores import NewStore
 
+KINDS: dict[str, NewStore] = {
+    "memory": MemoryStore,
+    "hashed": lambda: HashedStore(MemoryStore()),
+}
 
-@pytest.fixture(params=["memory"])
+
+@pytest.fixture(params=KINDS)
 def new_store(request: pytest.FixtureRequest) -> NewStore:
     """Make empty stores of each kind that there is."""
-    return {"memory": MemoryStore}[request.param]
+    return KINDS[request.param]

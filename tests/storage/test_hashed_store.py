@@ -11,21 +11,9 @@ from hypothesis import strategies as st
 from raftd.storage import hashed_store
 from raftd.storage.hashed_store import HashedStore
 from raftd.storage.store import STORE_KEY_BYTES_MAX, MemoryStore
-from tests.storage import test_store
-from tests.storage.stores import NewStore, contents
-
-# The contract of every store is kept by this one too: each test of it runs here once more, with the
-# fixture below.
-globals().update(
-    {name: test for name, test in vars(test_store).items() if name.startswith("test_")}
-)
+from tests.storage.stores import contents
 
 Pairs = Iterable[tuple[bytes, bytes]]
-
-
-@pytest.fixture
-def new_store() -> NewStore:
-    return lambda: HashedStore(MemoryStore())
 
 
 def holding(pairs: Pairs) -> HashedStore:
@@ -35,10 +23,6 @@ def holding(pairs: Pairs) -> HashedStore:
         with store.transaction():
             store.put(key, value)
     return store
-
-
-def test_the_contract_of_stores_is_collected_here() -> None:
-    assert "test_a_store_is_a_sorted_dict" in globals()
 
 
 def test_an_empty_store_has_the_hash_0() -> None:
