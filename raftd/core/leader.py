@@ -380,6 +380,8 @@ class Leader:
 
         Learners get what is committed. With more, one could refuse its vote for ever to a server
         that counts it as a voter by a C_old,new of its own, and a learner may not campaign itself.
+        Departing servers get everything: until they know that they are left out they may campaign,
+        as voters of the configuration before.
         """
         if server in self._latest().configuration.learners:
             return self._log.commit_index

@@ -550,7 +550,10 @@ class Raft:
     def _on_request_vote_response(self, source: ServerId, message: RequestVoteResponse) -> None:
         if not isinstance(self.role, Candidate):
             return
-        self.role.votes.setdefault(source, message.vote_granted)
+        if message.vote_granted:
+            # A refusal may answer a late copy of a request of an older term, a vote may not.
+            self.role.votes[source] = True
+        self.role.votes.setdefault(source, False)
         self._count_votes(self.role)
 
     def _on_append_entries(self, source: ServerId, message: AppendEntries) -> None:

@@ -273,6 +273,15 @@ def test_a_voter_counts_once() -> None:
     assert solo.role == "candidate"
 
 
+def test_a_vote_counts_although_a_late_copy_of_an_older_request_was_refused_before() -> None:
+    """5.1 and 5.2: a request of an older term is refused with the term of now."""
+    solo = Solo()
+    solo.campaign()
+    solo.step("2", RequestVoteResponse(solo.term, vote_granted=False))
+    solo.step("2", RequestVoteResponse(solo.term, vote_granted=True))
+    assert solo.role == "leader"
+
+
 def test_votes_of_strangers_count_nothing() -> None:
     """5.2: a majority of the servers of the cluster."""
     solo = Solo(voters="12345", learners="6")

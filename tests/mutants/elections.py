@@ -240,10 +240,8 @@ MUTANTS = (
         name="votes-counted-by-bare-name",
         why="While a server is replaced by its own name one vote counts in both halves.",
         file=RAFT,
-        old="        if not isinstance(self.role, Candidate):\n            return\n"
-        "        self.role.votes.setdefault(source, message.vote_granted)\n",
-        new="        if not isinstance(self.role, Candidate):\n            return\n"
-        "        self.role.votes.update((voter, message.vote_granted) for voter in "
+        old="            self.role.votes[source] = True\n",
+        new="            self.role.votes.update((voter, True) for voter in "
         'self.configuration.configuration.all_voters if voter.partition("/")[0] == '
         'source.partition("/")[0])\n',
         test="tests/museum/test_membership_servers.py"

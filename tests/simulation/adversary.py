@@ -19,7 +19,10 @@ from tests.simulation.operator import Operator
 from tests.simulation.profile import MILLISECOND
 from tests.simulation.world import World
 
-DISK_CALLS = ("write", "write", "sync", "sync", "read", "create", "rename", "sync_directory")
+DISK_CALLS = (
+    *("write", "write", "sync", "sync", "read", "create", "rename", "sync_directory"),
+    *("truncate", "unlink", "make_directory"),
+)
 DISK_FULL_US = 500 * MILLISECOND
 PAUSE_US = (100 * MILLISECOND, 3_000 * MILLISECOND)
 MALICE_US = (0, 60 * MILLISECOND)
@@ -157,6 +160,10 @@ class Adversary:
         if machine is not None:
             most = {AMID_DISK: 12, **dict.fromkeys(PUBLISHING, 1)}.get(point, 4)
             after = random.randint(1, most)
+            down = [each for each in self._machines() if each.exit == "down"]
+            if point == AMID_DISK and down and random.random() < 0.5:
+                # In the middle of the next start.
+                machine = random.choice(down)
             self._count(f"crash armed at point {point}", machine)
             machine.arm(point, after, loses_power=random.random() < 0.6)
 
@@ -172,8 +179,11 @@ class Adversary:
             self._count("pause", machine)
             machine.paused_until_us = self._world.now_us + random.randint(*PAUSE_US)
 
+    def _machines(self) -> list[Machine]:
+        return list(self._network.machines.values())
+
     def _names(self) -> list[str]:
-        return [machine.name for machine in self._network.machines.values()]
+        return [machine.name for machine in self._machines()]
 
     def _partition(self, random: Random) -> None:
         names = self._names()
@@ -287,17 +297,6 @@ class Adversary:
             if entry.kind is EntryKind.CONFIGURATION and entry.index >= settled
         ]
 
-    def has_lost_a_quorum(self) -> bool:
-        """Return whether disks that are gone for good were a majority's of what is in force."""
-        machines = self._network.machines.values()
-        present = {machine.id for machine in machines if not machine.is_damaged}
-        in_force = [
-            machine.raft.configuration.configuration
-            for machine in machines
-            if machine.node is not None and machine.raft.configuration is not None
-        ]
-        return bool(in_force) and not any(_survives(at, present) for at in in_force)
-
     # --- bringing back ---
 
     def went_down(self, machine: Machine) -> None:
@@ -309,7 +308,7 @@ class Adversary:
 
     def start_again(self, machine: Machine) -> None:
         """Start a machine; one whose disk is beyond repair gets a new one."""
-        if machine.node is not None or machine.exit == "removed":
+        if machine.node is not None or machine.exit == "removed" or machine.is_held:
             return
         if machine.exit == "refuses" and machine.is_damaged:
             self._world.count("disks replaced after a refusal")

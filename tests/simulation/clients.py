@@ -109,8 +109,9 @@ class Client:
             self._get(key)
 
     def conclude(self, done: Callable[[], None]) -> None:
-        """Write once more to each key and read everything, then call `done`."""
-        todo = [("put", key) for key in self._keys] + [("get", key) for key in self._keys]
+        """Read everything, write once more to each key, read again, then call `done`."""
+        reads, writes = ([(kind, key) for key in self._keys] for kind in ("get", "put"))
+        todo = [*reads, *writes, *reads]
 
         def next_one() -> None:
             if not self._session:

@@ -153,6 +153,8 @@ class Machine:
         """Why it does not run: down, removed, or refuses."""
         self.is_damaged = False
         """Its disk has lost something for good, or may have."""
+        self.is_held = False
+        """Nobody starts it for now."""
         self.clock_rate = 1.0
         self.paused_until_us = 0
         self.members: dict[ServerId, str] = {}
@@ -174,7 +176,8 @@ class Machine:
         self._loses_power = False
         self._is_late = False
         """The next messages of this turn are those that had to wait for the disk."""
-        self._drains = False
+        self.drains = False
+        """It has been told to stop, and hands leadership over."""
         self._store: HashedStore
         self._trace: Trace
         network.machines[self.address] = self
@@ -236,11 +239,12 @@ class Machine:
         self._tick_due, self._is_late = False, False
         self._busy_until_us = self.world.now_us
         self.disk.lag_us = 0
-        self._drains = False
+        self.drains = False
         self.watch.working = self
         try:
             self._recover()
         except Crash:
+            self.world.count("crashes in the middle of a start")
             self._end("down", self._loses_power)
         except StorageFault as error:
             self.world.note("refused", server=self.name, why=str(error))
@@ -252,6 +256,7 @@ class Machine:
         self.id = directory.identity.server
         self._durable.setdefault(self.id, Durable())
         if directory.identity.removed_index:
+            self.watch.tell("removed", self)
             self._end("removed", False)
             return
         wal, recovered = Wal.open(
@@ -295,7 +300,7 @@ class Machine:
     def stop(self) -> None:
         """Let the process hand leadership over and end, as SIGTERM does."""
         if self.node is not None:
-            self._drains = True
+            self.drains = True
             self.node.drain()
 
     def end(self, *, loses_power: bool) -> None:
@@ -304,6 +309,11 @@ class Machine:
             self._end("down", loses_power)
         elif loses_power:
             self.disk.lose_power()
+
+    def keep_down(self) -> None:
+        """Kill the process; nobody starts it again while `is_held`."""
+        self.is_held = True
+        self.end(loses_power=True)
 
     def _end(self, why: str, loses_power: bool) -> None:
         was_running = self.node is not None
@@ -389,8 +399,9 @@ class Machine:
         assert not self._is_late
         self._busy_until_us = self.world.now_us + self.disk.lag_us + TURN_US
         if node.stop is not None:
+            self.watch.tell("removed", self)
             self._end("removed", False)
-        elif self._drains and node.is_drained:
+        elif self.drains and node.is_drained:
             self._end("down", False)
         elif self._inbox or self._tick_due:
             self._schedule()

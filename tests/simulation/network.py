@@ -216,6 +216,10 @@ class Network:
                 self.world.at(depart_us + self._delay_us(target.name, who), respond, reply)
 
         self.world.after(delay_us, arrive)
+        if self.is_bad and self._random.random() < self.world.profile.duplication:
+            # As a client does that has not heard of the answer.
+            self.world.count("fault: request doubled")
+            self.world.after(delay_us + self._random.randint(0, STRAGGLER_US), arrive)
 
     def contact(
         self,

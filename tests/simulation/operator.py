@@ -26,9 +26,12 @@ from raftd.protocol import (
 )
 from tests.simulation.machine import Machine
 from tests.simulation.network import Network
-from tests.simulation.profile import SERVERS_MAX
+from tests.simulation.profile import MILLISECOND, SERVERS_MAX
 from tests.simulation.world import World
 
+ATTEMPTS = 3
+"""A request is sent so often at most."""
+PATIENCE_US = 1_500 * MILLISECOND
 REFUSALS = {
     "refused",
     "unsafe",
@@ -69,24 +72,36 @@ class Operator:
             target = random.choice(("", *sorted(latest.configuration.members)))
             self._ask(machine, TransferRequest(target=target))
         elif kind == "abort":
-            # It names what runs, as raftctl does: then it needs no session.
             running = machine.state.running_operation
             if running is not None:
-                self.abort(machine, running.id)
+                self.abort(machine, running.id, in_session=random.random() < 0.3)
         elif kind == "recycle":
             self._recycle(random)
         else:
             changes = self._changes(kind, latest.configuration, random)
             if changes:
-                self.change(machine, kind, changes)
+                # Often only if nobody has changed anything meanwhile.
+                at_index = latest.index if random.random() < 0.3 else None
+                self.change(machine, kind, changes, at_index)
 
-    def abort(self, machine: Machine, operation: str) -> None:
-        """Ask for an abort of an operation."""
+    def abort(self, machine: Machine, operation: str, *, in_session: bool = False) -> None:
+        """Ask for an abort of an operation; since it is named, no session is needed."""
+        session, serial = "", 0
+        if in_session and self._session:
+            self._serial += 1
+            session, serial = self._session, self._serial
         self._ask(
-            machine, AbortRequest(session="", serial=0, operation=operation, author="simulation")
+            machine,
+            AbortRequest(session=session, serial=serial, operation=operation, author="simulation"),
         )
 
-    def change(self, machine: Machine, kind: str, changes: list[MemberChange]) -> None:
+    def change(
+        self,
+        machine: Machine,
+        kind: str,
+        changes: list[MemberChange],
+        at_index: int | None = None,
+    ) -> None:
         """Ask for one change, in a session that is opened first if there is none."""
         if not self._session:
             self.open_session(machine)
@@ -101,6 +116,7 @@ class Operator:
                 kind=kind,
                 changes=tuple(changes),
                 author="simulation",
+                at_index=at_index,
             ),
         )
 
@@ -120,8 +136,18 @@ class Operator:
         """Whether a change can be asked for."""
         return bool(self._session)
 
-    def _ask(self, machine: Machine, request: Request) -> None:
+    def _ask(self, machine: Machine, request: Request, attempts: int = ATTEMPTS) -> None:
+        """Ask, and after a silence ask again, whoever leads then, under the same serial."""
+        heard: list[Reply] = []
+
+        def silence() -> None:
+            if not heard and attempts > 1:
+                again = self.believed_leader() or machine
+                self._world.count("requests of the operator sent again")
+                self._ask(again, request, attempts - 1)
+
         def answered(reply: Reply) -> None:
+            heard.append(reply)
             if isinstance(reply, ErrorReply):
                 assert reply.code in REFUSALS, reply
                 if reply.code == "session-expired":
@@ -131,6 +157,7 @@ class Operator:
                 self._world.count("changes begun")
 
         self._network.ask("operator", machine, request, answered)
+        self._world.after(PATIENCE_US, silence)
 
     # --- what it asks for ---
 

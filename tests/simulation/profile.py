@@ -68,7 +68,14 @@ CHANGING = {
     "recycle": 8.0,
 }
 """What the operator does in runs that are about changes alone."""
-CHANGING_ADVERSARY = {"kill": 2.0, "power-off": 1.0, "heal-network": 6.0, "isolate-leader": 1.0}
+CHANGING_ADVERSARY = {
+    "kill": 2.0,
+    "power-off": 1.0,
+    "pause": 0.5,
+    "weather": 1.0,
+    "heal-network": 6.0,
+    "isolate-leader": 1.0,
+}
 
 NETWORK_FAULTS = ("loss", "duplication", "reordering")
 
@@ -99,6 +106,8 @@ class Profile:
     election_ticks: int
     catch_up_ticks: int
     joint_ticks: int
+    begins_bad: bool
+    """Whether the weather is bad when the attack begins."""
     loss: float
     """Chance that a message is lost, in bad weather."""
     duplication: float
@@ -122,6 +131,8 @@ class Profile:
     limits: tuple[tuple[str, int], ...]
     """Constants of the product that are smaller in this run, so that their edges are met."""
     segment_bytes: int
+    loses_new_half: bool
+    """Whether, in the end, the new half of one more change dies before it has heard of it."""
     steps: tuple[Step, ...]
 
     def without(self, dropped: Collection[str]) -> Profile:
@@ -179,6 +190,7 @@ def draw(seed: int) -> Profile:
         election_ticks=election_ticks,
         catch_up_ticks=random.choice((20, 60)),
         joint_ticks=random.choice((12, 30, 60)),
+        begins_bad=random.random() < 0.5,
         loss=sometimes(0.6, 0.3),
         duplication=sometimes(0.5, 0.3),
         reordering=sometimes(0.5, 1.0),
@@ -200,6 +212,7 @@ def draw(seed: int) -> Profile:
             for name, values in SMALL_LIMITS.items()
             if random.random() < 0.15
         ),
+        loses_new_half=random.random() < 0.3,
         segment_bytes=random.choice((2_048, 16_384, 65_536)),
         steps=_schedule(random, duration_us, is_about_changes),
     )

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import attrs
 
 from raftd.core.errors import Divergence
-from raftd.core.types import ServerId
+from raftd.core.types import Entry, ServerId, server_name
 from raftd.protocol import BootstrapReply, BootstrapRequest, Reply
 from raftd.surroundings import Settings
 from tests.history.checker import check
@@ -29,17 +29,31 @@ from tests.simulation.invariants.all import ALL
 from tests.simulation.limits import small_limits
 from tests.simulation.machine import RETRY_US, Durable, Machine, describe
 from tests.simulation.network import Network
-from tests.simulation.operator import Operator
-from tests.simulation.profile import ADVERSARY, MILLISECOND, SECOND, Profile, Step, draw
+from tests.simulation.operator import Operator, drop
+from tests.simulation.profile import (
+    ADVERSARY,
+    MILLISECOND,
+    SECOND,
+    SERVERS_MAX,
+    Profile,
+    Step,
+    draw,
+)
 from tests.simulation.watch import Violated, Watch
 from tests.simulation.world import World
 
 CLUSTER = "simulated"
 FORMING_US = 60 * SECOND
-LEADER_ELECTIONS = 60
-"""A healed cluster has a leader within so many election timeouts."""
-HEALING_US = 120 * SECOND
-"""And has done everything else within this."""
+LEADER_ELECTIONS = 20
+"""A healed cluster has a leader within so many election timeouts: the first is for noticing that
+there is none, each further one for a vote that was split. Five are what runs take at most."""
+HEALING_US = 10 * SECOND
+"""And has done everything else within this, beside what a change may take that is under way."""
+REMOVAL_US = 10 * SECOND
+"""A server that was removed has ended within this, as the contract says."""
+REPLACEMENTS_MAX = 3
+"""So often at most the operator asks for the replacement of lost members. Nothing is in its way but
+that its session may have expired."""
 
 
 @attrs.frozen(kw_only=True)
@@ -232,6 +246,7 @@ class Simulation:
     def _attack(self) -> None:
         begin_us = self.world.now_us
         self.network.is_calm = False
+        self.network.is_bad = self.profile.begins_bad
         self.adversary.is_active = True
         spread = self.profile.clock_spread
         random = self.world.random("clocks")
@@ -263,6 +278,8 @@ class Simulation:
             machine.paused_until_us = 0
             machine.clock_rate = 1.0
             machine.disk.fails_next, machine.disk.is_full = "", False
+            if machine.drains:
+                machine.end(loses_power=False)
             self.adversary.start_again(machine)
             if machine.exit == "refuses":
                 # Its disk was damaged, or else nothing excuses it.
@@ -271,14 +288,8 @@ class Simulation:
                         "Durability", f"{machine.name} does not start on an undamaged disk"
                     )
                 self.adversary.start_again(machine)
-        if self.adversary.has_lost_a_quorum():
-            world.count("runs that end early: a quorum's disks were lost")
-            return
-        election_us = self.profile.election_ticks * self.profile.tick_us
-        self._wait(
-            lambda: self._ready_leader() is not None, LEADER_ELECTIONS * election_us, "a leader"
-        )
-        self._wait(self._is_stable, HEALING_US, "no change is under way")
+        self._wait_for_leader()
+        self._wait(self._is_stable, self._change_us(), "no change is under way")
         for client in self.clients:
             client.stops = client.asked_patiently = True
         self._wait(
@@ -286,11 +297,95 @@ class Simulation:
             HEALING_US,
             "all clients have their answers",
         )
+        assert all(m.node is not None or m.exit == "removed" for m in self.machines)
         # Only now: where few sessions are allowed, clients could keep the operator from having one.
-        self._wait(self._has_no_lost_member, HEALING_US, "lost members are replaced")
+        self._replace_lost_members()
+        if self.profile.loses_new_half:
+            self._lose_a_new_half()
         self._wait(self._is_settled, HEALING_US, "all members hold the same")
         self._write_and_read_everything()
+        self._wait(self._removed_have_ended, REMOVAL_US, "removed servers have ended")
+        self._check_ledger()
         world.count("runs to the end")
+
+    def _wait_for_leader(self) -> None:
+        election_us = self.profile.election_ticks * self.profile.tick_us
+        self._wait(
+            lambda: self._ready_leader() is not None, LEADER_ELECTIONS * election_us, "a leader"
+        )
+
+    def _change_us(self) -> int:
+        """Return how long a change may take to end, one way or the other."""
+        ticks = self.profile.catch_up_ticks + self.profile.joint_ticks
+        return HEALING_US + ticks * self.profile.tick_us
+
+    def _replace_lost_members(self) -> None:
+        for attempt in range(REPLACEMENTS_MAX + 1):
+            leader = self._ready_leader()
+            assert leader is not None
+            latest = leader.raft.configuration
+            assert latest is not None
+            changes = self.operator.replace_lost(latest.configuration)
+            if not changes:
+                return
+            if attempt == REPLACEMENTS_MAX:
+                raise NotAlive(f"lost members are not replaced after {attempt} attempts")
+            self._wait(self._has_operator_session, HEALING_US, "the operator has a session")
+            self.operator.change(leader, "replace", changes)
+            self.world.run_until(self.world.now_us + 10 * RETRY_US)
+            self._wait(self._is_stable, self._change_us(), "the replacement has ended")
+
+    def _lose_a_new_half(self) -> None:
+        """Let all servers of a new half die before they have heard of C_old,new.
+
+        Nobody could be elected any more, so the leader has to restore C_old by itself.
+        """
+        leader = self._ready_leader()
+        assert leader is not None
+        latest = leader.raft.configuration
+        assert latest is not None
+        strangers = [m for m in self.network.up() if m.id not in latest.configuration.members]
+        members = latest.configuration.members
+        if not strangers or len(strangers) + len(members) > SERVERS_MAX:
+            return
+        struck: list[Machine] = []
+
+        def strike(machine: Machine, entries: Sequence[Entry]) -> None:
+            now = machine.raft.configuration
+            if not struck and machine is leader and now and now.configuration.is_joint:
+                struck.extend(strangers)
+                for stranger in strangers:
+                    self.world.at(self.world.now_us, stranger.keep_down)
+
+        leader.on_append = strike
+        new = [self.operator.new(machine.name) for machine in strangers]
+        old = [drop(server_name(server)) for server in sorted(latest.configuration.voters)]
+        self._wait(self._has_operator_session, HEALING_US, "the operator has a session")
+        self.operator.change(leader, "replace-all", [*old, *new])
+        self.world.run_until(self.world.now_us + 10 * RETRY_US)
+        self._wait(self._is_stable, self._change_us(), "C_old is restored without the new half")
+        for machine in struck:
+            machine.is_held = False
+            self.adversary.start_again(machine)
+        self.world.count("new halves lost for good")
+
+    def _removed_have_ended(self) -> bool:
+        leader = self._ready_leader()
+        return leader is not None and all(
+            leader.state.tombstone(machine.id) is None for machine in self.network.up()
+        )
+
+    def _check_ledger(self) -> None:
+        """Look at what the cluster has written down about the operations."""
+        leader = self._ready_leader()
+        assert leader is not None
+        asked: set[tuple[str, int]] = set()
+        for operation in leader.state.operations():
+            request = (operation.session, operation.serial)
+            self.world.count(f"operations ended: {operation.result}")
+            if request in asked:
+                raise Violated("Exactly once", f"{operation.id} is a second one of {request}")
+            asked.add(request)
 
     def _ready_leader(self) -> Machine | None:
         leader = self.operator.believed_leader()
@@ -315,20 +410,6 @@ class Simulation:
             and not latest.configuration.is_joint
             and leader.state.running_operation is None
         )
-
-    def _has_no_lost_member(self) -> bool:
-        """Return whether every member is there; ask for the replacement of those that are not."""
-        leader = self._ready_leader()
-        if leader is None or not self._is_stable():
-            return False
-        latest = leader.raft.configuration
-        assert latest is not None
-        changes = self.operator.replace_lost(latest.configuration)
-        if changes:
-            self.operator.change(leader, "replace", changes)
-            self.world.run_until(self.world.now_us + 10 * RETRY_US)
-            return False
-        return True
 
     def _is_settled(self) -> bool:
         leader = self._ready_leader()

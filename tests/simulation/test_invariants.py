@@ -34,6 +34,7 @@ from tests.simulation.invariants.equal_state import EqualState
 from tests.simulation.invariants.leader_append_only import LOOKED_BACK, LeaderAppendOnly
 from tests.simulation.invariants.leader_completeness import LeaderCompleteness
 from tests.simulation.invariants.log_matching import LogMatching
+from tests.simulation.invariants.removal import Removal
 from tests.simulation.invariants.state_machine_safety import StateMachineSafety
 from tests.simulation.stage import (
     ABC,
@@ -629,7 +630,8 @@ class WatchedCluster(FaultyCluster):
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
-        self.watch_from_here(ALL)
+        # That nobody is admitted again after its removal is seen to above the core.
+        self.watch_from_here([kind for kind in ALL if kind is not Removal])
 
     def watch_from_here(self, kinds: Sequence[type[Invariant]]) -> None:
         """Begin with new invariants, which have not seen what was before."""

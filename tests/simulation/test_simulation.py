@@ -120,6 +120,8 @@ def test_everybody_survives_crashes_at_each_numbered_point(seed: int, point: int
         voters=3,
         spares=3,
         limits=(),
+        malice=0.0,
+        begins_bad=False,
         duration_us=(len(CHANGES) + 1) * SECOND,
         steps=tuple(
             Step(number=number, at_us=number * SECOND, kind=kind)

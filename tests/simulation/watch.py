@@ -18,7 +18,7 @@ from tests.simulation.invariants import Durable, Invariant
 
 METHODS = (
     *("started", "appended", "sent", "committed", "applied", "turned", "ended"),
-    *("read_arrived", "read_answered"),
+    *("read_arrived", "read_answered", "removed"),
 )
 
 

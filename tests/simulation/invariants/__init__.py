@@ -80,5 +80,8 @@ class Invariant:
     def read_answered(self, server: Server, read: object) -> None:
         """It answers that read now, from what its state machine holds now."""
 
+    def removed(self, server: Server) -> None:
+        """It ends, or refuses to start, because it was removed from the cluster for good."""
+
     def ended(self, server: Server) -> None:
         """Its process has ended; memory is gone, `server.durable` stays."""

@@ -16,6 +16,7 @@ from tests.simulation.invariants.log_matching import LogMatching
 from tests.simulation.invariants.monotonic_positions import MonotonicPositions
 from tests.simulation.invariants.one_unfinished_configuration import OneUnfinishedConfiguration
 from tests.simulation.invariants.recovery import Recovery
+from tests.simulation.invariants.removal import Removal
 from tests.simulation.invariants.state_machine_safety import StateMachineSafety
 
 ALL: tuple[type[Invariant], ...] = (
@@ -32,5 +33,6 @@ ALL: tuple[type[Invariant], ...] = (
     StateMachineSafety,
     EqualState,
     FreshReads,
+    Removal,
     CoreInvariants,
 )
