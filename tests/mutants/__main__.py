@@ -44,7 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (LookupError, PlaceNotFound) as error:
         print(f"error: {error.args[0]}", file=sys.stderr)
         return EXIT_ERROR
-    plan = Plan(tests=not options.simulation_only, seeds=0 if options.tests_only else options.seeds)
+    plan = Plan(
+        tests=not options.simulation_only,
+        seeds=0 if options.tests_only else options.seeds,
+        ignored=options.ignore,
+    )
     # As Ctrl-C, so that the copies are removed and no command is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="raftd-mutants-") as folder:
@@ -64,6 +68,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=_positive,
         default=SEEDS_DEFAULT,
         help="simulated runs for each mutant at most (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--ignore",
+        metavar="PROPERTY",
+        default="",
+        help="a property that the simulator does not look at: without the one that states a rule, "
+        "it finds the harm that breaking the rule does",
     )
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--tests-only", action="store_true", help="no simulation")

@@ -20,6 +20,8 @@ SIMULATION_START_SECONDS_MAX = 60.0
 """For a search without seeds."""
 SEED_SECONDS_MAX = 10.0
 """More for each seed. A seed without a bug takes a second or two."""
+SEARCH_SEEDS = 500
+"""Simulated runs at least for a mutant that the simulator has to find."""
 HANG_KILLS = True
 """Whether it counts when a time limit above passes: without the bug nothing comes near to one."""
 CRASH_KILLS = False
@@ -76,7 +78,9 @@ class Result:
 
     @property
     def killed(self) -> bool:
-        """Whether anything has noticed the bug."""
+        """Whether the bug was noticed: by the simulator, if it has to be, else by anything."""
+        if self.mutant.found_by_search and self.simulation.verdict is not Verdict.NOT_TRIED:
+            return self.simulation.verdict.kills
         return self.simulation.verdict.kills or self.test.verdict.kills
 
 
@@ -87,6 +91,8 @@ class Plan:
     tests: bool = True
     seeds: int = 0
     """How many simulated runs each mutant is given at most; 0 for no simulation."""
+    ignored: str = ""
+    """A property that the simulator does not look at; empty for none."""
 
 
 class Attacker:
@@ -109,7 +115,7 @@ class Attacker:
         try:
             simulation = test = NOT_TRIED
             if self._plan.seeds and not mutant.unreachable:
-                simulation = self._simulate(root)
+                simulation = self._simulate(root, found_by_search=mutant.found_by_search)
             if self._plan.tests:
                 test = self.run_tests(root, (mutant.test,))
             return Result(mutant, simulation, test)
@@ -125,8 +131,11 @@ class Attacker:
         )
         return Attempt(verdict=_test_verdict(finished), details=_tail(finished))
 
-    def _simulate(self, root: Path) -> Attempt:
-        attempt = self._search(root, 1, self._plan.seeds)
+    def _simulate(self, root: Path, *, found_by_search: bool) -> Attempt:
+        seeds = self._plan.seeds
+        if found_by_search:
+            seeds = max(seeds, SEARCH_SEEDS)
+        attempt = self._search(root, 1, seeds)
         if attempt.verdict is Verdict.KILLED and not self._is_sound(attempt.seeds):
             return attrs.evolve(
                 attempt,
@@ -152,6 +161,7 @@ class Attacker:
             [
                 *("-m", "tests.simulation", "search", "--json"),
                 *("--first-seed", str(first_seed), "--seeds", str(seeds)),
+                *(("--ignore", self._plan.ignored) if self._plan.ignored else ()),
             ],
             SIMULATION_START_SECONDS_MAX + SEED_SECONDS_MAX * seeds,
         )

@@ -233,6 +233,7 @@ MUTANTS = (
         file=LEADER,
         old="if self._log.term_at(latest.index) == self._term or self._joint_is_committed(latest):",
         new="if latest.configuration.is_joint:",
+        found_by_search=True,
         test=f"{ABORT_TESTS}::test_no_abort_of_an_inherited_joint_entry",
     ),
     Mutant(
@@ -242,6 +243,7 @@ MUTANTS = (
         old="if self._log.term_at(latest.index) == self._term or self._joint_is_committed(latest):",
         new="if self._log.term_at(latest.index) == self._term "
         "or latest.index <= self._log.commit_index:",
+        found_by_search=True,
         test=f"{ABORT_TESTS}::test_no_abort_of_an_inherited_joint_entry",
     ),
     Mutant(
@@ -250,6 +252,7 @@ MUTANTS = (
         file=LEADER,
         old="if self._log.term_at(latest.index) == self._term or self._joint_is_committed(latest):",
         new="if latest.entry.leader == self._raft.server or self._joint_is_committed(latest):",
+        found_by_search=True,
         test="tests/mutants/test_killers.py"
         "::test_a_leader_that_comes_back_may_not_abort_its_joint_entry_of_an_older_term",
     ),
@@ -260,6 +263,7 @@ MUTANTS = (
         old="if self._log.term_at(latest.index) == self._term or self._joint_is_committed(latest):",
         new="if self._log.term_at(latest.index) == self._term or self.term_start <= ("
         "committed_index(latest.configuration.outgoing, (), self._match_indexes()) or 0):",
+        found_by_search=True,
         test="tests/mutants/test_killers.py"
         "::test_an_heir_may_not_abort_when_the_old_half_alone_has_its_no_op",
     ),

@@ -30,6 +30,8 @@ class Mutant:
     new: str
     test: str
     """Node id of the scripted test that fails, from the root of the tree."""
+    found_by_search: bool = False
+    """Whether the simulator has to find it, too: a rule that scripts alone cannot vouch for."""
     unreachable: str = ""
     """Why no simulated run can show the bug, as for a system call that the simulated disk replaces.
     Such a mutant has its scripted test alone."""

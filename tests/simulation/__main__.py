@@ -97,7 +97,7 @@ def _search(options: argparse.Namespace, files: ExitStack) -> int:
     from tests.simulation.report import Schedule
     from tests.simulation.search import search
 
-    found = search(options.first_seed, options.seeds)
+    found = search(options.first_seed, options.seeds, ignored=options.ignore)
     if found.failed is None:
         print(f"nothing found in {found.seeds_run:,} seeds")
     else:
@@ -199,6 +199,15 @@ def _parser() -> argparse.ArgumentParser:
     _first_seed(search)
     _option(search, "--seeds", _number(1), "N", "how many at most", SEARCH_SEEDS)
     search.add_argument(
+        "--ignore",
+        type=_property,
+        action="append",
+        metavar="PROPERTY",
+        default=[],
+        help="a property that is not looked at, by its title; may be repeated. Without the one "
+        "that states a rule, the harm that breaking the rule does is found",
+    )
+    search.add_argument(
         "--json",
         action="store_true",
         help="end with one line of JSON: seeds_run, failed_seed, property, error",
@@ -270,6 +279,15 @@ def _option(
 
 def _first_seed(command: argparse.ArgumentParser) -> None:
     _option(command, "--first-seed", _number(0), "N", "the others follow it", 1)
+
+
+def _property(text: str) -> str:
+    from tests.simulation.invariants.all import ALL
+
+    titles = [kind.title for kind in ALL]
+    if text not in titles:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of: {', '.join(titles)}")
+    return text
 
 
 def _jobs(text: str) -> int:

@@ -284,13 +284,31 @@ class Adversary:
         }
         return all(_survives(at, present) for at in self._considered())
 
+    def has_lost_a_quorum(self) -> bool:
+        """Return whether nobody can lead any more, since disks of a majority are gone for good.
+
+        `may_lose` cannot foresee the change that is asked for right after a loss: a leader believes
+        in the lost server for two more heartbeats, and may die before it takes C_old,new back.
+        """
+        present = {machine.id for machine in self._machines() if not machine.is_damaged}
+        in_force = [
+            machine.raft.configuration.configuration
+            for machine in self._network.up()
+            if machine.raft.configuration is not None
+        ]
+        return not any(_survives(at, present) for at in in_force)
+
     def _considered(self) -> list[Configuration]:
-        """Return every configuration that may still decide something."""
+        """Return every configuration that decides something, or may soon."""
         machines = self._network.machines.values()
+        running = [machine.state.running_operation for machine in self._network.up()]
+        planned = [
+            Configuration(voters=operation.plan.voters_after) for operation in running if operation
+        ]
         settled = max(
             (m.state.configuration_index for m in machines if m.node is not None), default=0
         )
-        return [
+        return planned + [
             decode_configuration(entry.data).configuration
             for durable in self._durable.values()
             for entry in durable.entries
