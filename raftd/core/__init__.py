@@ -148,5 +148,6 @@ Where this differs from the paper and the dissertation
 - *Responses are messages of their own*, matched by their fields; `match_index` comes from the
   request, so a late or repeated answer is as good as the first one. An answer to a request of an
   older term carries the current term and no round: a leader that had sent that request in an
-  earlier term of its own must not take it for an answer to what it sends now.
+  earlier term of its own must not take it for an answer to what it sends now. For the same reason
+  a vote counts although a refusal of the same voter came before it.
 """
