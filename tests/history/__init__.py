@@ -62,7 +62,8 @@ The verdict
 ===========
 Per file one line, and below it a few lines for each problem. Exit code 0: every file is fine. 1: a
 violation, or a key that could not be decided within the bound on the search. 2: a file that cannot
-be read or that is not a history (`FILE: line 17: what is wrong`).
+be read, that is not a history (`FILE: line 17: what is wrong`) or in which nothing is wrong but
+that acknowledged appends have no `final` event (INCOMPLETE); or the verdict cannot be written.
 
 Rooms: `format.py` events and operations, `recorder.py`, `linearizability.py` the search,
 `explanation.py` violations for people, `exactly_once.py`, `checker.py` all of it.

@@ -26,6 +26,8 @@ class Verdict:
     keys: int
     undecided: tuple[str, ...]
     """Keys whose search was given up at its bound, and where. They count as not ok."""
+    missing: tuple[str, ...] = ()
+    """Those of the problems that say what the history lacks, and nothing about the system."""
 
 
 def check(events: Iterable[Mapping[str, Any]]) -> Verdict:
@@ -37,10 +39,14 @@ def check(events: Iterable[Mapping[str, Any]]) -> Verdict:
     history = read_history(events)
     problems: list[str] = []
     undecided: list[str] = []
+    missing: list[str] = []
     for key in history.keys:
         operations = history.operations.get(key, [])
         if key in history.finals or operations[0].kind == APPEND:
-            problems += check_exactly_once(key, operations, history.finals.get(key, []))
+            found = check_exactly_once(key, operations, history.finals.get(key, []))
+            problems += found
+            if key not in history.finals:
+                missing += found
             continue
         outcome = search(operations)
         if isinstance(outcome, Violation):
@@ -56,4 +62,5 @@ def check(events: Iterable[Mapping[str, Any]]) -> Verdict:
         operations=history.operation_count,
         keys=len(history.keys),
         undecided=tuple(undecided),
+        missing=tuple(missing),
     )

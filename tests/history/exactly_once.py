@@ -22,7 +22,8 @@ def check_exactly_once(
     """Return what is wrong with the appends to `key`, one text for each sort of problem.
 
     `appends` are all operations on the key. Without any acknowledged append there need not be a
-    final value, since there is nothing that must have happened.
+    final value, since there is nothing that must have happened. With one, its lack is all that is
+    told.
     """
     acknowledged = [append for append in appends if append.acknowledged]
     if not finals:

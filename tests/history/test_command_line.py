@@ -93,3 +93,52 @@ def test_it_runs_as_a_module(good: str, bad: str) -> None:
         )
         assert done.returncode == exit_code, done.stderr
     assert "VIOLATED" in done.stdout
+
+
+def test_lack_of_a_final_value_is_incomplete_and_exits_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "cut.jsonl", "append log t1 -> ok\nput x 1 -> ok")
+    assert main([path]) == 2
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"{path}: INCOMPLETE (1): 2 operations on 2 keys"
+    assert 'key "log" has 1 acknowledged appends and no final value' in second
+
+
+def test_a_violation_outweighs_the_lack_of_a_final_value(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "cut.jsonl", "append log t1 -> ok\nput x 1 -> ok\nget x -> 2")
+    assert main([path]) == 1
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == f"{path}: VIOLATED (1), INCOMPLETE (1): 3 operations on 2 keys"
+
+
+def test_output_that_cannot_be_written_is_an_error(bad: str) -> None:
+    for redirection, why in (
+        (">/dev/full", "No space left on device"),
+        (">&-", "standard output is closed"),
+    ):
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$0" -m tests.history "$1" {redirection}', sys.executable, bad],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (2, f"error: output: {why}\n")
+
+
+def test_a_lone_surrogate_is_printed_as_its_escape(tmp_path: Path) -> None:
+    path = tmp_path / "surrogate.jsonl"
+    write(path, "put x 1 -> ok\nget x -> 2")
+    path.write_text(path.read_text().replace('"2"', r'"\ud800"'))
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.history", str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert r"\ud800" in done.stdout

@@ -44,10 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (LookupError, PlaceNotFound) as error:
         print(f"error: {error.args[0]}", file=sys.stderr)
         return EXIT_ERROR
+    if options.list:
+        for mutant in mutants:
+            print(f"{mutant.name:<{NAME_WIDTH}} {mutant.why}")
+        return 0
     plan = Plan(
         tests=not options.simulation_only,
         seeds=0 if options.tests_only else options.seeds,
-        ignored=options.ignore,
+        ignored=options.ignore or "",
     )
     # As Ctrl-C, so that the copies are removed and no command is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -71,15 +75,26 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--ignore",
+        type=_property,
         metavar="PROPERTY",
-        default="",
+        default=None,
         help="a property that the simulator does not look at: without the one that states a rule, "
         "it finds the harm that breaking the rule does",
     )
+    parser.add_argument("--list", action="store_true", help="print the names, and what they break")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--tests-only", action="store_true", help="no simulation")
     only.add_argument("--simulation-only", action="store_true", help="no scripted tests")
     return parser.parse_args(arguments)
+
+
+def _property(text: str) -> str:
+    from tests.simulation.invariants.all import ALL as PROPERTIES
+
+    titles = [kind.title for kind in PROPERTIES]
+    if text not in titles:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of: {', '.join(titles)}")
+    return text
 
 
 def _positive(text: str) -> int:
@@ -192,7 +207,7 @@ def _print_summary(results: Sequence[Result], mutants: Iterable[Mutant]) -> int:
         if mutant.equivalent:
             print(f"equivalent: {mutant.name}: {mutant.equivalent}")
     attempts = [attempt for result in results for attempt in (result.simulation, result.test)]
-    if any(attempt.verdict is Verdict.ERROR for attempt in attempts):
+    if any(attempt.verdict in (Verdict.ERROR, Verdict.CRASH) for attempt in attempts):
         return EXIT_ERROR
     return EXIT_SURVIVED if len(killed) < len(tried) else 0
 

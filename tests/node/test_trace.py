@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ from raftd.node import Node
 from raftd.protocol import AbortReply, BootstrapRequest, TransferReply, TransferRequest
 from raftd.storage.hashed_store import HashedStore
 from raftd.storage.store import MemoryStore
-from raftd.trace import Event, Trace, main, tracing_to_file
+from raftd.trace import EVENT_KINDS, Event, Trace, main, tracing_to_file
 from tests.node import world as world_module
 from tests.node.asking import abort
 from tests.node.clients import Client
@@ -782,3 +784,65 @@ def test_a_file_that_is_not_there_is_a_usage_error(
 ) -> None:
     assert main([str(tmp_path / "none")]) == 2
     assert "No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("redirection", "why"),
+    [(">/dev/full", "No space left on device"), (">&-", "standard output is closed")],
+)
+def test_a_table_that_cannot_be_written_is_an_error(
+    tmp_path: Path, redirection: str, why: str
+) -> None:
+    path = write_trace(tmp_path / "1", "n1/1", 1)
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" -m raftd.trace "$1" {redirection}', sys.executable, path],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (2, f"error: cannot write: {why}\n")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00\xff" * 99,
+        b'[{"time_us":1,"event":"term"}]\n',
+        b'{"type":"ok","op":1,"time_us":2}\n',
+    ],
+    ids=["empty", "binary", "array", "history"],
+)
+def test_a_file_without_any_event_is_no_trace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    good = write_trace(tmp_path / "1", "n1/1", 1)
+    path = tmp_path / "2"
+    path.write_bytes(content)
+    assert main([good, str(path)]) == 2
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 2
+    assert captured.err.splitlines()[-1] == f"{path}: no events of a server trace"
+
+
+def test_a_kind_that_is_neither_known_nor_there_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "1"
+    write_trace(path, "n1/1", 1)
+    with path.open("a") as file:
+        file.write('{"time_us":2,"event":"weather","bad":true}\n')
+    assert main([str(path), "--event", "weather", "--event", "stop"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert main([str(path), "--event", "nonsense"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "nonsense" in captured.err
+    assert all(kind in captured.err for kind in EVENT_KINDS)
+
+
+def test_all_known_kinds_are_described() -> None:
+    described = (trace_module.__doc__ or "").split("| what it is |")[0]
+    assert [
+        line.split("`")[1] for line in described.splitlines() if line.startswith("| `")
+    ] == list(EVENT_KINDS)

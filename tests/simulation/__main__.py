@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, TextIO
 from raftd.config_values import parse_duration_ms
 
 if TYPE_CHECKING:
+    from tests.simulation.report import Schedule
     from tests.simulation.soak import Progress
 
 EXIT_NOTHING_FOUND = 0
@@ -49,6 +50,10 @@ SEEDS_SHOWN = 10
 SAY_SECONDS = 5.0
 """Between two lines about the progress of a soak."""
 _ACT = re.compile(r"m[1-9]\d*")
+
+
+class UsageProblem(Exception):
+    """The command line asks for what there is not; the message says why."""
 
 
 # --- values of options ---
@@ -67,15 +72,21 @@ def _number(least: int) -> Callable[[str], int]:
 
 def _seconds(text: str) -> float:
     try:
-        return parse_duration_ms(text) / 1_000
+        seconds = parse_duration_ms(text) / 1_000
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+    if seconds <= 0:
+        raise argparse.ArgumentTypeError(f"in {text} nothing can be run")
+    return seconds
 
 
 def _steps(text: str) -> tuple[int, ...]:
     if text == "none":
         return ()
-    return tuple(sorted({_number(1)(word) for word in text.split(",")}))
+    try:
+        return tuple(sorted({_number(1)(word) for word in text.split(",")}))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers") from None
 
 
 def _features(text: str) -> tuple[str, ...]:
@@ -99,11 +110,12 @@ def _search(options: argparse.Namespace, files: ExitStack) -> int:
 
     found = search(options.first_seed, options.seeds, ignored=options.ignore)
     if found.failed is None:
-        print(f"nothing found in {found.seeds_run:,} seeds")
+        without = f", without looking at: {', '.join(options.ignore)}" if options.ignore else ""
+        print(f"nothing found in {found.seeds_run:,} seeds{without}")
     else:
         seed = found.failed.seed
         print(f"seed {seed} FAILS: {found.failed.property}\n{found.failed.error}")
-        print(commands(Schedule(seed=seed)))
+        print(commands(Schedule(seed=seed, ignored=tuple(options.ignore))))
     if options.json:
         print(json.dumps(found.document()))
     return EXIT_NOTHING_FOUND if found.failed is None else EXIT_FOUND
@@ -129,7 +141,9 @@ def _soak(options: argparse.Namespace, files: ExitStack) -> int:
     if json_file is not None:
         json.dump(progress.document(), json_file, indent=2)
         json_file.write("\n")
-    return EXIT_FOUND if progress.tally.failures else EXIT_NOTHING_FOUND
+    if progress.tally.failures:
+        return EXIT_FOUND
+    return EXIT_INTERRUPTED if progress.interrupted else EXIT_NOTHING_FOUND
 
 
 def _say_progress(progress: Progress) -> None:
@@ -149,11 +163,32 @@ def _speed(progress: Progress) -> str:
     )
 
 
-def _replay(options: argparse.Namespace, files: ExitStack) -> int:
-    from tests.simulation.replay import replay, report
+def _chosen(options: argparse.Namespace) -> Schedule:
+    """Return the run that is meant; end with a usage error if it names steps that do not exist."""
+    from tests.simulation.profile import draw
     from tests.simulation.report import Schedule
 
-    schedule = Schedule(seed=options.seed, kept=options.keep, dropped=options.without)
+    steps = {step.number for step in draw(options.seed).steps}
+    missing = sorted(set(options.keep or ()) - steps)
+    if missing:
+        raise UsageProblem(
+            f"--keep: seed {options.seed} has the steps 1 to {max(steps, default=0)}, "
+            f"not {', '.join(map(str, missing))}"
+        )
+    return Schedule(
+        seed=options.seed,
+        kept=options.keep,
+        dropped=options.without,
+        ignored=tuple(options.ignore),
+    )
+
+
+def _replay(options: argparse.Namespace, files: ExitStack) -> int:
+    from tests.simulation.replay import replay, report
+
+    schedule = _chosen(options)
+    if options.trace is not None and options.trace == options.history:
+        raise UsageProblem(f"--trace and --history: both are {options.trace}")
     history_file = _open(options.history, files)
     replayed = replay(schedule, trace_file=_open(options.trace, files))
     if history_file is not None:
@@ -164,10 +199,9 @@ def _replay(options: argparse.Namespace, files: ExitStack) -> int:
 
 
 def _shrink(options: argparse.Namespace, files: ExitStack) -> int:
-    from tests.simulation.report import Schedule
     from tests.simulation.shrink import report, shrink
 
-    schedule = Schedule(seed=options.seed, kept=options.keep, dropped=options.without)
+    schedule = _chosen(options)
     shrunk = shrink(schedule, budget_seconds=options.budget, say=_say)
     if shrunk is None:
         print(f"nothing to shrink: seed {schedule.seed} does not fail")
@@ -198,15 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     search = _command(commands, "search", _search, "Run seeds up to the first one that fails.")
     _first_seed(search)
     _option(search, "--seeds", _number(1), "N", "how many at most", SEARCH_SEEDS)
-    search.add_argument(
-        "--ignore",
-        type=_property,
-        action="append",
-        metavar="PROPERTY",
-        default=[],
-        help="a property that is not looked at, by its title; may be repeated. Without the one "
-        "that states a rule, the harm that breaking the rule does is found",
-    )
+    _ignore(search)
     search.add_argument(
         "--json",
         action="store_true",
@@ -290,6 +316,18 @@ def _property(text: str) -> str:
     return text
 
 
+def _ignore(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--ignore",
+        type=_property,
+        action="append",
+        metavar="PROPERTY",
+        default=[],
+        help="a property that is not looked at, by its title; may be repeated. Without the one "
+        "that states a rule, the harm that breaking the rule does is found",
+    )
+
+
 def _jobs(text: str) -> int:
     return min(_number(1)(text), JOBS_MAX)
 
@@ -310,6 +348,7 @@ def _schedule(command: argparse.ArgumentParser) -> None:
         help="what does not happen: malice, or m4 for its fourth act, limits, loss, duplication, "
         "reordering; clients for all but one",
     )
+    _ignore(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -321,7 +360,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with ExitStack() as files:
             return options.run(options, files)
     except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except UsageProblem as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return EXIT_USAGE
     except OSError as error:
         print(f"error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         return EXIT_USAGE

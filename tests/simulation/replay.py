@@ -10,12 +10,11 @@ import attrs
 
 from raftd.trace import table_row
 from tests.simulation.invariants import Invariant, Server
-from tests.simulation.invariants.all import ALL
 from tests.simulation.machine import Machine, describe
 from tests.simulation.profile import SECOND, Profile, draw
 from tests.simulation.report import Schedule, describe_counted, describe_profile, first_line
 from tests.simulation.run import Outcome
-from tests.simulation.search import run_seed
+from tests.simulation.search import run_seed, without
 
 TRACE_LINES = 60
 """Of the trace, shown after a failure."""
@@ -65,7 +64,7 @@ def replay(
         kept=schedule.kept,
         dropped=schedule.dropped,
         emit=emit,
-        invariants=(*ALL, Acquaintance),
+        invariants=(*without(schedule.ignored), Acquaintance),
     )
     return Replayed(
         schedule=schedule,

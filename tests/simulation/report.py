@@ -59,6 +59,8 @@ class Schedule:
     """Numbers of the steps that happen; None for all."""
     dropped: tuple[str, ...] = ()
     """What does not happen beside the steps: loss, malice, m4, ..."""
+    ignored: tuple[str, ...] = ()
+    """Titles of properties that are not looked at."""
 
     def command(self, name: str) -> str:
         """Return the command line that does `name`, replay or shrink, with this run."""
@@ -67,6 +69,8 @@ class Schedule:
             words += ["--keep", ",".join(map(str, self.kept)) or "none"]
         if self.dropped:
             words += ["--without", ",".join(self.dropped)]
+        for title in self.ignored:
+            words += ["--ignore", f'"{title}"']
         return " ".join(words)
 
 

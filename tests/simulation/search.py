@@ -67,6 +67,11 @@ def _stopped_after(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGPROF, before)
 
 
+def without(ignored: Collection[str]) -> tuple[type[Invariant], ...]:
+    """Return all properties but those with these titles."""
+    return tuple(kind for kind in ALL if kind.title not in ignored)
+
+
 def run_seed(
     seed: int,
     *,
@@ -114,7 +119,7 @@ def search(first_seed: int, seeds: int, *, ignored: Collection[str] = ()) -> Fou
         ignored: titles of properties that are not looked at. Without the one that states a rule,
             a search shows the harm that breaking the rule does.
     """
-    invariants = tuple(kind for kind in ALL if kind.title not in ignored)
+    invariants = without(ignored)
     for number in range(seeds):
         outcome = run_seed(first_seed + number, invariants=invariants)
         if outcome.property:

@@ -16,7 +16,7 @@ import attrs
 from tests.simulation.profile import SECOND, Step, draw
 from tests.simulation.report import Schedule, first_line, headline, shortened
 from tests.simulation.run import Outcome
-from tests.simulation.search import BROKEN, run_seed
+from tests.simulation.search import BROKEN, run_seed, without
 
 T = TypeVar("T")
 
@@ -180,7 +180,13 @@ class _Shrinker:
 
     def _run(self, schedule: Schedule, emit: Callable[[str], None] | None = None) -> Outcome:
         self._runs += 1
-        return run_seed(schedule.seed, kept=schedule.kept, dropped=schedule.dropped, emit=emit)
+        return run_seed(
+            schedule.seed,
+            kept=schedule.kept,
+            dropped=schedule.dropped,
+            emit=emit,
+            invariants=without(schedule.ignored),
+        )
 
     def _progress(self) -> str:
         best = self._best

@@ -17,10 +17,16 @@ import attrs
 import pytest
 
 from tests.history.__main__ import main as judge
-from tests.simulation.__main__ import EXIT_FOUND, EXIT_NOTHING_FOUND, EXIT_USAGE, main
+from tests.simulation.__main__ import (
+    EXIT_FOUND,
+    EXIT_INTERRUPTED,
+    EXIT_NOTHING_FOUND,
+    EXIT_USAGE,
+    main,
+)
 from tests.simulation.broken import does_not_sync
 from tests.simulation.machine import POINTS
-from tests.simulation.report import Failure, Tally, crash_points, summary
+from tests.simulation.report import Failure, Schedule, Tally, crash_points, summary
 from tests.simulation.run import simulate
 from tests.simulation.soak import run_chunk
 
@@ -133,7 +139,7 @@ def test_an_interrupted_soak_ends_with_the_summary_so_far(
         # As a terminal does: everybody gets it, also processes that are just being started.
         os.killpg(process.pid, number)
         out, errors = process.communicate(timeout=ENDING_SECONDS_MAX)
-    assert process.returncode == EXIT_NOTHING_FOUND, out
+    assert process.returncode == EXIT_INTERRUPTED, out
     assert "nothing found in" in out
     assert "interrupted" in out
     assert "Traceback" not in errors
@@ -263,7 +269,8 @@ def test_a_replay_of_a_failure_shows_trace_machines_and_commands(
         (["soak", "--jobs", "0"], "0 is less than 1"),
         (["replay"], "SEED"),
         (["replay", "1", "--keep", "0"], "0 is less than 1"),
-        (["replay", "1", "--keep", "a"], "invalid"),
+        (["replay", "1", "--keep", "a"], "no list of numbers"),
+        (["soak", "--time", "0s"], "nothing can be run"),
         (["replay", "1", "--without", "rain"], "'rain' is none of malice, limits, loss"),
         (["replay", "1", "--without", "m0"], "'m0' is none of"),
         (["shrink", "1", "--budget", "2 m"], "is not a duration"),
@@ -276,6 +283,30 @@ def test_a_wrong_command_line_is_refused_with_its_reason(
         main(arguments)
     assert raised.value.code == EXIT_USAGE
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--keep", "99999"], "--keep: seed 1 has the steps 1 to "),
+        (["--trace", "both", "--history", "both"], "--trace and --history: both are both"),
+    ],
+)
+def test_a_replay_of_what_there_is_not_is_refused(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["replay", "1", *arguments]) == EXIT_USAGE
+    assert says in capsys.readouterr().err
+
+
+def test_what_was_not_looked_at_is_named_in_the_result_and_in_what_repeats_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ignored = ["--ignore", "Election Safety"]
+    assert main(["search", "--seeds", "1", *ignored]) == EXIT_NOTHING_FOUND
+    assert "without looking at: Election Safety" in capsys.readouterr().out
+    again = Schedule(seed=7, ignored=("Election Safety",)).command("replay")
+    assert again == 'python -m tests.simulation replay 7 --ignore "Election Safety"'
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_anything_runs(
