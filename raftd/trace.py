@@ -54,11 +54,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from raftd.core.membership import Configuration, ConfigurationAt
 from raftd.core.raft import Raft
 from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId, Term
+
+if TYPE_CHECKING:
+    import argparse
 
 Event: TypeAlias = dict[str, Any]
 Emit: TypeAlias = Callable[[Event], None]
@@ -69,6 +72,19 @@ FLUSH_SECONDS_MAX = 2.0
 """At the end, the file has so long to take what is left: a disk that hangs must not keep the
 process from ending."""
 FILE_MODE = 0o644
+EVENT_KINDS = (
+    "start",
+    "term",
+    "vote",
+    "role",
+    "append",
+    "configuration",
+    "commit",
+    "apply",
+    "stop",
+    "dropped",
+)
+"""All that a server writes. A simulation writes notes of further kinds between them."""
 LINE_BYTES_MAX = 1024 * 1024
 """Of a line that is read: no server writes one as long, so what follows is no trace."""
 SERVER_CHARACTERS_MAX = 20
@@ -417,14 +433,67 @@ def _cut(text: str, characters_max: int) -> str:
     return text if len(text) <= characters_max else text[: characters_max - 1] + "…"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table of the files that the command line names; return the exit code."""
+class _CannotWrite(Exception):
+    """Nobody takes the table; the message says why."""
+
+
+def _noting_if_empty(path: Path, empty: list[Path]) -> Iterator[Event]:
+    """Return the events of a trace; put `path` into `empty` if there are none."""
+    is_empty = True
+    for event in read_events(path):
+        is_empty = False
+        yield event
+    if is_empty:
+        empty.append(path)
+
+
+def _of_kinds(events: Iterable[Event], kinds: set[str], found: set[str]) -> Iterator[Event]:
+    """Return the events of these `kinds`; put each kind that occurs into `found`."""
+    for event in events:
+        if event["event"] in kinds:
+            found.add(event["event"])
+            yield event
+
+
+def _print_table(events: Iterable[Event]) -> None:
+    """Print one row for each event.
+
+    Raises:
+        BrokenPipeError: whoever reads the table has seen enough.
+        _CannotWrite: the table cannot be written.
+        OSError: a trace cannot be read.
+    """
+    for event in events:
+        row = table_row(event)
+        try:
+            print(row)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise _CannotWrite(error.strerror) from None
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _CannotWrite(error.strerror) from None
+
+
+def _let_go_of_stdout() -> None:
+    # What it still holds would fail once more, and be complained about, when the interpreter ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     # Servers import this module too, and read no command line here.
     import argparse
 
     parser = argparse.ArgumentParser(
         prog="python -m raftd.trace",
         description="Merge the traces of several servers by time into one table.",
+        epilog=f"KIND is one of {', '.join(EVENT_KINDS)}, or any other one that the files have. "
+        "Exit codes: 0, the table is complete, or its reader has seen enough; 2, a file cannot "
+        "be read or has no events, no such KIND, or the table cannot be written.",
     )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--last", type=int, metavar="N", help="only the last N events")
@@ -434,24 +503,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.last is not None and options.last < 0:
         parser.error("--last: 0 or more")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table of the files that the command line names; return the exit code."""
+    options = _parse(arguments)
+    # Python has no stream at all in place of a descriptor that was closed before its start.
+    if sys.stdout is None:
+        print("error: cannot write: standard output is closed", file=sys.stderr)
+        return 2
+    empty: list[Path] = []
+    wanted: set[str] = set(options.event or ())
+    found: set[str] = set()
     try:
         events: Iterable[Event] = heapq.merge(
-            *(read_events(path) for path in options.files), key=lambda event: event["time_us"]
+            *(_noting_if_empty(path, empty) for path in options.files),
+            key=lambda event: event["time_us"],
         )
-        if options.event:
-            events = (event for event in events if event["event"] in options.event)
+        if wanted:
+            events = _of_kinds(events, wanted, found)
         if options.last is not None:
             events = deque(events, options.last)
-        for event in events:
-            print(table_row(event))
-        sys.stdout.flush()
+        _print_table(events)
     except BrokenPipeError:
-        # Whoever reads has seen enough, as `head` does; the interpreter would complain at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        print(f"error: cannot read {error.filename}: {error.strerror}", file=sys.stderr)
+        _let_go_of_stdout()
+        return 0
+    except _CannotWrite as problem:
+        _let_go_of_stdout()
+        print(f"error: cannot write: {problem}", file=sys.stderr)
         return 2
-    return 0
+    except OSError as error:
+        what = f" {error.filename}" if error.filename is not None else ""
+        print(f"error: cannot read{what}: {error.strerror}", file=sys.stderr)
+        return 2
+    for path in empty:
+        print(f"{path}: no events of a server trace", file=sys.stderr)
+    unknown = sorted(wanted - found - set(EVENT_KINDS))
+    if unknown and len(empty) < len(options.files):
+        kinds = ", ".join(EVENT_KINDS)
+        print(
+            f"error: --event {', '.join(unknown)}: neither in these files nor known: {kinds}",
+            file=sys.stderr,
+        )
+    return 2 if empty or unknown else 0
 
 
 if __name__ == "__main__":

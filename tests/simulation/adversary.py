@@ -32,16 +32,20 @@ MALICE_US = (0, 60 * MILLISECOND)
 MALICIOUS = (
     *("kill the leader", "crash at a point", "isolate the leader", "halves apart"),
     *("leader with the new half", "partition", "abort", "transfer", "heard by few", "heal"),
-    "heard by one of the new half",
+    *("heard by one of the new half", "entry withheld"),
 )
 """What can be aimed at a change."""
 AT_ONCE = (
     *("heard by few", "heard by one of the new half", "halves apart"),
-    *("leader with the new half", "abort"),
+    *("leader with the new half", "abort", "entry withheld"),
 )
 """Before the first message about it has arrived."""
 BY_APPEND: dict[str, Sequence[str]] = {
-    "lonely-entry": ("heard by few", *3 * ("heard by one of the new half",)),
+    "lonely-entry": (
+        "heard by few",
+        *2 * ("heard by one of the new half",),
+        *2 * ("entry withheld",),
+    ),
     "halves-apart": ("halves apart", "abort", "heal"),
     "leader-with-new-half": ("leader with the new half", "heal"),
 }
@@ -346,7 +350,9 @@ class Adversary:
     def on_elected(self, machine: Machine) -> None:
         """Aim something at a leader that has inherited a change."""
         latest = machine.raft.configuration
-        if self.is_active and latest is not None and latest.index > machine.raft.log.commit_index:
+        if not self.is_active or latest is None:
+            return
+        if latest.configuration.is_joint or latest.index > machine.raft.log.commit_index:
             self._aim(machine, latest.configuration, BY_ELECTION)
 
     def _aim(
@@ -365,7 +371,7 @@ class Adversary:
             delay_us = 0
 
         def strike() -> None:
-            if self.is_active:
+            if self.is_active and machine.node is not None:
                 self._count(f"aimed at a change: {name}", machine)
                 self._world.note("malice", number=number, act=name)
                 self._strike(name, machine, configuration, own)
@@ -397,6 +403,8 @@ class Adversary:
                 self._mute(machine, self._names(), random)
             case "heard by one of the new half":
                 self._mute(machine, self._new_half(machine, configuration)[:1], random)
+            case "entry withheld":
+                self._withhold(machine, self._new_half(machine, configuration), random)
             case "heal":
                 self._network.heal()
 
@@ -411,6 +419,21 @@ class Adversary:
         choosable = [name for name in names if name != machine.name]
         heard_by = random.sample(choosable, min(random.choice((0, 1, 1, 2)), len(choosable)))
         self._network.cuts |= {(machine.name, other) for other in others if other not in heard_by}
+        self._let_die(machine, random.randint(5, 120) * MILLISECOND, random)
+
+    def _withhold(self, machine: Machine, names: Sequence[str], random: Random) -> None:
+        """Lose the leader's last entry on its way to all but one, and let the leader die soon.
+
+        All else arrives, so that the others come to know a commit without what followed it.
+        """
+        latest = machine.raft.configuration
+        assert latest is not None
+        heard_by = frozenset(random.sample(names, min(1, len(names))))
+        self._network.withheld = (latest.index, heard_by)
+        heartbeat_us = self._world.profile.heartbeat_ticks * self._world.profile.tick_us
+        self._let_die(machine, random.randint(1, 5) * heartbeat_us, random)
+
+    def _let_die(self, machine: Machine, delay_us: int, random: Random) -> None:
         process = machine.process
 
         def die() -> None:
@@ -418,7 +441,7 @@ class Adversary:
                 machine.end(loses_power=random.random() < 0.5)
                 self._network.heal()
 
-        self._world.after(random.randint(5, 120) * MILLISECOND, die)
+        self._world.after(delay_us, die)
 
     def _make_late(self, machine: Machine) -> None:
         """Let a leader that is cut off notice it late, and the others elect another one early."""

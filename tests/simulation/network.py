@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 import attrs
 
 from raftd.core.messages import (
+    AppendEntries,
     AppendEntriesResponse,
     Envelope,
     PreVoteResponse,
     RequestVoteResponse,
 )
-from raftd.core.types import ServerId
+from raftd.core.types import Index, ServerId
 from raftd.inputs import Contacted, PeerRefused, Received, Requested
 from raftd.protocol import ErrorReply, Hello, Refusal, Reply, Request, Welcome
 from tests.simulation.profile import MILLISECOND
@@ -56,6 +57,8 @@ class Network:
         self.is_bad = False
         """Whether messages get lost, late and double now."""
         self.cuts: set[tuple[str, str]] = set()
+        self.withheld: tuple[Index, frozenset[str]] | None = None
+        """Messages with the entry at this index are lost, but for those to these machines."""
         self.slow: dict[tuple[str, str], int] = {}
         """By how much the delay of a direction is multiplied."""
         self._random = world.random("network")
@@ -81,6 +84,7 @@ class Network:
         """Let everything pass, without delays that were added."""
         self.cuts.clear()
         self.slow.clear()
+        self.withheld = None
 
     def _is_cut(self, source: Machine, target: Machine) -> bool:
         return (source.name, target.name) in self.cuts
@@ -97,6 +101,14 @@ class Network:
         self.world.count("fault: message lost")
         return True
 
+    def _is_withheld(self, envelope: Envelope, target: Machine) -> bool:
+        if self.withheld is None or not isinstance(envelope.message, AppendEntries):
+            return False
+        index, heard_by = self.withheld
+        if target.name in heard_by:
+            return False
+        return any(entry.index == index for entry in envelope.message.entries)
+
     # --- Raft messages ---
 
     def carry(self, source: Machine, envelope: Envelope, depart_us: int) -> None:
@@ -106,7 +118,7 @@ class Network:
             return
         world, profile = self.world, self.world.profile
         bad = self.is_bad
-        if self._is_lost():
+        if self._is_lost() or self._is_withheld(envelope, target):
             return
         arrival_us = depart_us + self._delay_us(source.name, target.name)
         if bad and self._random.random() < profile.reordering:
