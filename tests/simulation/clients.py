@@ -328,7 +328,8 @@ class Client:
 
         if machine is not None:
             asked = True
-            self._network.ask(self.name, machine, request, answered)
+            if self._network.ask(self.name, machine, request, answered):
+                self._asked_before = True
         self._world.after(PATIENCE_US if asked else RETRY_US, silence)
 
     def _choose(self) -> Machine | None:

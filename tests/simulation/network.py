@@ -210,8 +210,13 @@ class Network:
 
     def ask(
         self, who: str, target: Machine, request: Request, respond: Callable[[Reply], None]
-    ) -> None:
-        """Send a request of a client; the answer may never come."""
+    ) -> bool:
+        """Send a request of a client; the answer may never come.
+
+        Returns:
+            Whether a second copy is on its way, as of a client that has not heard of the answer:
+            what one copy is told says nothing about the other.
+        """
         process = target.process
         delay_us = self._delay_us(who, target.name)
         if self.is_bad and self._random.random() < self.world.profile.reordering:
@@ -228,10 +233,11 @@ class Network:
                 self.world.at(depart_us + self._delay_us(target.name, who), respond, reply)
 
         self.world.after(delay_us, arrive)
-        if self.is_bad and self._random.random() < self.world.profile.duplication:
-            # As a client does that has not heard of the answer.
-            self.world.count("fault: request doubled")
-            self.world.after(delay_us + self._random.randint(0, STRAGGLER_US), arrive)
+        if not self.is_bad or self._random.random() >= self.world.profile.duplication:
+            return False
+        self.world.count("fault: request doubled")
+        self.world.after(delay_us + self._random.randint(0, STRAGGLER_US), arrive)
+        return True
 
     def contact(
         self,
