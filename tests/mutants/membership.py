@@ -243,7 +243,6 @@ MUTANTS = (
         old="if self._log.term_at(latest.index) == self._term or self._joint_is_committed(latest):",
         new="if self._log.term_at(latest.index) == self._term "
         "or latest.index <= self._log.commit_index:",
-        found_by_search=True,
         test=f"{ABORT_TESTS}::test_no_abort_of_an_inherited_joint_entry",
     ),
     Mutant(

@@ -680,8 +680,11 @@ def test_a_file_that_takes_nothing_holds_up_neither_the_server_nor_its_end(
     assert time.monotonic() - started < 5
     (stuck,) = set(threading.enumerate()) - threads
     assert stuck.daemon
-    # Nobody reads any more: the write fails, and the thread goes on to what is left.
+    # Nobody reads any more: the write fails, and the thread goes on to what is left, and ends before
+    # the next test looks at what is logged.
     os.close(reader)
+    stuck.join(20)
+    assert not stuck.is_alive()
 
 
 @pytest.mark.parametrize("afterwards", [[numbered(9)], []], ids=["an event", "the end"])
