@@ -20,7 +20,7 @@ SIMULATION_START_SECONDS_MAX = 60.0
 """For a search without seeds."""
 SEED_SECONDS_MAX = 10.0
 """More for each seed. A seed without a bug takes a second or two."""
-SEARCH_SEEDS = 500
+SEARCH_SEEDS = 2_000
 """Simulated runs at least for a mutant that the simulator has to find."""
 HANG_KILLS = True
 """Whether it counts when a time limit above passes: without the bug nothing comes near to one."""
