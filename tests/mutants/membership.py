@@ -251,7 +251,6 @@ MUTANTS = (
         file=LEADER,
         old="if self._log.term_at(latest.index) == self._term or self._joint_is_committed(latest):",
         new="if latest.entry.leader == self._raft.server or self._joint_is_committed(latest):",
-        found_by_search=True,
         test="tests/mutants/test_killers.py"
         "::test_a_leader_that_comes_back_may_not_abort_its_joint_entry_of_an_older_term",
     ),
