@@ -62,11 +62,10 @@ def phase_of(latest: ConfigurationAt | None, commit_index: int, operation_runs: 
     """Return in which phase of a membership change a server is, by its latest configuration."""
     if latest is None:
         return "no configuration"
-    committed = "committed" if latest.index <= commit_index else "uncommitted"
     if latest.configuration.is_joint:
         # While it is the latest it is uncommitted: C_new is appended in the moment of its commit.
         return "C_old,new"
-    if committed == "uncommitted":
+    if latest.index > commit_index:
         return {
             ConfigurationKind.FINAL: "C_new uncommitted",
             ConfigurationKind.ABORT: "abort uncommitted",
@@ -245,7 +244,7 @@ class Adversary:
     # --- disks ---
 
     def _disk_fails(self, random: Random) -> None:
-        machine = random.choice(list(self._network.machines.values()))
+        machine = random.choice(self._machines())
         machine.disk.fails_next = random.choice(DISK_CALLS)
 
     def _disk_full(self, random: Random) -> None:
@@ -269,7 +268,7 @@ class Adversary:
             machine.end(loses_power=random.random() < 0.5)
 
     def _wipe(self, random: Random) -> None:
-        machine = random.choice(list(self._network.machines.values()))
+        machine = random.choice(self._machines())
         if self.may_lose(machine):
             self._count("disk wiped", machine)
             machine.end(loses_power=True)
@@ -282,9 +281,7 @@ class Adversary:
         unavailable for good, and there would be nothing to see in the end.
         """
         present = {
-            other.id
-            for other in self._network.machines.values()
-            if other is not machine and not other.is_damaged
+            other.id for other in self._machines() if other is not machine and not other.is_damaged
         }
         return all(_survives(at, present) for at in self._considered())
 
@@ -304,14 +301,11 @@ class Adversary:
 
     def _considered(self) -> list[Configuration]:
         """Return every configuration that decides something, or may soon."""
-        machines = self._network.machines.values()
         running = [machine.state.running_operation for machine in self._network.up()]
         planned = [
             Configuration(voters=operation.plan.voters_after) for operation in running if operation
         ]
-        settled = max(
-            (m.state.configuration_index for m in machines if m.node is not None), default=0
-        )
+        settled = max((m.state.configuration_index for m in self._network.up()), default=0)
         return planned + [
             decode_configuration(entry.data).configuration
             for durable in self._durable.values()
@@ -410,8 +404,9 @@ class Adversary:
 
     def _new_half(self, leader: Machine, configuration: Configuration) -> list[str]:
         """Return who would decide without the leader, after the change."""
-        machines = self._network.machines.values()
-        return [m.name for m in machines if m.id in configuration.voters and m is not leader]
+        return [
+            m.name for m in self._machines() if m.id in configuration.voters and m is not leader
+        ]
 
     def _mute(self, machine: Machine, names: Sequence[str], random: Random) -> None:
         """Let only one or two of `names` hear the leader from now on, and let it die soon."""
@@ -446,14 +441,14 @@ class Adversary:
     def _make_late(self, machine: Machine) -> None:
         """Let a leader that is cut off notice it late, and the others elect another one early."""
         spread = self._world.profile.clock_spread
-        for other in self._network.machines.values():
+        for other in self._machines():
             other.clock_rate = 1 - spread if other is machine else 1 + spread
 
     def _split(self, configuration: Configuration, company: set[str]) -> None:
         """Cut the two halves apart, with `company` on the side of the new one."""
         new = company | {
             machine.name
-            for machine in self._network.machines.values()
+            for machine in self._machines()
             if machine.id in configuration.voters - configuration.outgoing
         }
         self._network.partition(sorted(new), [name for name in self._names() if name not in new])

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Sequence
 import attrs
 
 from raftd.core.errors import Divergence
+from raftd.core.membership import Configuration
 from raftd.core.types import Entry, ServerId, server_name
 from raftd.protocol import BootstrapReply, BootstrapRequest, Reply
 from raftd.surroundings import Settings
@@ -324,14 +325,19 @@ class Simulation:
         ticks = self.profile.catch_up_ticks + self.profile.joint_ticks
         return HEALING_US + ticks * self.profile.tick_us
 
+    def _stable_leader(self) -> tuple[Machine, Configuration]:
+        """Wait until no change is under way; return who leads, and the configuration."""
+        self._wait(self._is_stable, self._change_us(), "a leader, and no change under way")
+        leader = self._ready_leader()
+        assert leader is not None
+        latest = leader.raft.configuration
+        assert latest is not None
+        return leader, latest.configuration
+
     def _replace_lost_members(self) -> None:
         for attempt in range(REPLACEMENTS_MAX + 1):
-            self._wait(self._is_stable, self._change_us(), "a leader, and no change under way")
-            leader = self._ready_leader()
-            assert leader is not None
-            latest = leader.raft.configuration
-            assert latest is not None
-            changes = self.operator.replace_lost(latest.configuration)
+            leader, configuration = self._stable_leader()
+            changes = self.operator.replace_lost(configuration)
             if not changes:
                 return
             if attempt == REPLACEMENTS_MAX:
@@ -345,13 +351,9 @@ class Simulation:
 
         Nobody could be elected any more, so the leader has to restore C_old by itself.
         """
-        self._wait(self._is_stable, self._change_us(), "a leader, and no change under way")
-        leader = self._ready_leader()
-        assert leader is not None
-        latest = leader.raft.configuration
-        assert latest is not None
-        strangers = [m for m in self.network.up() if m.id not in latest.configuration.members]
-        members = latest.configuration.members
+        leader, configuration = self._stable_leader()
+        members = configuration.members
+        strangers = [m for m in self.network.up() if m.id not in members]
         if not strangers or len(strangers) + len(members) > SERVERS_MAX:
             return
         struck: list[Machine] = []
@@ -367,7 +369,7 @@ class Simulation:
         for machine in self.machines:
             machine.on_append = strike
         new = [self.operator.new(machine.name) for machine in strangers]
-        old = [drop(server_name(server)) for server in sorted(latest.configuration.voters)]
+        old = [drop(server_name(server)) for server in sorted(configuration.voters)]
         self._wait(self._has_operator_session, HEALING_US, "the operator has a session")
         self.operator.change(leader, "replace-all", [*old, *new])
         self.world.run_until(self.world.now_us + 10 * RETRY_US)
@@ -391,9 +393,7 @@ class Simulation:
 
     def _check_ledger(self) -> None:
         """Look at what the cluster has written down about the operations."""
-        self._wait(self._is_stable, self._change_us(), "a leader, and no change under way")
-        leader = self._ready_leader()
-        assert leader is not None
+        leader, _ = self._stable_leader()
         asked: set[tuple[str, int]] = set()
         for operation in leader.state.operations():
             request = (operation.session, operation.serial)
