@@ -28,8 +28,16 @@ import msgpack
 
 from raftd import protocol
 from raftd.core import messages
-from raftd.core.messages import AppendEntries, AppendEntriesResponse, Message
-from raftd.core.types import Entry
+from raftd.core.messages import (
+    AppendEntries,
+    AppendEntriesResponse,
+    InstallSnapshot,
+    InstallSnapshotResponse,
+    Message,
+    StateMessage,
+)
+from raftd.core.snapshot import SnapshotId
+from raftd.core.types import Entry, ServerId
 from raftd.protocol import FRAME_BYTES_MAX, Hello, Refusal, Reply, Request, Welcome
 from raftd.records import decode_entries, encode_entries
 
@@ -368,7 +376,28 @@ def _entries(value: object) -> tuple[Entry, ...]:
     return decode_entries(_bytes(value))
 
 
+def _snapshot_id(value: object) -> SnapshotId:
+    if type(value) is not list or len(value) < len(_SNAPSHOT_ID):
+        _refuse("the four fields of a snapshot's id", value)
+    index, term, size_bytes, checksum = (
+        check(field) for check, field in zip(_SNAPSHOT_ID, value, strict=False)
+    )
+    return SnapshotId(
+        last_included_index=index,
+        last_included_term=term,
+        size_bytes=size_bytes,
+        checksum=checksum,
+    )
+
+
+def _servers(value: object) -> tuple[ServerId, ...]:
+    if type(value) is not list:
+        _refuse("an array of servers", value)
+    return tuple([_text(server) for server in value])
+
+
 _Field: TypeAlias = Callable[[Any], Any]
+_SNAPSHOT_ID: tuple[_Field, ...] = (_integer, _integer, _integer, _text)
 _MESSAGES: dict[int, tuple[type, int, tuple[_Field, ...]]] = {
     # tag: type, how many fields a message must have, the checks of all fields in their order
     1: (messages.PreVote, 3, (_integer, _integer, _integer)),
@@ -382,11 +411,29 @@ _MESSAGES: dict[int, tuple[type, int, tuple[_Field, ...]]] = {
         (_integer, _boolean, _integer, _integer, _integer, _integer, _integer, _integer),
     ),
     7: (messages.TimeoutNow, 1, (_integer,)),
+    8: (InstallSnapshot, 5, (_integer, _snapshot_id, _integer, _bytes, _integer)),
+    9: (
+        InstallSnapshotResponse,
+        7,
+        (_integer, _snapshot_id, _integer, _integer, _integer, _integer, _integer),
+    ),
+    10: (messages.StateCheck, 3, (_integer, _integer, _integer)),
+    11: (messages.StateCheckResponse, 3, (_integer, _integer, _integer)),
+    12: (messages.StateVerdict, 5, (_integer, _integer, _integer, _servers, _servers)),
 }
 
 
-def encode_message(message: Message) -> bytes:
-    """Return the payload of a Raft message. Entries keep the bytes that they have in the log."""
+def _snapshot_fields(snapshot: SnapshotId) -> tuple[object, ...]:
+    return (
+        snapshot.last_included_index,
+        snapshot.last_included_term,
+        snapshot.size_bytes,
+        snapshot.checksum,
+    )
+
+
+def encode_message(message: Message | StateMessage) -> bytes:
+    """Return the payload of a message. Entries keep the bytes that they have in the log."""
     match message:
         case AppendEntries():
             fields: tuple[object, ...] = (
@@ -426,21 +473,54 @@ def encode_message(message: Message) -> bytes:
             fields = (4, message.term, message.vote_granted)
         case messages.TimeoutNow():
             fields = (7, message.term)
+        case InstallSnapshot():
+            fields = (
+                8,
+                message.term,
+                _snapshot_fields(message.snapshot),
+                message.offset,
+                message.data,
+                message.round,
+            )
+        case InstallSnapshotResponse():
+            fields = (
+                9,
+                message.term,
+                _snapshot_fields(message.snapshot),
+                message.round,
+                message.received_bytes,
+                message.installed_bytes,
+                message.match_index,
+                message.commit_index,
+            )
+        case messages.StateCheck():
+            fields = (10, message.term, message.index, message.state_hash)
+        case messages.StateCheckResponse():
+            fields = (11, message.term, message.index, message.state_hash)
+        case messages.StateVerdict():
+            fields = (
+                12,
+                message.term,
+                message.index,
+                message.state_hash,
+                message.agreeing,
+                message.differing,
+            )
         case _:
             assert_never(message)
     return cast("bytes", msgpack.packb(fields))
 
 
-def decode_message(payload: bytes) -> Message:
-    """Return the Raft message; its entries have passed their checksums.
+def decode_message(payload: bytes) -> Message | StateMessage:
+    """Return the message; its entries have passed their checksums.
 
     Raises:
         WireError: the payload is no message of this version, or an entry is damaged.
     """
-    return cast("Message", _guarded("message", _decode_message, payload))
+    return cast("Message | StateMessage", _guarded("message", _decode_message, payload))
 
 
-def _decode_message(payload: bytes) -> Message:
+def _decode_message(payload: bytes) -> Message | StateMessage:
     tag, *values = _unpack(payload)
     known = _MESSAGES.get(_integer(tag))
     if known is None:
@@ -450,4 +530,4 @@ def _decode_message(payload: bytes) -> Message:
         raise WireError(f"{len(values)} fields, but {kind.__name__} has {required_count}")
     # Not strict on purpose: a newer server may send fields that this one does not know.
     arguments = [check(value) for check, value in zip(fields, values, strict=False)]
-    return cast("Message", kind(*arguments))
+    return cast("Message | StateMessage", kind(*arguments))

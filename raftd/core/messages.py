@@ -10,6 +10,11 @@ the connection that it came on. Fields have the paper's names. What goes beyond 
 | `conflict_term`, `conflict_index`, `last_log_index` | any divergence is found in few rounds |
 | `AppendEntriesResponse.commit_index` | the leader knows when a departing server knows |
 | `RequestVote.leadership_transfer` | the one vote request that stickiness lets through (4.2.3) |
+| `InstallSnapshot.round` | an empty one is the heartbeat of a server that gets a snapshot |
+| `InstallSnapshotResponse.received_bytes` | flow control, and where to go on after a broken link |
+
+`StateCheck` and what belongs to it are no part of Raft: servers compare what they have made of the
+same entries. The core never sees them.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from typing import TypeAlias
 
 import attrs
 
+from raftd.core.snapshot import SnapshotId
 from raftd.core.types import Entry, Index, ServerId, Term
 
 
@@ -102,6 +108,72 @@ class TimeoutNow:
     term: Term
 
 
+@attrs.frozen
+class InstallSnapshot:
+    """A part of a snapshot; without bytes a heartbeat. Source: paper section 7, Figure 13."""
+
+    term: Term
+    snapshot: SnapshotId
+    offset: int
+    """Where in the snapshot `data` stands, in bytes."""
+    data: bytes
+    round: int
+    """As in `AppendEntries`."""
+
+
+@attrs.frozen
+class InstallSnapshotResponse:
+    """The answer to an `InstallSnapshot`. Nothing is durable for it but what `match_index` says."""
+
+    term: Term
+    snapshot: SnapshotId
+    """Of the request."""
+    round: int
+    """Of the latest request; 0 if that was of an older term."""
+    received_bytes: int
+    """How much of the snapshot the responder has, from its beginning."""
+    installed_bytes: int
+    """How much of it the responder has worked into a state so far."""
+    match_index: Index
+    """`last_included_index` once the snapshot is durable and in force, or needed no more; else
+    0."""
+    commit_index: Index
+    """The responder's commit index."""
+
+
+@attrs.frozen
+class StateCheck:
+    """What has your state machine made of the entries up to `index`? From a leader to members."""
+
+    term: Term
+    index: Index
+    state_hash: int
+    """The leader's own, after the entry at `index`."""
+
+
+@attrs.frozen
+class StateCheckResponse:
+    """The answer to a `StateCheck`, once the entry at `index` is applied."""
+
+    term: Term
+    index: Index
+    state_hash: int
+
+
+@attrs.frozen
+class StateVerdict:
+    """A leader's finding after a `StateCheck`: the servers have not made the same of the log."""
+
+    term: Term
+    index: Index
+    state_hash: int
+    """Of the majority; 0 if there is none."""
+    agreeing: tuple[ServerId, ...]
+    """The majority that has `state_hash`; empty if there is none."""
+    differing: tuple[ServerId, ...]
+    """Who has another one; everybody who answered, if there is no majority."""
+
+
 Message: TypeAlias = (
     PreVote
     | PreVoteResponse
@@ -110,7 +182,11 @@ Message: TypeAlias = (
     | AppendEntries
     | AppendEntriesResponse
     | TimeoutNow
+    | InstallSnapshot
+    | InstallSnapshotResponse
 )
+
+StateMessage: TypeAlias = StateCheck | StateCheckResponse | StateVerdict
 
 
 @attrs.frozen
@@ -119,4 +195,4 @@ class Envelope:
 
     source: ServerId
     dest: ServerId
-    message: Message
+    message: Message | StateMessage

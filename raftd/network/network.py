@@ -14,8 +14,10 @@ from raftd.codec import encode_message
 from raftd.core.messages import (
     AppendEntriesResponse,
     Envelope,
+    InstallSnapshotResponse,
     PreVoteResponse,
     RequestVoteResponse,
+    StateCheckResponse,
 )
 from raftd.core.types import ServerId
 from raftd.network.connection import Connection
@@ -29,7 +31,13 @@ from raftd.protocol import Request
 CONTACTS_MAX = 64
 """Contacts at one time: every server of a large change, and several changes being planned."""
 
-_RESPONSES = (PreVoteResponse, RequestVoteResponse, AppendEntriesResponse)
+_RESPONSES = (
+    PreVoteResponse,
+    RequestVoteResponse,
+    AppendEntriesResponse,
+    InstallSnapshotResponse,
+    StateCheckResponse,
+)
 
 
 class Network:

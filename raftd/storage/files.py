@@ -72,6 +72,12 @@ class FileSystem(Protocol):
     def read(self, path: Path) -> bytes:
         """Return the whole content of the file at `path`."""
 
+    def read_at(self, path: Path, offset: int, size_bytes: int) -> bytes:
+        """Return `size_bytes` of the file at `path` from `offset` on; fewer where it ends."""
+
+    def free_bytes(self, path: Path) -> int:
+        """Return how many bytes this process may still write to the disk that `path` is on."""
+
     def make_directory(self, path: Path) -> None:
         """Make one directory whose parent exists. Not durable before the parent is synced."""
 
@@ -156,6 +162,16 @@ class OsFileSystem:
     def read(self, path: Path) -> bytes:
         with _fault_of("reading it", path), open(path, "rb") as file:
             return file.read()
+
+    def read_at(self, path: Path, offset: int, size_bytes: int) -> bytes:
+        with _fault_of(f"reading {size_bytes} bytes at {offset}", path), open(path, "rb") as file:
+            file.seek(offset)
+            return file.read(size_bytes)
+
+    def free_bytes(self, path: Path) -> int:
+        with _fault_of("asking for free space", path):
+            status = os.statvfs(path)
+            return status.f_bavail * status.f_frsize
 
     def make_directory(self, path: Path) -> None:
         with _fault_of("making the directory", path):

@@ -14,6 +14,8 @@ import attrs
 from raftd.storage.files import FileLock, FileLocked, OpenFile, StorageFault
 
 SECTOR_BYTES = 512
+FREE_BYTES = 1 << 40
+"""What this disk says that it has left."""
 
 
 class Crash(BaseException):
@@ -114,6 +116,12 @@ class MemoryFileSystem:
 
     def read(self, path: Path) -> bytes:
         return bytes(self.node(path).content)
+
+    def read_at(self, path: Path, offset: int, size_bytes: int) -> bytes:
+        return bytes(memoryview(self.node(path).content)[offset : offset + size_bytes])
+
+    def free_bytes(self, path: Path) -> int:
+        return FREE_BYTES
 
     def make_directory(self, path: Path) -> None:
         if self.count("make_directory", path):
