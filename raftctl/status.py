@@ -7,8 +7,9 @@ whoever is furthest speaks, and the cluster is unavailable. `raftctl.status_text
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -35,6 +36,9 @@ LAG_ENTRIES_MAX = 1000
 behind, the requests that are on their way; ten times that is no longer the network."""
 SILENT_MS_MIN = 500.0
 """Where the leader does not state its election timeout: silence that counts as no contact."""
+CLONE_UPTIME_MS_MIN = 3_500.0
+"""Two answers of one server whose uptimes differ by more come from two processes. A survey asks all
+at once and waits for less (`raftctl.survey`), so one process cannot differ so much from itself."""
 
 
 NO_CONFIGURATION = ConfigurationView(
@@ -60,13 +64,17 @@ class Issue:
     """What is wrong with one server."""
 
     kind: str
-    """A word for scripts: unreachable, wiped, other-cluster, blank, removed, not-a-member,
+    """A word for scripts: unreachable, wiped, other-cluster, cloned, blank, removed, not-a-member,
     unconfirmed, no-contact, fenced, lagging, applying, term, leader, configuration, version or
     reported."""
     words: str
+    repair: tuple[str, ...] = ()
+    """What to do about it, step by step, where that is known. A command is a step of its own, the
+    last one."""
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.words}"
+        text = f"{self.kind}: {self.words}"
+        return f"{text}; repair: {', then '.join(self.repair)}" if self.repair else text
 
 
 DEAD_ISSUES = frozenset({"unreachable", "wiped", "other-cluster", "no-contact", "fenced"})
@@ -112,6 +120,7 @@ _STATES = (
     ("unreachable", "down"),
     ("wiped", "wiped"),
     ("other-cluster", "foreign"),
+    ("cloned", "cloned"),
     ("blank", "blank"),
     ("removed", "removed"),
     ("not-a-member", "outside"),
@@ -312,18 +321,18 @@ def _member_row(
     if own is not None:
         reply = own.reply
         assert reply is not None
-        issues = _own_issues(reply, leader, configuration)
+        issues = [*_clones(own, answers), *_own_issues(reply, leader, configuration)]
+        if leader is not None and leader.server != server:
+            issues += _leaders_issues(leader, peer, _vote(server, configuration), own)
     else:
-        instead = _answer_in_place_of(server, answers, configuration, address)
-        if instead is not None and instead.reply is not None:
-            issues = [_instead_issue(server, instead.reply, cluster_id)]
+        # What the leader has against it follows from who answers, or does not.
+        own = _answer_in_place_of(server, answers, configuration, address)
+        if own is not None and own.reply is not None:
+            issues = [_instead_issue(server, own, leader, cluster_id)]
             if issues[0].kind == "wiped":
-                reply = instead.reply
-            own = instead
+                reply = own.reply
         else:
             issues = [Issue("unreachable", _why_unreachable(server, answers, address))]
-    if leader is not None and leader.server != server and own is not None:
-        issues.extend(_leaders_issues(leader, peer, _vote(server, configuration)))
     return Row(
         server=server,
         name=server_name(server),
@@ -365,16 +374,59 @@ def _answer_in_place_of(
     return None
 
 
-def _instead_issue(server: str, reply: StatusReply, cluster_id: str) -> Issue:
+def _instead_issue(
+    server: str, instead: Answer, leader: StatusReply | None, cluster_id: str
+) -> Issue:
+    """Return what it means that another server answers where the member `server` should be."""
+    reply = instead.reply
+    assert reply is not None
+    name, known = server_name(server), server_incarnation(server)
     if reply.cluster_id and reply.cluster_id != cluster_id:
-        return _other_cluster(reply)
-    if server_name(reply.server) != server_name(server):
+        foreign = _other_cluster(reply)
+        own_data = f"start {name} with its own data directory there"
+        return attrs.evolve(
+            foreign, repair=(f"{own_data}, or raftctl replace {name} ID=HOST:PORT",)
+        )
+    if server_name(reply.server) != name:
         return Issue("unreachable", f"{server_name(reply.server)} answers at its address")
-    return Issue(
-        "wiped",
-        f"the configuration has incarnation {server_incarnation(server)}, this disk is "
-        f"{server_incarnation(reply.server)}: it counts for nothing until it is replaced",
-    )
+    if reply.role == "removed":
+        return Issue(
+            "unreachable",
+            f"{reply.server} answers at its address, which was removed for good; the cluster knows "
+            f"{known}",
+            (f"start {name} with the data directory of {known}",),
+        )
+    words = f"its disk is new (incarnation {server_incarnation(reply.server)}, the cluster knows "
+    words += f"{known}), so it counts for nothing"
+    if leader is None:
+        return Issue("wiped", f"{words}; it can be replaced as soon as there is a leader")
+    return Issue("wiped", words, (_replacement(name, instead.address),))
+
+
+def _replacement(name: str, address: str) -> str:
+    """Return the command that brings in a new incarnation of the member `name`."""
+    return f"raftctl replace {name} {shlex.quote(f'{name}={address}')}"
+
+
+def _clones(own: Answer, answers: Sequence[Answer]) -> list[Issue]:
+    """Return an issue for each other process that claims to be the server of `own`."""
+    assert own.reply is not None
+    issues = []
+    for answer in answers:
+        reply = answer.reply
+        if reply is None or reply.server != own.reply.server or answer.address == own.address:
+            continue
+        # One process that is reached at two addresses is nothing special.
+        if abs(reply.uptime_ms - own.reply.uptime_ms) > CLONE_UPTIME_MS_MIN:
+            issues.append(
+                Issue(
+                    "cloned",
+                    f"another process at {answer.address} is {reply.server} too: its data "
+                    "directory was copied, and together they may vote twice",
+                    (f"stop the copy at {answer.address} and delete its data directory",),
+                )
+            )
+    return issues
 
 
 def _why_unreachable(server: str, answers: Sequence[Answer], address: str) -> str:
@@ -433,14 +485,16 @@ def _differences(
     return issues
 
 
-def _leaders_issues(leader: StatusReply, peer: PeerView | None, vote: str) -> list[Issue]:
-    """Return what the leader has against a member that answers us."""
+def _leaders_issues(
+    leader: StatusReply, peer: PeerView | None, vote: str, own: Answer
+) -> list[Issue]:
+    """Return what the leader has against a member that answers us with `own`."""
     limit_ms = leader.election_timeout_ms or SILENT_MS_MIN
     why = f" ({peer.problem})" if peer is not None and peer.problem else ""
     if peer is None or peer.last_contact_ms is None:
         return [Issue("no-contact", f"the leader has not heard from it{why}")]
     if peer.fenced:
-        return [Issue("fenced", "its disk lacks entries that it had acknowledged")]
+        return [_fenced(server_name(peer.server), own.address)]
     if peer.last_contact_ms > limit_ms:
         ago = duration(peer.last_contact_ms)
         return [Issue("no-contact", f"the leader last heard from it {ago} ago{why}")]
@@ -449,6 +503,15 @@ def _leaders_issues(leader: StatusReply, peer: PeerView | None, vote: str) -> li
     if not peer.caught_up and (peer.lag_entries > 0 or vote == "learner"):
         return [Issue("lagging", f"catching up, {peer.lag_entries} entries behind the leader")]
     return []
+
+
+def _fenced(name: str, address: str) -> Issue:
+    return Issue(
+        "fenced",
+        "it lacks entries that it had acknowledged: its disk went back in time, so it counts for "
+        "nothing",
+        (f"stop {name}, empty its data directory, start it again", _replacement(name, address)),
+    )
 
 
 # --- the others ------------------------------------------------------------------------------
@@ -463,6 +526,7 @@ def _other_rows(
     server that only the cluster file names is no part of the cluster and has none.
     """
     members = _members(configuration)
+    names = {server_name(member) for member in members}
     addresses = set(configuration.addresses.values()) if configuration is not None else set()
     rows = []
     for answer in answers:
@@ -475,7 +539,7 @@ def _other_rows(
             continue
         foreign = bool(reply.cluster_id) and reply.cluster_id != cluster_id
         if reply.server not in members and (answer.listed or not foreign):
-            rows.append(_stranger_row(answer, reply, cluster_id, configuration))
+            rows.append(_stranger_row(answer, reply, cluster_id, configuration, names))
     return sorted(rows, key=lambda row: (natural_key(row.name), row.address))
 
 
@@ -497,20 +561,34 @@ def _silent_row(answer: Answer) -> Row:
 
 
 def _stranger_row(
-    answer: Answer, reply: StatusReply, cluster_id: str, configuration: ConfigurationView | None
+    answer: Answer,
+    reply: StatusReply,
+    cluster_id: str,
+    configuration: ConfigurationView | None,
+    member_names: Collection[str],
 ) -> Row:
     foreign = bool(reply.cluster_id) and reply.cluster_id != cluster_id
+    name = server_name(reply.server)
     if foreign:
         issue = _other_cluster(reply)
     elif not reply.cluster_id:
         issue = Issue("blank", "it belongs to no cluster yet")
+        if name in member_names:
+            command = _replacement(name, answer.address)
+            issue = Issue("blank", f"{issue.words}; {command} puts it in the place of {name}")
+        elif configuration is not None:
+            member = shlex.quote(f"{name}={answer.address}")
+            issue = Issue("blank", f"{issue.words}; raftctl add {member} brings it in")
     elif reply.role == "removed":
-        issue = Issue("removed", "it was removed from the cluster and is about to stop")
+        issue = Issue(
+            "removed",
+            "it was removed from the cluster for good and is about to stop; with an empty data "
+            "directory it can be added as a new server",
+        )
     else:
         index = configuration.index if configuration is not None else 0
         issue = Issue("not-a-member", f"the configuration of index {index} does not list it")
     issues = [issue]
-    name = server_name(reply.server)
     if answer.name and answer.name != name:
         issues.append(Issue("reported", f"the cluster file expects {answer.name} at this address"))
     issues.extend(Issue("reported", words) for words in reply.issues if not foreign)

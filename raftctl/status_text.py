@@ -322,14 +322,24 @@ def _issues(rows: Iterable[Row], layout: Layout) -> list[str]:
     lines = []
     for row in rows:
         for issue in row.issues:
-            lines += textwrap.wrap(
-                printable(f"{row.name}: {issue}"),
-                max(40, layout.width),
-                subsequent_indent="    ",
-                break_on_hyphens=False,
-                break_long_words=False,
-            )
+            lines += _wrapped(f"{row.name}: {issue.kind}: {issue.words}", layout)
+            if issue.repair:
+                *first, last = issue.repair
+                if first:
+                    lines += _wrapped(f"    repair: {', then '.join(first)}, then", layout)
+                # On one line, however long, so that a command can be copied.
+                lines.append(printable(f"    {last}" if first else f"    repair: {last}"))
     return lines
+
+
+def _wrapped(text: str, layout: Layout) -> list[str]:
+    return textwrap.wrap(
+        printable(text),
+        max(40, layout.width),
+        subsequent_indent="    ",
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
 
 
 def _drift(cluster: ClusterView, layout: Layout) -> list[str]:

@@ -408,7 +408,7 @@ _MESSAGES: dict[int, tuple[type, int, tuple[_Field, ...]]] = {
     6: (
         AppendEntriesResponse,
         5,
-        (_integer, _boolean, _integer, _integer, _integer, _integer, _integer, _integer),
+        (_integer, _boolean, *6 * (_integer,), _boolean),
     ),
     7: (messages.TimeoutNow, 1, (_integer,)),
     8: (InstallSnapshot, 5, (_integer, _snapshot_id, _integer, _bytes, _integer)),
@@ -456,6 +456,7 @@ def encode_message(message: Message | StateMessage) -> bytes:
                 message.conflict_term,
                 message.conflict_index,
                 message.last_log_index,
+                message.short_of_space,
             )
         case messages.PreVote():
             fields = (1, message.term, message.last_log_index, message.last_log_term)

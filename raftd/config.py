@@ -25,6 +25,7 @@ from cattrs import Converter
 from raftd.config_values import (
     check_name,
     format_duration,
+    format_size,
     is_loopback,
     is_wildcard,
     normalise_host,
@@ -32,7 +33,9 @@ from raftd.config_values import (
     parse_dialled_address,
     parse_duration_ms,
     parse_member_argument,
+    parse_size_bytes,
     quoted,
+    size_unit_meant,
 )
 from raftd.config_yaml import (
     INVALID,
@@ -53,11 +56,13 @@ __all__ = [
     "export",
     "export_document",
     "format_duration",
+    "format_size",
     "is_loopback",
     "load",
     "parse_address",
     "parse_duration_ms",
     "parse_member_argument",
+    "parse_size_bytes",
 ]
 
 ROLES = ("voter", "learner")
@@ -78,10 +83,14 @@ DEFAULTS: Mapping[str, Any] = {
     "zone": None,
     "catch_up_timeout": 30_000.0,
     "joint_timeout": None,
+    "snapshot_log_size": 64 * 1024 * 1024,
+    "snapshot_rate": 64 * 1024 * 1024,
+    "catch_up_rate": 32 * 1024 * 1024,
+    "disk_reserve": 256 * 1024 * 1024,
     "log_level": "info",
 }
-"""What a key is worth that stands nowhere in the file; durations in milliseconds. `joint_timeout`
-is twice the election timeout of its server."""
+"""What a key is worth that stands nowhere in the file; durations in milliseconds, sizes in bytes.
+`joint_timeout` is twice the election timeout of its server."""
 
 
 @attrs.frozen(kw_only=True)
@@ -103,7 +112,30 @@ class ServerConfig:
     zone: str | None
     catch_up_timeout_ms: float
     joint_timeout_ms: float
+    snapshot_log_bytes: int
+    """A snapshot is taken when so much log has gathered since the last one; with a large state, up
+    to four times as much."""
+    snapshot_bytes_per_second: int
+    """How fast a snapshot is written in the background."""
+    catch_up_bytes_per_second: int
+    """How fast a leader feeds one server that is catching up."""
+    disk_reserve_bytes: int
+    """With less free space clients' writes are refused; 0 for no reserve."""
     log_level: str
+
+
+_FIELDS: Mapping[str, str] = {
+    "heartbeat_interval": "heartbeat_interval_ms",
+    "election_timeout": "election_timeout_ms",
+    "catch_up_timeout": "catch_up_timeout_ms",
+    "joint_timeout": "joint_timeout_ms",
+    "snapshot_log_size": "snapshot_log_bytes",
+    "snapshot_rate": "snapshot_bytes_per_second",
+    "catch_up_rate": "catch_up_bytes_per_second",
+    "disk_reserve": "disk_reserve_bytes",
+}
+"""The field of `ServerConfig` for each key that has another name: there units stand in the names,
+here in the values."""
 
 
 @attrs.frozen(kw_only=True)
@@ -239,6 +271,28 @@ class _Duration:
         return milliseconds
 
 
+@attrs.frozen
+class _Size:
+    """A size within limits; the value is its bytes. Of a rate, those of one second."""
+
+    minimum: str
+    maximum: str
+
+    def __call__(self, value: Any) -> int:
+        if not isinstance(value, str):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
+            hint = f" (did you mean {value}{size_unit_meant(value)}?)" if number else ""
+            raise ValueError(
+                f"expected a size with its unit (B, KiB, MiB or GiB), got {_describe(value)}{hint}"
+            )
+        size_bytes = parse_size_bytes(value)
+        if size_bytes < parse_size_bytes(self.minimum):
+            raise ValueError(f"{value} is too little; at least {self.minimum} is needed")
+        if size_bytes > parse_size_bytes(self.maximum):
+            raise ValueError(f"{value} is too much; at most {self.maximum} is allowed")
+        return size_bytes
+
+
 def _did_you_mean(word: str, words: Sequence[str]) -> str:
     folded = word.lower().replace("-", "_")
     close = difflib.get_close_matches(folded, words, n=1)
@@ -264,6 +318,14 @@ class SharedKeys:
     catch_up_timeout: Annotated[float, _Duration("100ms", "24h")] = _UNSET
     # As for an election: shorter than a few heartbeats it would undo every change.
     joint_timeout: Annotated[float, _Duration("5ms", "1h")] = _UNSET
+    # A snapshot costs a few syncs and a process of its own, so not one for each handful of writes;
+    # more log than the maximum takes minutes to apply after a restart.
+    snapshot_log_size: Annotated[int, _Size("64KiB", "4GiB")] = _UNSET
+    # Slower, it would not keep up with a few hundred writes a second; no disk is faster.
+    snapshot_rate: Annotated[int, _Size("64KiB", "64GiB")] = _UNSET
+    # As for snapshots; no network is faster.
+    catch_up_rate: Annotated[int, _Size("64KiB", "64GiB")] = _UNSET
+    disk_reserve: Annotated[int, _Size("0B", "1024GiB")] = _UNSET
     log_level: Annotated[str, _OneOf(LOG_LEVELS)] = _UNSET
 
 
@@ -484,12 +546,9 @@ def _server(name: str, settings: _Settings, folder: Path) -> ServerConfig:
         address=settings["address"].value,
         listen=settings["listen"].value,
         data_dir=Path(os.path.normpath(folder / data_dir)),
-        heartbeat_interval_ms=settings["heartbeat_interval"].value,
-        election_timeout_ms=settings["election_timeout"].value,
         role=settings["role"].value,
         zone=settings["zone"].value,
-        catch_up_timeout_ms=settings["catch_up_timeout"].value,
-        joint_timeout_ms=settings["joint_timeout"].value,
+        **{field: settings[key].value for key, field in _FIELDS.items()},
         log_level=settings["log_level"].value,
     )
 
@@ -620,7 +679,8 @@ def effective(config: ClusterConfig) -> dict[str, Any]:
     """Return what holds for each server as plain data, for people and scripts.
 
     Each value is `{"value": ..., "origin": "file" | "defaults" | "default"}`: written at the
-    place itself, in the `defaults` of the file, or nowhere. Durations are text with a unit.
+    place itself, in the `defaults` of the file, or nowhere. Durations and sizes are text
+    with a unit.
     """
     written_defaults = config.written.get("defaults", {})
 
@@ -646,9 +706,9 @@ def effective(config: ClusterConfig) -> dict[str, Any]:
 
 
 def _shown(settings: ServerConfig, key: str) -> Any:
-    if hasattr(settings, f"{key}_ms"):
-        return format_duration(getattr(settings, f"{key}_ms"))
-    value = getattr(settings, key)
+    value = getattr(settings, _FIELDS.get(key, key))
+    if key in _FIELDS:
+        return format_duration(value) if isinstance(value, float) else format_size(value)
     return str(value) if isinstance(value, Path) else value
 
 

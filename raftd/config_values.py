@@ -1,4 +1,4 @@
-"""The small values that people type: names, addresses, durations.
+"""The small values that people type: names, addresses, durations, sizes.
 
 The cluster file and the command line share these rules. Nothing here imports more than the
 standard library, so that a short-lived command can use it without paying for a YAML reader.
@@ -36,6 +36,17 @@ _UNIT_MEANT = {
     "minutes": "m",
     "hour": "h",
     "hours": "h",
+}
+
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)(B|KiB|MiB|GiB)")
+_ALMOST_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)[ \t]*([A-Za-z]*)")
+_BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_SIZE_UNIT_MEANT = {
+    "": "",
+    "b": "B",
+    "byte": "B",
+    "bytes": "B",
+    **{f"{letter.lower()}{rest}": f"{letter}iB" for letter in "KMG" for rest in ("", "b", "ib")},
 }
 
 
@@ -223,3 +234,51 @@ def format_duration(ms: float) -> str:
         if amount >= 1 and amount == round(amount, decimals):
             return f"{amount.normalize():f}{unit}"
     return f"{microseconds:f}us" if microseconds else "0ms"
+
+
+# --- sizes ----------------------------------------------------------------------------------
+
+
+def parse_size_bytes(text: str) -> int:
+    """Return the bytes of a size such as 512B, 64KiB, 1.5MiB or 2GiB; 1 KiB is 1024 bytes.
+
+    Raises:
+        ValueError: not a number directly followed by one of these units, or no whole number of
+            bytes.
+    """
+    match = _SIZE.fullmatch(text)
+    if match:
+        number, unit = match.groups()
+        size = Decimal(number) * _BYTES[unit]
+        if size == int(size):
+            return int(size)
+        raise ValueError(f"{quoted(text)} is not a whole number of bytes")
+    hint = ""
+    almost = _ALMOST_SIZE.fullmatch(text)
+    if almost:
+        number, unit = almost.groups()
+        meant = _SIZE_UNIT_MEANT.get(unit.lower())
+        if meant is not None:
+            hint = f" (did you mean {number}{meant or size_unit_meant(Decimal(number))}?)"
+    raise ValueError(
+        f"{quoted(text)} is not a size: a number and its unit B, KiB, MiB or GiB, "
+        f"such as 64MiB{hint}"
+    )
+
+
+def size_unit_meant(number: Decimal | float) -> str:
+    """Return the unit that somebody most likely had in mind who wrote a number without one."""
+    # Whoever writes four digits and more has counted bytes; nobody means 65536 MiB.
+    return "B" if number == 0 or number >= 1024 else "MiB"
+
+
+def format_size(size_bytes: int) -> str:
+    """Return `size_bytes` in the largest unit that shows it shortly and exactly, such as 1.5MiB.
+
+    `parse_size_bytes` reads it back.
+    """
+    for unit in ("GiB", "MiB", "KiB"):
+        amount = Decimal(size_bytes) / _BYTES[unit]
+        if amount >= 1 and amount == round(amount, 1):
+            return f"{amount.normalize():f}{unit}"
+    return f"{size_bytes}B"

@@ -1,13 +1,18 @@
-"""What the network tells the node: values, free of trio, so that a simulator can make them too."""
+"""What network and background work tell the node: values, free of trio.
+
+So a simulator can make them too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeAlias
 
 import attrs
 
 from raftd.core.messages import Envelope
+from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.core.types import ServerId
 from raftd.protocol import Refusal, Reply, Request, Welcome
 
@@ -64,4 +69,47 @@ class Contacted:
     """Set if the server refused the connection."""
 
 
-Input: TypeAlias = Received | Requested | LinkChanged | PeerRefused | Contacted
+@attrs.frozen(kw_only=True)
+class SnapshotTaken:
+    """What `Snapshots.take` has begun has ended."""
+
+    path: Path | None
+    """The file, synced and not published yet; None if there is none."""
+    problem: str
+    """Why there is none, in words."""
+
+
+@attrs.frozen(kw_only=True)
+class SnapshotProgressed:
+    """More of a snapshot that is being received is stored or worked in, or less: it was damaged."""
+
+    snapshot: SnapshotId
+    received_bytes: int
+    installed_bytes: int
+
+
+@attrs.frozen
+class SnapshotReceived:
+    """A snapshot is there as a whole, verified and synced, and a state was built from it."""
+
+    snapshot: Snapshot
+
+
+@attrs.frozen
+class DiskFailed:
+    """A write or sync in the background failed: the process has to stop, as for one of its own."""
+
+    problem: str
+
+
+Input: TypeAlias = (
+    Received
+    | Requested
+    | LinkChanged
+    | PeerRefused
+    | Contacted
+    | SnapshotTaken
+    | SnapshotProgressed
+    | SnapshotReceived
+    | DiskFailed
+)

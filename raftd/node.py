@@ -10,9 +10,9 @@ turn(inputs, tick)
   put every input into the core (or the operations), the tick last
   while there is work:
     1 send what need not wait for our disk
-    2 append hard state and entries: one write, one sync
+    2 put a received snapshot in force; append hard state and entries: one write, one sync
     3 tell the core that they are durable
-    4 send the rest
+    4 send the rest; store parts of a snapshot
     5 apply what is committed in one transaction, answer writes and reads
 ```
 
@@ -21,7 +21,6 @@ Source: design of etcd's raft example driver; dissertation 10.2.1 for step 1.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -30,6 +29,7 @@ from typing import TypeAlias
 
 import attrs
 
+from raftd.admission import admit, our_hello
 from raftd.commands import (
     Command,
     CommandBody,
@@ -40,7 +40,8 @@ from raftd.commands import (
     Result,
     encode_command,
 )
-from raftd.core.errors import NotLeader, ProposalDropped, TransferRefused
+from raftd.compaction import Compaction
+from raftd.core.errors import NotLeader, ProposalDropped
 from raftd.core.leader import Leader
 from raftd.core.log import RaftLog
 from raftd.core.membership import (
@@ -52,6 +53,7 @@ from raftd.core.membership import (
 )
 from raftd.core.raft import Raft
 from raftd.core.ready import ReadAnswer, Ready
+from raftd.core.snapshot import Snapshot
 from raftd.core.types import (
     Entry,
     EntryKind,
@@ -61,11 +63,21 @@ from raftd.core.types import (
     Term,
     server_name,
 )
-from raftd.inputs import Contacted, Input, LinkChanged, PeerRefused, Received, Requested
+from raftd.handover import Handovers, best_target, hand_over
+from raftd.inputs import (
+    Contacted,
+    DiskFailed,
+    Input,
+    LinkChanged,
+    PeerRefused,
+    Received,
+    Requested,
+    SnapshotProgressed,
+    SnapshotReceived,
+    SnapshotTaken,
+)
 from raftd.operations import Cluster, Operations
 from raftd.protocol import (
-    PROTOCOL_VERSION_MAX,
-    PROTOCOL_VERSION_MIN,
     AbortRequest,
     BootstrapReply,
     BootstrapRequest,
@@ -88,17 +100,17 @@ from raftd.protocol import (
     Request,
     StatusReply,
     StatusRequest,
-    TransferReply,
     TransferRequest,
     Welcome,
 )
 from raftd.records import RECORD_BODY_BYTES_MAX
 from raftd.replies import (
     bad_request,
+    disk_full,
     invalid,
+    mebibytes,
     not_blank,
     read_reply,
-    transfer_failed,
     unavailable,
     write_reply,
     wrong_incarnation,
@@ -106,10 +118,12 @@ from raftd.replies import (
 from raftd.storage.files import StorageFault
 from raftd.storage.identity import Identity
 from raftd.storage.state import StateMachine
-from raftd.surroundings import Identities, Log, Network, Settings
+from raftd.surroundings import Identities, Log, Network, Settings, Snapshots
 from raftd.trace import Trace
 from raftd.views import member_address, peer_views, status_reply
 
+FREE_BYTES_UNKNOWN = 1 << 62
+"""What a disk has left of which nobody keeps count."""
 EXIT_REMOVED = 70
 """Exit code of a server that was removed from its cluster for good."""
 LINGER_ELECTION_TIMEOUTS = 2
@@ -153,17 +167,6 @@ class _Write:
     failed: Respond
 
 
-@attrs.define
-class _Handover:
-    """A transfer of leadership that somebody waits for."""
-
-    target: ServerId
-    anybody: bool
-    """Nobody was named: whoever leads afterwards is right."""
-    respond: Respond
-    deadline_tick: int
-
-
 def founding_entry(identity: Identity) -> Entry:
     """Return entry 1 of the cluster that `identity` founded: a configuration of itself alone."""
     configuration = ConfigurationEntry(
@@ -186,6 +189,9 @@ class Node:
         log: Log,
         hard_state: HardState,
         entries: Sequence[Entry],
+        base_index: Index = 0,
+        base_term: Term = 0,
+        snapshots: Snapshots,
         state: StateMachine,
         network: Network,
         settings: Settings,
@@ -193,6 +199,7 @@ class Node:
         wall_clock_ms: Callable[[], int],
         uptime_ms: Callable[[], int],
         mint_cluster_id: Callable[[], str],
+        free_bytes: Callable[[], int] = lambda: FREE_BYTES_UNKNOWN,
         trace: Trace | None = None,
     ) -> None:
         """Start from what recovery found.
@@ -201,19 +208,22 @@ class Node:
             identities: who this server is.
             log: to be appended to.
             hard_state, entries: what `log` holds already.
-            state: empty, or at some applied index at or below the last entry.
+            base_index, base_term: what comes before those entries.
+            snapshots: with the newest one at or above `base_index`.
+            state: empty, or at some applied index from `base_index` to the last entry.
             network: must not call back before `__init__` has returned.
             random: for election time-outs.
             wall_clock_ms: milliseconds since 1970, for people only.
             uptime_ms: milliseconds since the process started.
             mint_cluster_id: returns an id that was never used.
+            free_bytes: what the disk has left.
             trace: told of everything that happens, if there is one; whoever ends the process
                 tells it so.
 
         Raises:
             StorageFault: the log has lost its entries, or the disk failed; stop the process.
         """
-        if identities.identity.log_begun and not entries:
+        if identities.identity.log_begun and not entries and not base_index:
             raise StorageFault(
                 f"the log of {identities.identity.server} is empty, although it has had entries. "
                 "Without them the server does not know what it voted for and acknowledged, so it "
@@ -232,7 +242,12 @@ class Node:
         self._trace = trace
         self._writes: deque[_Write] = deque()
         self._reads: deque[tuple[Index, _Read]] = deque()
-        self._handovers: list[_Handover] = []
+        self._handovers = Handovers()
+        self._compaction = Compaction(snapshots, log, settings)
+        self._snapshots = snapshots
+        self._free_bytes = free_bytes
+        self._disk_problem = ""
+        self._free = free_bytes()
         self._links: dict[ServerId, LinkChanged] = {}
         self._addresses: dict[ServerId, str] = {}
         self._removed_peers: set[ServerId] = set()
@@ -241,7 +256,17 @@ class Node:
         self._stop: Stop | None = None
         self._stop_tick = 0
         self._reported: tuple[str, Term, ServerId | None] = ("", 0, None)
-        self.raft = self._make_raft(hard_state, entries)
+        self.raft = self._make_raft(
+            hard_state,
+            RaftLog(
+                entries,
+                base_index=base_index,
+                base_term=base_term,
+                snapshot=snapshots.latest,
+                applied_index=state.applied_index,
+            ),
+        )
+        self._compaction.started(self.raft)
         if trace is not None:
             trace.started(self.raft)
         self.operations = Operations(
@@ -252,10 +277,10 @@ class Node:
             catch_up_ticks=settings.ticks(settings.catch_up_timeout_ms),
             peers=self._peer_views,
         )
-        if self.identity.bootstrap_address and not entries:
+        if self.identity.bootstrap_address and not entries and not base_index:
             # The process ended between the identity and the first entry: `init` goes on here.
             self._found()
-        elif entries:
+        elif entries or base_index:
             # The process ended between the first entry and its note.
             self._note_that_log_has_begun()
         self._follow_members()
@@ -278,12 +303,15 @@ class Node:
             self._take_in(item)
         if tick:
             self.raft.tick()
+            self._look_at_the_disk()
         if self._draining:
-            self._hand_over()
+            hand_over(self.raft)
         self._work()
+        self._compaction.advance(self.raft, self.identity.cluster_id, self._free)
         self._follow_members()
         self._close_removed_peers()
-        self._settle_handovers()
+        self._handovers.settle(self.raft)
+        self._compaction.release(self.raft)
         self._report()
         if self._trace is not None:
             self._trace.turned(self.raft)
@@ -301,20 +329,11 @@ class Node:
         """Hand leadership over from the next turn on. Ask `is_drained` after turns."""
         self._draining = True
 
-    def _hand_over(self) -> None:
-        """Start a transfer, also again after one that a membership change has cancelled."""
-        leader = self.raft.role
-        if isinstance(leader, Leader) and leader.transfer_target is None:
-            target = self._best_target(leader)
-            if target is not None:
-                with contextlib.suppress(TransferRefused):
-                    self.raft.transfer_leadership(target)
-
     @property
     def is_drained(self) -> bool:
         """Whether this server can stop without anybody waiting for an election because of it."""
         leader = self.raft.role
-        return not isinstance(leader, Leader) or self._best_target(leader) is None
+        return not isinstance(leader, Leader) or best_target(self.raft, leader) is None
 
     @property
     def identity(self) -> Identity:
@@ -333,7 +352,9 @@ class Node:
         """Do what the core asks for, in the order that keeps its promises across a crash."""
         # 1: the followers' disks work at the same time as ours.
         self._network.send(ready.early_messages)
-        # 2: term, vote and entries, in one sync.
+        # 2: what a snapshot replaces, then term, vote and entries, in one sync.
+        if ready.restore is not None:
+            self._restore(ready.restore)
         if ready.hard_state is not None or ready.entries:
             self._log.append(ready.hard_state, ready.entries)
             if ready.entries:
@@ -343,7 +364,10 @@ class Node:
         # 3: only now our own vote and our own match count.
         self.raft.persisted(ready)
         # 4: votes and acknowledgements speak of what is durable.
-        self._network.send(ready.messages)
+        chunks = self._compaction.messages(self.raft, ready.chunks_to_send)
+        self._network.send((*ready.messages, *chunks))
+        if ready.chunks_received:
+            self._compaction.store(self.raft, ready.chunks_received)
         # 5
         if ready.lost_leadership:
             self._fail_writes()
@@ -366,69 +390,24 @@ class Node:
                 self._on_peer_refused(server, refusal)
             case Contacted():
                 self.operations.contacted(self.raft, self._cluster(), item)
+            case SnapshotTaken():
+                self._compaction.taken(self.raft, item)
+            case SnapshotProgressed():
+                self._compaction.progressed(self.raft, item)
+            case SnapshotReceived():
+                self._compaction.received(self.raft, item)
+            case DiskFailed(problem):
+                raise StorageFault(problem)
 
     # --- connections ---
 
     def admit(self, hello: Hello) -> Welcome | Refusal:
-        """Decide about an inbound connection.
-
-        Cluster, addressee and version have to be right; whether the sender is a member is not
-        asked, since a vote of a server that does not know its configuration yet may be needed.
-        Only a server that was removed for good is told so.
-
-        Source: dissertation 4.2.2 and 4.2.3.
-        """
-        identity = self.identity
-
-        def refuse(code: str, message: str, removed_index: Index = 0) -> Refusal:
-            return Refusal(
-                code=code,
-                message=message,
-                server=identity.server,
-                cluster_id=identity.cluster_id,
-                removed_index=removed_index,
-            )
-
-        version = min(hello.version_max, PROTOCOL_VERSION_MAX)
-        if version < max(hello.version_min, PROTOCOL_VERSION_MIN):
-            return refuse(
-                "version",
-                f"this raftd speaks versions {PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION_MAX}, "
-                f"not {hello.version_min} to {hello.version_max}",
-            )
-        if hello.dest and hello.dest != identity.server:
-            return refuse("identity", f"here is {identity.server}, not {hello.dest}")
-        if hello.cluster_id and identity.is_blank and hello.role == "peer":
-            return refuse("blank", f"{identity.server} belongs to no cluster yet")
-        if hello.cluster_id and not identity.is_blank and hello.cluster_id != identity.cluster_id:
-            return refuse(
-                "cluster", f"this is cluster {identity.cluster_id}, not {hello.cluster_id}"
-            )
-        if hello.role == "peer":
-            if not hello.cluster_id or not hello.dest or not hello.source:
-                return refuse("identity", "a peer has to say its cluster, itself and whom it means")
-            removed_index = self._state.tombstone(hello.source)
-            if removed_index is not None:
-                return refuse(
-                    "removed",
-                    f"{hello.source} was removed at configuration {removed_index}",
-                    removed_index,
-                )
-        return Welcome(
-            server=identity.server,
-            cluster_id=identity.cluster_id,
-            cluster_name=identity.cluster_name,
-            version=version,
-        )
+        """Decide about an inbound connection."""
+        return admit(hello, self.identity, self._state.tombstone)
 
     def our_hello(self, server: ServerId) -> Hello | None:
         """Return what to say to `server` when we dial it; None while we are blank."""
-        identity = self.identity
-        if identity.is_blank:
-            return None
-        return Hello(
-            role="peer", cluster_id=identity.cluster_id, source=identity.server, dest=server
-        )
+        return our_hello(self.identity, server)
 
     def _on_peer_refused(self, server: ServerId, refusal: Refusal) -> None:
         self._links[server] = LinkChanged(server, False, f"refused: {refusal.message}")
@@ -458,13 +437,14 @@ class Node:
 
     # --- becoming a member, ceasing to be one ---
 
-    def _make_raft(self, hard_state: HardState, entries: Sequence[Entry]) -> Raft:
+    def _make_raft(self, hard_state: HardState, log: RaftLog) -> Raft:
         raft = Raft(
             server=self.identity.server,
-            log=RaftLog(entries),
+            log=log,
             hard_state=hard_state,
             options=self._settings.options(),
             random=self._random,
+            snapshot=self._snapshots.latest,
         )
         raft.wall_clock_ms = self._wall_clock_ms()
         return raft
@@ -477,7 +457,7 @@ class Node:
         hard_state, entry = HardState(current_term=1), founding_entry(self.identity)
         self._log.append(hard_state, (entry,))
         self._note_that_log_has_begun()
-        self.raft = self._make_raft(hard_state, (entry,))
+        self.raft = self._make_raft(hard_state, RaftLog((entry,)))
         if self._trace is not None:
             self._trace.persisted(self.raft, hard_state, (entry,))
         self.raft.campaign()
@@ -581,7 +561,7 @@ class Node:
                 views = self.operations.views(self.raft, request.operation)
                 respond(OperationsReply(operations=views))
             case TransferRequest():
-                self._on_transfer(request, respond)
+                self._handovers.request(self.raft, request, respond)
             case BootstrapRequest():
                 self._on_bootstrap(request, respond)
             case JoinRequest():
@@ -634,7 +614,36 @@ class Node:
         else:
             self.raft.read(_Read(lambda: respond(read_reply(self._state, request)), respond))
 
+    def _look_at_the_disk(self) -> None:
+        """Notice that the disk is getting full, before a write that cannot be refused fails."""
+        self._free = self._free_bytes()
+        reserve = self._settings.disk_reserve_bytes
+        problem = ""
+        if self._free < reserve:
+            problem = f"{mebibytes(self._free)} of disk left, {mebibytes(reserve)} are reserved"
+        if bool(problem) != bool(self._disk_problem):
+            if problem:
+                logger.warning("%s: writes are refused until there is more", problem)
+            else:
+                logger.info("there is enough disk again: writes are accepted")
+        self._disk_problem = problem
+        self.raft.is_short_of_space = bool(problem)
+
+    def _refuse_writes(self) -> ErrorReply | None:
+        """Return why no write of a client is accepted now; None if they are.
+
+        Membership changes are: the reserve is there for them.
+        """
+        short = self.raft.leader().short_of_space()
+        if not short:
+            return None
+        return disk_full(short, self._disk_problem)
+
     def _on_write(self, request: WriteRequest, respond: Respond) -> None:
+        refusal = self._refuse_writes()
+        if refusal is not None:
+            respond(refusal)
+            return
         body: CommandBody
         match request:
             case PutRequest():
@@ -704,8 +713,25 @@ class Node:
                 write.done(result)
             if entry.kind is EntryKind.CONFIGURATION:
                 self._on_configuration_applied(entry)
+        self._answer_reads()
+
+    def _answer_reads(self) -> None:
         while self._reads and self._reads[0][0] <= self._state.applied_index:
             self._reads.popleft()[1].run()
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        """Put a snapshot that was received in force, and hear what it says of removed servers."""
+        self._compaction.restore(self.raft, snapshot, self._state)
+        self._note_that_log_has_begun()
+        if self._trace is not None:
+            self._trace.restored(self.raft, snapshot)
+        for server in sorted(self._addresses):
+            if self._state.tombstone(server) is not None:
+                self._removed_peers.add(server)
+        removed_index = self._state.tombstone(self.identity.server)
+        if removed_index is not None:
+            self._on_removed(removed_index)
+        self._answer_reads()
 
     def _on_configuration_applied(self, entry: Entry) -> None:
         configuration = decode_configuration(entry.data)
@@ -731,79 +757,6 @@ class Node:
             self._reads.append((answer.read_index, read))
 
     # --- leadership ---
-
-    def _on_transfer(self, request: TransferRequest, respond: Respond) -> None:
-        leader = self.raft.leader()
-        latest = self.raft.configuration
-        assert latest is not None
-        if request.target:
-            voters = latest.configuration.voters
-            named = [
-                server
-                for server in latest.configuration.members
-                if request.target in (server, server_name(server))
-            ]
-            # While a server replaces one of its own name, the one that is to stay is meant.
-            target = max(named, key=lambda s: (s in voters, s), default=request.target)
-        else:
-            target = self._best_target(leader) or ""
-        if target == self.raft.server:
-            respond(TransferReply(leader=target, term=self.raft.current_term))
-            return
-        try:
-            if not target:
-                raise TransferRefused("no other voter is in contact")
-            self.raft.transfer_leadership(target)
-        except TransferRefused as refusal:
-            respond(
-                ErrorReply(
-                    code="refused",
-                    message="leadership was not transferred",
-                    cause=str(refusal),
-                    hint="raftctl status shows the voters and their last contact",
-                )
-            )
-            return
-        deadline_tick = self.raft.now + 4 * self.raft.options.election_ticks
-        self._handovers.append(_Handover(target, not request.target, respond, deadline_tick))
-
-    def _best_target(self, leader: Leader) -> ServerId | None:
-        """Return the voter that is furthest and in contact; None if there is none."""
-        latest = self.raft.configuration
-        assert latest is not None
-        candidates = [
-            (progress.match_index, server)
-            for server, progress in leader.progress.items()
-            if server in latest.configuration.voters
-            and progress.in_contact(self.raft.now, 2 * self.raft.options.heartbeat_ticks)
-        ]
-        return max(candidates)[1] if candidates else None
-
-    def _settle_handovers(self) -> None:
-        if not self._handovers:
-            return
-        leader = self.raft.role
-        waiting, self._handovers = self._handovers, []
-        for handover in waiting:
-            why = ""
-            target, leader_id = handover.target, self.raft.leader_id
-            if isinstance(leader, Leader):
-                if leader.transfer_target is None:
-                    why = (
-                        f"{server_name(target)} did not take over within an election timeout, or "
-                        "a membership change came between"
-                    )
-            elif leader_id is not None:
-                if handover.anybody or leader_id == target:
-                    handover.respond(TransferReply(leader=leader_id, term=self.raft.current_term))
-                    continue
-                why = f"{server_name(leader_id)} won the election and leads now"
-            if not why and self.raft.now >= handover.deadline_tick:
-                why = f"{self.identity.name} does not know yet who leads now"
-            if why:
-                handover.respond(transfer_failed(target, why))
-            else:
-                self._handovers.append(handover)
 
     def _not_leader(self) -> ErrorReply:
         identity, leader_id = self.identity, self.raft.leader_id
@@ -840,7 +793,17 @@ class Node:
             uptime_ms=self._uptime_ms(),
             heartbeat_interval_ms=self._settings.heartbeat_interval_ms,
             election_timeout_ms=self._settings.election_timeout_ms,
+            problems=self._problems(),
         )
+
+    def _problems(self) -> list[str]:
+        """Return what an operator should know about this server, in words."""
+        problems = []
+        if self._disk_problem:
+            problems.append(f"the disk is nearly full: {self._disk_problem}")
+        if self._compaction.problem:
+            problems.append(f"no snapshot could be taken: {self._compaction.problem}")
+        return problems
 
     def _report(self) -> None:
         """Log a change of role or leader, one line each."""

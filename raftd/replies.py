@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from raftd.commands import KEY_BYTES_MAX, SESSION_BYTES_MAX, VALUE_BYTES_MAX, Result
 from raftd.config_values import check_name, parse_dialled_address
 from raftd.core.types import ServerId, server_name
@@ -187,6 +189,27 @@ def write_reply(result: Result) -> Reply:
 def unavailable(message: str, cause: str) -> ErrorReply:
     """Return the answer to a request that was not taken and may be repeated anywhere."""
     return ErrorReply(code="unavailable", message=message, cause=cause, hint="try again later")
+
+
+def disk_full(short: Iterable[ServerId], here: str) -> ErrorReply:
+    """Return the answer to a write while disks are nearly full. It was not appended.
+
+    Args:
+        short: the servers whose disks they are.
+        here: what is known about the disk of this server; empty if it has room.
+    """
+    names = ", ".join(sorted(server_name(server) for server in short))
+    return ErrorReply(
+        code="disk-full",
+        message="writes are refused, the disk is nearly full",
+        cause=f"on {names}" + (f": {here}" if here else ", and without them there is no majority"),
+        hint="make room there, or replace it by a server with more: reads and raftctl replace work",
+    )
+
+
+def mebibytes(size_bytes: int) -> str:
+    """Return a size for people."""
+    return f"{size_bytes / (1 << 20):,.0f} MiB"
 
 
 def invalid(cause: str) -> ErrorReply:

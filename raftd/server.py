@@ -16,18 +16,17 @@ from uuid import uuid4
 import trio
 
 from raftd import __version__
+from raftd.background import BackgroundSnapshots
 from raftd.config import ClusterConfig, ServerConfig
 from raftd.core.errors import Divergence
 from raftd.core.types import server_name
 from raftd.network.inputs import Inbox
 from raftd.network.network import Network
 from raftd.node import EXIT_REMOVED, Node
+from raftd.recovery import recover
 from raftd.storage.files import OsFileSystem, StorageFault
-from raftd.storage.hashed_store import HashedStore
 from raftd.storage.identity import DataDirectory, DataDirectoryLocked, WrongName
 from raftd.storage.state import StateMachine
-from raftd.storage.store import MemoryStore
-from raftd.storage.wal import Wal
 from raftd.surroundings import Settings
 from raftd.trace import Emit, Trace
 
@@ -94,15 +93,19 @@ def run(
 def _run_with(
     directory: DataDirectory, cluster: ClusterConfig, server: ServerConfig, emit: Emit | None
 ) -> int:
-    wal, recovered = Wal.open(directory.wal_path, OsFileSystem())
+    files = OsFileSystem()
+    recovered = recover(directory, files)
+    inbox = Inbox()
+    snapshots = BackgroundSnapshots(
+        recovered.snapshots,
+        recovered.live,
+        recovered.store,
+        files,
+        inbox.put_nowait,
+        snapshot_bytes_per_second=server.snapshot_bytes_per_second,
+    )
+    exit_code = EXIT_FAILED
     try:
-        if recovered.cut_bytes:
-            logger.warning(
-                "cut off %d bytes at the end of the log, which a crash left unfinished; nothing "
-                "in them was acknowledged",
-                recovered.cut_bytes,
-            )
-        inbox = Inbox()
         network = Network(
             inbox,
             admit=lambda hello: node.admit(hello),
@@ -110,12 +113,18 @@ def _run_with(
             randomness=random.Random(),
         )
         started = time.monotonic()
-        state, trace = _state_and_trace(emit)
+        state = StateMachine(recovered.store)
+        trace = None
+        if emit is not None:
+            trace = Trace(emit, lambda: time.time_ns() // 1000, lambda: state.effects_hash)
         node = Node(
             identities=directory,
-            log=wal,
-            hard_state=recovered.hard_state,
-            entries=recovered.entries,
+            log=recovered.log.wal,
+            hard_state=recovered.log.hard_state,
+            entries=recovered.log.entries,
+            base_index=recovered.log.base_index,
+            base_term=recovered.log.base_term,
+            snapshots=snapshots,
             state=state,
             network=network,
             settings=_settings(server),
@@ -123,26 +132,20 @@ def _run_with(
             wall_clock_ms=lambda: time.time_ns() // 1_000_000,
             uptime_ms=lambda: int((time.monotonic() - started) * 1000),
             mint_cluster_id=lambda: str(uuid4()),
+            free_bytes=lambda: files.free_bytes(directory.path),
             trace=trace,
         )
-        _announce(node, cluster, server, len(recovered.entries))
-        running = _Server(node, network, inbox, server)
+        _announce(node, cluster, server, len(recovered.log.entries))
+        running = _Server(node, network, snapshots, inbox, server)
         try:
-            return trio.run(running.run)
+            exit_code = trio.run(running.run)
+            return exit_code
         finally:
             if trace is not None:
                 trace.stopped(running.why)
     finally:
-        wal.close()
-
-
-def _state_and_trace(emit: Emit | None) -> tuple[StateMachine, Trace | None]:
-    """Return an empty state machine, and the trace that `emit` is to get the events of."""
-    if emit is None:
-        return StateMachine(MemoryStore()), None
-    store = HashedStore(MemoryStore())
-    trace = Trace(emit, lambda: time.time_ns() // 1000, lambda: store.state_hash)
-    return StateMachine(store), trace
+        recovered.log.wal.close()
+        snapshots.close(cleanly=exit_code in (EXIT_DONE, EXIT_REMOVED))
 
 
 def _settings(server: ServerConfig) -> Settings:
@@ -155,6 +158,9 @@ def _settings(server: ServerConfig) -> Settings:
         election_timeout_ms=server.election_timeout_ms,
         catch_up_timeout_ms=server.catch_up_timeout_ms,
         joint_timeout_ms=server.joint_timeout_ms,
+        snapshot_log_bytes=server.snapshot_log_bytes,
+        catch_up_bytes_per_second=server.catch_up_bytes_per_second,
+        disk_reserve_bytes=server.disk_reserve_bytes,
     )
 
 
@@ -195,9 +201,17 @@ def _announce(node: Node, cluster: ClusterConfig, server: ServerConfig, entries:
 class _Server:
     """The tasks of a running server."""
 
-    def __init__(self, node: Node, network: Network, inbox: Inbox, server: ServerConfig) -> None:
+    def __init__(
+        self,
+        node: Node,
+        network: Network,
+        snapshots: BackgroundSnapshots,
+        inbox: Inbox,
+        server: ServerConfig,
+    ) -> None:
         self._node = node
         self._network = network
+        self._snapshots = snapshots
         self._inbox = inbox
         self._config = server
         self._tick_seconds = _settings(server).tick_ms / 1000
@@ -219,6 +233,7 @@ class _Server:
                 nursery.cancel_scope.cancel()
                 return EXIT_FAILED
             await nursery.start(self._network.run)
+            await nursery.start(self._snapshots.run)
             nursery.start_soon(self._tick)
             await self._drive()
             nursery.cancel_scope.cancel()
@@ -236,6 +251,8 @@ class _Server:
                 logger.error("%s", error)
                 self.why = str(error)
                 self._exit_code = EXIT_STORAGE
+                if isinstance(error, Divergence):
+                    self._snapshots.distrust_state()
                 return
             if node.stop is not None:
                 logger.warning("%s: ends with exit code %d", node.stop.message, EXIT_REMOVED)

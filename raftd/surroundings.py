@@ -1,4 +1,4 @@
-"""What the driver stands on: the log, the identity and the network as it sees them, its settings.
+"""What the driver stands on: log, snapshots, identity, network as it sees them; its settings.
 
 Production and simulations hand in different objects of the same shape.
 """
@@ -6,15 +6,18 @@ Production and simulations hand in different objects of the same shape.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import attrs
 
 from raftd.core.messages import Envelope
 from raftd.core.options import Options
-from raftd.core.types import Entry, HardState, ServerId
+from raftd.core.snapshot import Snapshot, SnapshotId
+from raftd.core.types import Entry, HardState, Index, ServerId, Term
 from raftd.protocol import Request
 from raftd.storage.identity import Identity
+from raftd.storage.store import Store
 
 DEPARTING_MS = 10_000.0
 """A leader feeds a server that was dropped for so long: by then it has stopped, or is away."""
@@ -26,6 +29,15 @@ class Log(Protocol):
     def append(self, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
         """Make both durable, in one write and one sync."""
 
+    def compact(self, keep_after: Index) -> list[Path]:
+        """Forget entries at or below `keep_after`; return files to be removed, in this order."""
+
+    def reset(self, index: Index, term: Term) -> list[Path]:
+        """Forget all entries: the next one follows a snapshot that ends with this one. Durable.
+
+        Returns files to be removed, in this order.
+        """
+
 
 class Identities(Protocol):
     """The durable identity of the data directory."""
@@ -36,6 +48,56 @@ class Identities(Protocol):
 
     def publish(self, identity: Identity) -> None:
         """Replace it, durably."""
+
+
+class Snapshots(Protocol):
+    """Snapshots of the state machine, and the stores that its state lives in.
+
+    What takes long happens in the background and is told by an input. Every method raises
+    `StorageFault` when the disk fails.
+    """
+
+    @property
+    def latest(self) -> Snapshot | None:
+        """The newest one that is durable."""
+
+    def take(self, cluster_id: str) -> None:
+        """Begin to write a snapshot of the state as it is now, or a little later.
+
+        One `SnapshotTaken` follows. Not called again before.
+        """
+
+    def publish(self, path: Path) -> Snapshot | None:
+        """Make what was taken the newest snapshot, durably; None if there is a newer one."""
+
+    def read(self, snapshot: SnapshotId, offset: int, size_bytes: int) -> bytes:
+        """Return a part of a snapshot that was published and is kept."""
+
+    def keep(self, in_use: frozenset[SnapshotId]) -> None:
+        """Let go of published snapshots that are not in use."""
+
+    def receive(self, snapshot: SnapshotId, offset: int, data: bytes) -> tuple[int, int]:
+        """Store a part of a snapshot that a leader sends; another one that was begun is dropped.
+
+        Returns:
+            How many bytes there are from its beginning on, and how many of them were worked into a
+            state. Later on `SnapshotProgressed` tells of more, and `SnapshotReceived` at the end.
+        """
+
+    def is_received(self, snapshot: SnapshotId) -> bool:
+        """Return whether `install` would find it: another one may have taken its place."""
+
+    def drop_received(self) -> None:
+        """Forget the snapshot that is being received, and the state that was built from it."""
+
+    def install(self, snapshot: Snapshot) -> Store:
+        """Make what was received the newest snapshot, durably; return the store with its state.
+
+        The store that the state lived in until now is closed.
+        """
+
+    def remove(self, paths: Sequence[Path]) -> None:
+        """Remove files that nobody needs, in this order, at leisure."""
 
 
 class Network(Protocol):
@@ -68,6 +130,13 @@ class Settings:
     election_timeout_ms: float
     catch_up_timeout_ms: float
     joint_timeout_ms: float
+    snapshot_log_bytes: int = 64 * 1024 * 1024
+    """A snapshot is taken when the log has grown by so much, with a large state by up to four
+    times as much."""
+    catch_up_bytes_per_second: int = 0
+    """What a server that catches up is sent; 0 for no limit."""
+    disk_reserve_bytes: int = 0
+    """With less than this left on the disk, writes of clients are refused."""
 
     def ticks(self, duration_ms: float) -> int:
         """Return a duration in ticks, at least 1."""
@@ -81,4 +150,9 @@ class Settings:
             election_ticks=max(self.ticks(self.election_timeout_ms), 2 * heartbeat_ticks),
             joint_timeout_ticks=self.ticks(self.joint_timeout_ms),
             departing_ticks=self.ticks(DEPARTING_MS),
+            catch_up_bytes_per_tick=self._catch_up_bytes_per_tick(),
         )
+
+    def _catch_up_bytes_per_tick(self) -> int:
+        rate = self.catch_up_bytes_per_second
+        return max(1, round(rate * self.tick_ms / 1000)) if rate else 0

@@ -9,6 +9,7 @@ A line is an object with `time_us`, `server` and `event`, then the fields of tha
 | `vote` | `term`, `voted_for` | a vote is durable |
 | `role` | `role`, `term`, `leader` | one of these three has changed |
 | `append` | `first_index`, `last_index`, `last_term`, `replaced` | these entries are durable |
+| `restore` | `last_index`, `last_term` | a snapshot that ends there is in force |
 | `configuration` | `index`, `term`, `kind`, `operation`, and the three lists | it is in force |
 | `commit` | `commit_index`, `term` | these entries are known to be committed |
 | `apply` | `first_index`, `applied_index`, `state_hash` | one transaction has applied these |
@@ -58,6 +59,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from raftd.core.membership import Configuration, ConfigurationAt
 from raftd.core.raft import Raft
+from raftd.core.snapshot import Snapshot
 from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId, Term
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ EVENT_KINDS = (
     "vote",
     "role",
     "append",
+    "restore",
     "configuration",
     "commit",
     "apply",
@@ -144,6 +147,10 @@ class Trace:
         """The state machine has applied `entries`, at least one."""
         self._guarded(self._apply, entries)
 
+    def restored(self, raft: Raft, snapshot: Snapshot) -> None:
+        """A snapshot that a leader sent is in force: log, configuration and state follow it."""
+        self._guarded(self._restore, raft, snapshot)
+
     def turned(self, raft: Raft) -> None:
         """The node has done all that followed from a batch of inputs."""
         self._guarded(self._look, raft)
@@ -194,6 +201,13 @@ class Trace:
                 self._commit(raft)
             self._append(raft, entries)
         self._commit(raft)
+
+    def _restore(self, raft: Raft, snapshot: Snapshot) -> None:
+        index = snapshot.id.last_included_index
+        self._last_index = max(index, min(self._last_index, raft.log.durable_index))
+        self._commit_index = max(self._commit_index, index)
+        self._event("restore", last_index=index, last_term=snapshot.id.last_included_term)
+        self._configuration(raft, raft.log.configurations.at(self._last_index))
 
     def _look(self, raft: Raft) -> None:
         self._role_is(raft)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from raftd.core.leader import Leader
 from raftd.core.raft import Candidate, PreCandidate, Raft
@@ -72,11 +72,12 @@ def status_reply(
     uptime_ms: int,
     heartbeat_interval_ms: float,
     election_timeout_ms: float,
+    problems: Sequence[str],
 ) -> StatusReply:
-    """Return one server's own view."""
+    """Return one server's own view; `problems` are the driver's, in words."""
     status = raft.status()
     leader = raft.leader_id or ""
-    issues = []
+    issues = [*problems]
     if identity.removed_index:
         issues.append(f"removed for good by configuration {identity.removed_index}")
     issues += [
@@ -98,7 +99,7 @@ def status_reply(
         last_index=status.last_index,
         commit_index=status.commit_index,
         applied_index=state.applied_index,
-        snapshot_index=raft.log.base_index,
+        snapshot_index=status.snapshot_index,
         revision=state.revision,
         configuration=(
             view(status.configuration, status.commit_index) if status.configuration else None

@@ -22,11 +22,13 @@ from raftd.config import (
     effective,
     export,
     format_duration,
+    format_size,
     is_loopback,
     load,
     parse_address,
     parse_duration_ms,
     parse_member_argument,
+    parse_size_bytes,
 )
 from raftd.config_yaml import DEPTH_MAX, FILE_BYTES_MAX
 
@@ -105,6 +107,23 @@ def test_the_joint_timeout_is_twice_the_election_timeout_of_its_server(written):
     )
     assert config.servers["n1"].joint_timeout_ms == 4000.0
     assert config.servers["n2"].joint_timeout_ms == 3000.0
+
+
+def test_sizes_are_bytes_in_the_fields_of_each_server(written):
+    config = written(
+        """\
+        cluster: a
+        defaults: {snapshot_log_size: 64KiB, disk_reserve: 1024GiB, snapshot_rate: 1.5MiB}
+        servers:
+          n1: {address: 127.0.0.1:1, snapshot_log_size: 4GiB, disk_reserve: 0B}
+          n2: {address: 127.0.0.1:2, catch_up_rate: 65536B}
+        """
+    )
+    n1, n2 = config.servers.values()
+    assert (n1.snapshot_log_bytes, n2.snapshot_log_bytes) == (4 * 2**30, 64 * 1024)
+    assert (n1.disk_reserve_bytes, n2.disk_reserve_bytes) == (0, 2**40)
+    assert n1.snapshot_bytes_per_second == n2.snapshot_bytes_per_second == 1_572_864
+    assert (n1.catch_up_bytes_per_second, n2.catch_up_bytes_per_second) == (32 * 2**20, 65_536)
 
 
 def test_the_data_dir_is_relative_to_the_folder_of_the_file(written, tmp_path, monkeypatch):
@@ -246,6 +265,72 @@ def test_yaml_never_turns_a_value_into_something_else(problems, value, expected)
     (problem,) = problems(with_default("catch_up_timeout", value))
     assert problem.startswith("2:30: defaults.catch_up_timeout: ")
     assert expected in problem
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("64", "expected a size with its unit (B, KiB, MiB or GiB), got the number 64 "
+               "(did you mean 64MiB?)"),
+        ("65536", "got the number 65536 (did you mean 65536B?)"),
+        ("0", "got the number 0 (did you mean 0B?)"),
+        ("1.5", "got the number 1.5 (did you mean 1.5MiB?)"),
+        ("-1", "expected a size with its unit (B, KiB, MiB or GiB), got the number -1"),
+        ('"64"', "'64' is not a size: a number and its unit B, KiB, MiB or GiB, such as 64MiB "
+                 "(did you mean 64MiB?)"),
+        ("64MB", "'64MB' is not a size: a number and its unit B, KiB, MiB or GiB, such as 64MiB "
+                 "(did you mean 64MiB?)"),
+        ("64M", "(did you mean 64MiB?)"),
+        ("64 mib", "(did you mean 64MiB?)"),
+        ("1g", "(did you mean 1GiB?)"),
+        ("512 bytes", "(did you mean 512B?)"),
+        ("1TiB", "'1TiB' is not a size: a number and its unit B, KiB, MiB or GiB, such as 64MiB"),
+        ("64ms", "'64ms' is not a size"),
+        ("0777", "'0777' is not a size"),
+        ("12:30", "'12:30' is not a size"),
+        ("no", "'no' is not a size"),
+        ("-1MiB", "'-1MiB' is not a size"),
+        ("0.3KiB", "'0.3KiB' is not a whole number of bytes"),
+        ("999999999999999999999999GiB", "is not a size"),
+        ("true", "got true"),
+        ("~", "got nothing"),
+        ("[1]", "got a list"),
+        ("63KiB", "63KiB is too little; at least 64KiB is needed"),
+        ("0B", "0B is too little; at least 64KiB is needed"),
+        ("4.1GiB", "'4.1GiB' is not a whole number of bytes"),
+        ("5GiB", "5GiB is too much; at most 4GiB is allowed"),
+    ],
+)  # fmt: skip
+def test_a_size_needs_its_unit_and_keeps_to_its_limits(problems, value, expected):
+    (problem,) = problems(with_default("snapshot_log_size", value))
+    start = "2:31: defaults.snapshot_log_size: "
+    assert problem.startswith(start)
+    assert expected in problem.removeprefix(start)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("snapshot_rate", "64KiB"),
+        ("snapshot_rate", "64GiB"),
+        ("catch_up_rate", "64KiB"),
+        ("catch_up_rate", "64GiB"),
+        ("disk_reserve", "0B"),
+        ("disk_reserve", "1024GiB"),
+    ],
+)
+def test_the_limits_of_rates_and_of_the_reserve_are_inclusive(written, problems, key, value):
+    shown = effective(written(with_default(key, value)))["servers"]["n1"][key]
+    assert parse_size_bytes(shown["value"]) == parse_size_bytes(value)
+    over = {"64KiB": "65535B", "64GiB": "64.5GiB", "1024GiB": "1024.5GiB"}.get(value)
+    if over is not None:
+        (problem,) = problems(with_default(key, over))
+        assert f"{over} is too" in problem
+
+
+def test_a_misspelt_size_key_is_guessed(problems):
+    (problem,) = problems(with_default("snapshot_log_bytes", "64MiB"))
+    assert "unknown key (did you mean 'snapshot_log_size'?)" in problem
 
 
 def test_words_that_yaml_1_1_takes_for_booleans_are_names(written):
@@ -539,6 +624,39 @@ def test_a_shown_duration_reads_back_the_same(microseconds):
     assert parse_duration_ms(format_duration(microseconds / 1000)) == microseconds / 1000
 
 
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [
+        ("0B", 0),
+        ("1B", 1),
+        ("1.5KiB", 1536),
+        ("64MiB", 67_108_864),
+        ("0.5GiB", 536_870_912),
+        ("1024GiB", 2**40),
+    ],
+)
+def test_a_size_is_bytes(text, size_bytes):
+    assert parse_size_bytes(text) == size_bytes
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", "B", "1 B", "1b", "1kib", "1K", "1KB", "1e3B", ".5KiB", "1.KiB", "1MiB1B"]
+)
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(ValueError, match="is not a size"):
+        parse_size_bytes(text)
+
+
+@pytest.mark.parametrize("text", ["0B", "1023B", "1KiB", "1.5KiB", "64MiB", "1.5GiB", "1024GiB"])
+def test_a_size_is_shown_as_people_write_it(text):
+    assert format_size(parse_size_bytes(text)) == text
+
+
+@given(st.integers(min_value=0, max_value=2**42) | st.integers(0, 2**22).map(lambda n: n * 512))
+def test_a_shown_size_reads_back_the_same(size_bytes):
+    assert parse_size_bytes(format_size(size_bytes)) == size_bytes
+
+
 # --- showing and exporting ------------------------------------------------------------------
 
 
@@ -553,17 +671,37 @@ def test_the_effective_configuration_names_the_origin_of_each_value(written, tmp
     assert n1["role"] == {"value": "voter", "origin": "file"}
     assert n1["zone"] == {"value": "east", "origin": "defaults"}
     assert n1["heartbeat_interval"] == {"value": "50ms", "origin": "default"}
+    assert n1["disk_reserve"] == {"value": "256MiB", "origin": "default"}
     assert n1["data_dir"] == {"value": str(tmp_path / "data" / "n1"), "origin": "default"}
     assert set(n1) == {field.name for field in attrs.fields(ServerKeys)}
+
+
+def test_what_is_shown_for_a_server_is_read_again_as_the_same_server(written):
+    text = """\
+        cluster: a
+        servers:
+          n1:
+            address: 127.0.0.1:1
+            election_timeout: 1.5s
+            snapshot_log_size: 1.5MiB
+            snapshot_rate: 100000B
+            disk_reserve: 0B
+        """
+    (before,) = written(text).servers.values()
+    rows = effective(written(text))["servers"]["n1"]
+    shown = {key: row["value"] for key, row in rows.items() if row["value"] is not None}
+    again = yaml.safe_dump({"cluster": "a", "servers": {"n1": shown}})
+    assert written(again).servers["n1"] == before
 
 
 def test_an_export_keeps_the_settings_of_servers_that_are_still_there(written):
     based_on = written(
         """\
         cluster: orders
-        defaults: {heartbeat_interval: 20ms, role: learner, data_dir: "d/{id}"}
+        defaults: {heartbeat_interval: 20ms, role: learner, data_dir: "d/{id}", disk_reserve: 0B}
         servers:
-          n1: {address: 127.0.0.1:1, role: voter, zone: "true", listen: "127.0.0.1:11"}
+          n1: {address: 127.0.0.1:1, role: voter, zone: "true", listen: "127.0.0.1:11",
+               catch_up_rate: 1.5MiB}
           n2: {address: 127.0.0.1:2, role: voter}
         """
     )
@@ -572,6 +710,8 @@ def test_an_export_keeps_the_settings_of_servers_that_are_still_there(written):
     n1, n3 = config.servers.values()
     assert (n1.id, n1.address, n1.listen) == ("n1", "127.0.0.1:5", "127.0.0.1:11")
     assert (n1.role, n1.zone, n1.heartbeat_interval_ms) == ("learner", "true", 20.0)
+    assert (n1.catch_up_bytes_per_second, n1.disk_reserve_bytes) == (1_572_864, 0)
+    assert (n3.catch_up_bytes_per_second, n3.disk_reserve_bytes) == (32 * 2**20, 0)
     assert (n3.id, n3.address, n3.role, n3.heartbeat_interval_ms) == (
         "n3",
         members[1][1],
@@ -658,7 +798,7 @@ def test_the_reference_says_the_default_of_each_key_in_words():
         line.strip().lstrip("#").strip() for line in text.splitlines() if "#" in line
     )
     for key, value in DEFAULTS.items():
-        shown = format_duration(value) if isinstance(value, float) else value
+        shown = {float: format_duration, int: format_size}.get(type(value), str)(value)
         expected = {"zone": "none", "joint_timeout": "twice election_timeout"}.get(key, shown)
         assert f"Default: {expected}." in comments, key
 

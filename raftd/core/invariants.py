@@ -79,7 +79,7 @@ class InvariantChecker:
     def _check_positions(self) -> None:
         log = self._raft.log
         assert log.base_index <= log.handed_index <= log.commit_index <= log.last_index
-        assert log.durable_index <= log.last_index
+        assert log.base_index <= log.durable_index <= log.last_index
         assert log.last_term <= self._raft.current_term, "an entry of a term to come"
         term = log.base_term
         for position, entry in enumerate(log.entries(log.first_index, log.last_index)):
@@ -129,6 +129,9 @@ class InvariantChecker:
             return
         latest = raft.configuration
         assert latest is not None
+        if raft.log.base_index > 0:
+            assert raft.snapshot is not None, "compacted without a snapshot"
+            assert raft.log.base_index <= raft.snapshot.id.last_included_index
         members = latest.configuration.members - {raft.server}
         departing = raft.role.departing_addresses().keys()
         assert raft.role.progress.keys() == members | departing, "feeds the wrong servers"
@@ -145,4 +148,6 @@ class InvariantChecker:
                 assert now.voted_for == before.voted_for, "the vote changed within a term"
             if before.leads and now.leads:
                 assert now.last_index >= before.last_index, "a leader deleted its own entries"
-                assert self._raft.log.term_at(before.last_index) == before.last_term
+                term = self._raft.log.term_at(before.last_index)
+                assert term in (before.last_term, None), "a leader replaced its own entries"
+                assert term is not None or before.last_index < self._raft.log.base_index

@@ -37,11 +37,17 @@ from raftd.core.membership import (
     leave_joint,
     validate,
 )
-from raftd.core.messages import AppendEntries, AppendEntriesResponse, TimeoutNow
-from raftd.core.progress import Progress, ReplicationState
-from raftd.core.quorum import committed_index, majority
+from raftd.core.messages import (
+    AppendEntries,
+    AppendEntriesResponse,
+    InstallSnapshotResponse,
+    TimeoutNow,
+)
+from raftd.core.progress import SNAPSHOT_CHUNK_BYTES, Progress, ReplicationState
+from raftd.core.quorum import VoteResult, committed_index, majority, vote_result
 from raftd.core.reads import PENDING_READS_MAX, PendingReads
-from raftd.core.ready import ReadAnswer
+from raftd.core.ready import Chunk, ReadAnswer
+from raftd.core.snapshot import SnapshotId
 from raftd.core.status import PeerStatus
 from raftd.core.types import Entry, EntryKind, Index, ServerId, Term, server_name
 
@@ -123,6 +129,8 @@ class Leader:
         for server, departing in sorted(self._departing.items()):
             if now >= departing.deadline_tick:
                 self._forget_departing(server)
+        for progress in self.progress.values():
+            self._allow(progress)
         self._heartbeat_elapsed_ticks += 1
         if self._heartbeat_elapsed_ticks >= self._options.heartbeat_ticks:
             self._heartbeat_elapsed_ticks = 0
@@ -234,8 +242,14 @@ class Leader:
     def report_unreachable(self, server: ServerId) -> None:
         """Probe `server` again: what was in flight may be lost."""
         progress = self.progress.get(server)
-        if progress is not None and progress.state is ReplicationState.REPLICATE:
+        if progress is None:
+            return
+        if progress.state is ReplicationState.REPLICATE:
             progress.probe_from(progress.match_index + 1)
+        elif progress.snapshot is not None:
+            # Its next answer says where to go on.
+            progress.snapshot_round = 0
+            progress.resend_snapshot()
 
     # --- replication ---
 
@@ -245,6 +259,7 @@ class Leader:
         A round number is never used twice in a term, and a read is confirmed only by answers to
         rounds that started after it arrived (dissertation 6.4).
         """
+        self._turn_to_snapshots()
         forced = self._broadcast or self._reads.want_round
         if not forced and not any(map(self._has_work, self.progress, self.progress.values())):
             return
@@ -262,21 +277,45 @@ class Leader:
             return
         if message.success and message.match_index > self._log.last_index:
             return
-        progress.last_contact_tick = self._raft.now
-        progress.acknowledged_round = max(progress.acknowledged_round, message.round)
-        progress.commit_index = max(progress.commit_index, message.commit_index)
-        if message.success:
-            progress.acknowledged(message.match_index)
-            progress.acknowledged_before_round = (self._round, progress.match_index)
-            progress.advance_round(
-                self._raft.now, self._log.last_index, self._options.election_ticks
-            )
-            self.advance_commit_index()
-            self._maybe_send_timeout_now()
-        else:
+        self._heard(progress, message.round, message.commit_index)
+        progress.short_of_space = message.short_of_space
+        if not message.success:
             self._on_refusal(progress, message)
+        elif progress.snapshot is None or message.match_index >= self._log.base_index:
+            self._acknowledged(progress, message.match_index)
         self._forget_departed(source, progress)
         self._confirm_reads()
+
+    def on_install_snapshot_response(
+        self, source: ServerId, message: InstallSnapshotResponse
+    ) -> None:
+        """Take in how far a snapshot has come, in this term (Figure 13)."""
+        progress = self.progress.get(source)
+        if progress is None or progress.fenced or not 0 < message.round <= self._round:
+            return
+        if message.match_index > self._log.last_index:
+            return
+        self._heard(progress, message.round, message.commit_index)
+        if message.match_index:
+            self._acknowledged(progress, message.match_index)
+        elif message.snapshot == progress.snapshot:
+            progress.snapshot_answered(
+                message.round, message.received_bytes, message.installed_bytes, self._raft.now
+            )
+        self._forget_departed(source, progress)
+        self._confirm_reads()
+
+    def _heard(self, progress: Progress, round_number: int, commit_index: Index) -> None:
+        progress.last_contact_tick = self._raft.now
+        progress.acknowledged_round = max(progress.acknowledged_round, round_number)
+        progress.commit_index = max(progress.commit_index, commit_index)
+
+    def _acknowledged(self, progress: Progress, match_index: Index) -> None:
+        progress.acknowledged(match_index)
+        progress.acknowledged_before_round = (self._round, progress.match_index)
+        progress.advance_round(self._raft.now, self._log.last_index, self._options.election_ticks)
+        self.advance_commit_index()
+        self._maybe_send_timeout_now()
 
     def advance_commit_index(self) -> None:
         """Commit what a quorum of the configuration in force has stored.
@@ -315,6 +354,23 @@ class Leader:
         configuration = self._latest().configuration
         return not (self._is_lost(configuration.voters) or self._is_lost(configuration.outgoing))
 
+    def short_of_space(self) -> frozenset[ServerId]:
+        """Return the voters whose disks are nearly full, if nothing more should be written.
+
+        That is so if this leader is one of them, or if without them there is no majority.
+        """
+        short = {server for server, progress in self.progress.items() if progress.short_of_space}
+        if self._raft.is_short_of_space:
+            short.add(self._raft.server)
+        configuration = self._latest().configuration
+        short &= configuration.all_voters
+        result = vote_result(
+            configuration.voters, configuration.outgoing, dict.fromkeys(short, False)
+        )
+        if self._raft.is_short_of_space or result is VoteResult.LOST:
+            return frozenset(short)
+        return frozenset()
+
     def is_caught_up(self, server: ServerId) -> bool:
         """Return whether `server` may become a voter (dissertation 4.2.1)."""
         progress = self.progress.get(server)
@@ -327,6 +383,26 @@ class Leader:
             and progress.in_contact(now, limit)
             and progress.match_index >= self._latest().index
         )
+
+    def snapshots_being_sent(self) -> frozenset[SnapshotId]:
+        """Return the snapshots that have to stay readable for those who are getting them."""
+        return frozenset(
+            progress.snapshot for progress in self.progress.values() if progress.snapshot
+        )
+
+    def needed_after(self) -> Index:
+        """Return the index after which every entry is needed by a server that is in contact.
+
+        Whoever is being sent a snapshot goes on from its end. Who is away may come back for a
+        snapshot, or never: nothing is kept for it here.
+        """
+        needed = [self._log.last_index]
+        for progress in self.progress.values():
+            if progress.snapshot is not None:
+                needed.append(progress.snapshot.last_included_index)
+            elif progress.in_contact(self._raft.now, self._options.election_ticks):
+                needed.append(progress.match_index)
+        return min(needed)
 
     def departing_addresses(self) -> Mapping[ServerId, str]:
         """Return where the servers are that were dropped and do not know it yet."""
@@ -344,6 +420,9 @@ class Leader:
                 caught_up=self.is_caught_up(server),
                 rounds=progress.rounds,
                 fenced=progress.fenced,
+                snapshot=progress.snapshot,
+                received_bytes=progress.received_bytes,
+                installed_bytes=progress.installed_bytes,
                 departing=server in self._departing,
             )
             for server, progress in sorted(self.progress.items())
@@ -387,16 +466,54 @@ class Leader:
             return self._log.commit_index
         return self._log.last_index
 
+    def _turn_to_snapshots(self) -> None:
+        """Begin to send the snapshot to whoever needs an entry that is compacted."""
+        for progress in self.progress.values():
+            if progress.snapshot is None and progress.next_index <= self._log.base_index:
+                assert self._raft.snapshot is not None, "compacted without a snapshot"
+                progress.begin_snapshot(self._raft.snapshot.id, self._raft.now)
+                # The first one is empty, and its answer says where to begin.
+                self._broadcast = True
+
+    def _is_throttled(self, server: ServerId, progress: Progress) -> bool:
+        """Whether `server` has had its share of this tick.
+
+        Voters that lag are fed as fast as they can: their votes may be needed at any moment.
+        """
+        return (
+            self._options.catch_up_bytes_per_tick > 0
+            and progress.allowance_bytes <= 0
+            and (progress.snapshot is not None or server in self._latest().configuration.learners)
+        )
+
+    def _allow(self, progress: Progress) -> None:
+        """Renew what may be sent in this tick; what was not used is lost, so there are no bursts.
+
+        What was sent too much, since chunks and batches are not cut, is paid back.
+        """
+        share_bytes = self._options.catch_up_bytes_per_tick
+        progress.allowance_bytes = min(progress.allowance_bytes + share_bytes, share_bytes)
+        stalled_ticks = self._raft.now - progress.snapshot_progress_tick
+        if progress.snapshot is not None and stalled_ticks >= self._options.election_ticks:
+            progress.snapshot_progress_tick = self._raft.now
+            progress.resend_snapshot()
+
     def _has_work(self, server: ServerId, progress: Progress) -> bool:
-        if progress.fenced or progress.next_index > self._last_for(server):
+        if progress.fenced or progress.window_is_full or self._is_throttled(server, progress):
             return False
-        if progress.state is ReplicationState.PROBE:
-            return not progress.probe_outstanding
-        return not progress.window_is_full
+        if progress.snapshot is not None:
+            begun = progress.snapshot_round > 0
+            return begun and progress.sent_bytes < progress.snapshot.size_bytes
+        if progress.next_index > self._last_for(server):
+            return False
+        return progress.state is ReplicationState.REPLICATE or not progress.probe_outstanding
 
     def _feed(self, server: ServerId, progress: Progress, forced: bool) -> None:
         """Send what `server` needs; a heartbeat if it needs nothing and one is `forced`."""
         if progress.fenced:
+            return
+        if progress.snapshot is not None:
+            self._feed_snapshot(server, progress, progress.snapshot, forced)
             return
         sent = False
         last = self._last_for(server)
@@ -404,10 +521,40 @@ class Leader:
             count = min(last - progress.next_index + 1, APPEND_ENTRIES_MAX)
             entries = self._log.batch(progress.next_index, count, APPEND_BYTES_MAX)
             self._send_append(server, progress.next_index - 1, entries)
-            progress.sent(entries[-1].index, sum(len(entry.data) for entry in entries))
+            size_bytes = sum(len(entry.data) for entry in entries)
+            progress.sent(entries[-1].index, size_bytes)
+            progress.allowance_bytes -= size_bytes
             sent = True
         if forced and not sent:
             self._send_append(server, progress.next_index - 1, ())
+
+    def _feed_snapshot(
+        self, server: ServerId, progress: Progress, snapshot: SnapshotId, forced: bool
+    ) -> None:
+        """Send the next parts of a snapshot; an empty one is the heartbeat meanwhile."""
+        sent = False
+        while self._has_work(server, progress):
+            size_bytes = min(snapshot.size_bytes - progress.sent_bytes, SNAPSHOT_CHUNK_BYTES)
+            self._send_chunk(server, progress, snapshot, size_bytes)
+            progress.sent_bytes += size_bytes
+            progress.allowance_bytes -= size_bytes
+            sent = True
+        if forced and not sent:
+            self._send_chunk(server, progress, snapshot, 0)
+
+    def _send_chunk(
+        self, server: ServerId, progress: Progress, snapshot: SnapshotId, size_bytes: int
+    ) -> None:
+        self._raft.send_chunk(
+            Chunk(
+                dest=server,
+                term=self._term,
+                snapshot=snapshot,
+                offset=progress.sent_bytes,
+                size_bytes=size_bytes,
+                round=self._round,
+            )
+        )
 
     def _send_append(self, server: ServerId, prev: Index, entries: tuple[Entry, ...]) -> None:
         prev_log_term = self._log.term_at(prev)
@@ -442,7 +589,10 @@ class Leader:
             ours = self._log.last_index_of_term(message.conflict_term)
             if ours is not None:
                 next_index = min(refused, ours + 1)
-        progress.probe_from(max(next_index, self._log.first_index))
+            if refused > self._log.base_index:
+                # It has an entry where ours begins; that may be the right one.
+                next_index = max(next_index, self._log.first_index)
+        progress.probe_from(next_index)
 
     def _confirm_reads(self) -> None:
         configuration = self._latest().configuration
@@ -572,7 +722,7 @@ class Leader:
             del self.progress[server]
         for server in sorted(members - self.progress.keys()):
             self.progress[server] = Progress(
-                next_index=self._log.last_index,
+                next_index=max(self._log.last_index, self._log.first_index),
                 since_tick=self._raft.now,
                 round_target=self._log.last_index,
                 round_start_tick=self._raft.now,

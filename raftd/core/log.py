@@ -2,12 +2,12 @@
 
 ```
 base_index <= handed_index <= commit_index <= last_index
-              durable_index                <= last_index
+base_index <= durable_index                <= last_index
 ```
 
 | position | meaning |
 |---|---|
-| `base_index` | the last entry that a snapshot replaces; 0 without one |
+| `base_index` | the last entry that is gone, a snapshot at or above it has it; 0 at first |
 | `handed_index` | the last entry given to the state machine |
 | `commit_index` | the last entry known to be committed (Figure 2) |
 | `durable_index` | the last entry that this server's disk certainly has |
@@ -23,15 +23,25 @@ from collections.abc import Iterable, Sequence
 
 from raftd.core.errors import Divergence
 from raftd.core.membership import (
-    ConfigurationAt,
     ConfigurationHistory,
     decode_configuration,
 )
+from raftd.core.snapshot import Snapshot
 from raftd.core.types import Entry, EntryKind, Index, Term
+
+ENTRY_HEAD_BYTES = 26
+"""What an entry takes in a file beside its data: lengths, checksum, kinds, index, term."""
+
+
+def _size_bytes(entries: Sequence[Entry]) -> int:
+    return sum([len(entry.data) for entry in entries]) + ENTRY_HEAD_BYTES * len(entries)
 
 
 class RaftLog:
-    """Entries after the snapshot, with the configurations among them.
+    """The entries that were not compacted, with the configurations among them.
+
+    A snapshot may reach further than `base_index`: the entries in between are kept for followers
+    that are a little behind.
 
     Invariants: indexes are contiguous; terms never decrease; the positions keep their chain; no
     entry at or below `commit_index` is ever replaced.
@@ -43,18 +53,36 @@ class RaftLog:
         *,
         base_index: Index = 0,
         base_term: Term = 0,
-        base_configuration: ConfigurationAt | None = None,
+        snapshot: Snapshot | None = None,
+        applied_index: Index | None = None,
     ) -> None:
-        """Make the log that recovery found on disk; all of `entries` is durable."""
+        """Make the log that recovery found on disk; all of `entries` is durable.
+
+        Args:
+            entries: what follows the entry at `base_index`, which had `base_term`.
+            snapshot: the newest one, at or above `base_index`.
+            applied_index: what the state machine has already, so that it is known to be committed;
+                `base_index` by default.
+        """
+        assert base_index <= (snapshot.id.last_included_index if snapshot else 0)
         self.base_index = base_index
         self.base_term = base_term
-        self.commit_index = base_index
-        self.handed_index = base_index
-        self.configurations = ConfigurationHistory(base_configuration)
+        self.size_bytes = 0
+        """About what all entries take in a file: their data, and `ENTRY_HEAD_BYTES` for each."""
+        configuration = snapshot.configuration if snapshot else None
+        if configuration is not None and configuration.index > base_index:
+            # It stands among the entries.
+            configuration = None
+        self.configurations = ConfigurationHistory(configuration)
         self._entries: list[Entry] = []
         self._term_starts: list[tuple[Index, Term]] = []
         self.append(entries)
         self.durable_index = self.last_index
+        if applied_index is None:
+            applied_index = base_index
+        assert base_index <= applied_index <= self.last_index
+        self.commit_index = applied_index
+        self.handed_index = applied_index
 
     @property
     def first_index(self) -> Index:
@@ -130,6 +158,7 @@ class RaftLog:
             if not self._term_starts or entry.term > self.last_term:
                 self._term_starts.append((entry.index, entry.term))
             self._entries.append(entry)
+            self.size_bytes += len(entry.data) + ENTRY_HEAD_BYTES
             if entry.kind is EntryKind.CONFIGURATION:
                 self.configurations.append(entry.index, decode_configuration(entry.data))
 
@@ -144,11 +173,54 @@ class RaftLog:
                 f"a leader has another entry at index {index}, and {self.commit_index} is "
                 "committed here"
             )
+        self.size_bytes -= _size_bytes(self._entries[index - self.base_index - 1 :])
         del self._entries[index - self.base_index - 1 :]
         while self._term_starts and self._term_starts[-1][0] >= index:
             self._term_starts.pop()
         self.configurations.truncate_from(index)
         self.durable_index = min(self.durable_index, index - 1)
+
+    def compact(self, index: Index) -> None:
+        """Drop the entries up to and including `index`, in [base_index, handed_index].
+
+        A durable snapshot at or above `index` has them. Source: dissertation 5.1.
+        """
+        assert self.base_index <= index <= self.handed_index
+        base_term = self.term_at(index)
+        assert base_term is not None
+        count = index - self.base_index
+        self.size_bytes -= _size_bytes(self._entries[:count])
+        del self._entries[:count]
+        self.base_index, self.base_term = index, base_term
+        while len(self._term_starts) > 1 and self._term_starts[1][0] <= index + 1:
+            del self._term_starts[0]
+        if not self._entries:
+            self._term_starts.clear()
+        elif self._term_starts[0][0] <= index:
+            self._term_starts[0] = (index + 1, self._term_starts[0][1])
+        self.configurations.compact(index)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Let `snapshot`, which is above `commit_index`, take the place of all it includes.
+
+        What follows is kept only if the log has the snapshot's last entry, for then it agrees with
+        the snapshot; otherwise nothing in the log is known to be right.
+
+        Source: Figure 13, receiver steps 6 and 7.
+        """
+        index, term = snapshot.id.last_included_index, snapshot.id.last_included_term
+        assert index > self.commit_index
+        if self.term_at(index) == term:
+            self.commit_index = self.handed_index = index
+            self.durable_index = max(self.durable_index, index)
+            self.compact(index)
+            return
+        self._entries.clear()
+        self._term_starts.clear()
+        self.size_bytes = 0
+        self.base_index, self.base_term = index, term
+        self.commit_index = self.handed_index = self.durable_index = index
+        self.configurations = ConfigurationHistory(snapshot.configuration)
 
     def merge(self, entries: Sequence[Entry]) -> None:
         """Store a leader's `entries`, whose predecessor is known to match.
@@ -168,6 +240,18 @@ class RaftLog:
                 self.truncate_from(entry.index)
             self.append(entries[position:])
             return
+
+    def index_before(self, index: Index, size_bytes: int) -> Index:
+        """Return where about `size_bytes` of entries that end at `index` begin, by the average."""
+        count = self.last_index - self.base_index
+        entries = size_bytes * count // self.size_bytes if count else 0
+        return max(index - entries, self.base_index)
+
+    def bytes_between(self, after: Index, last: Index) -> int:
+        """Return about how much the entries of (after, last] take, by the average."""
+        count = self.last_index - self.base_index
+        asked = min(last, self.last_index) - max(after, self.base_index)
+        return self.size_bytes * asked // count if count and asked > 0 else 0
 
     def unpersisted(self) -> tuple[Entry, ...]:
         """Return the entries that the disk does not have yet."""

@@ -387,6 +387,11 @@ class ConfigurationHistory:
         while self._stack and self._stack[-1].index >= index:
             self._stack.pop()
 
+    def compact(self, index: Index) -> None:
+        """Forget what was in force before `index`; the newest at or below it stays."""
+        while len(self._stack) > 1 and self._stack[1].index <= index:
+            del self._stack[0]
+
     def at(self, index: Index) -> ConfigurationAt | None:
         """Return the newest configuration at or below `index`."""
         for candidate in reversed(self._stack):

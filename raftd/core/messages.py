@@ -99,6 +99,8 @@ class AppendEntriesResponse:
     """On refusal: the responder's first index of `conflict_term`, or just after its last entry."""
     last_log_index: Index = 0
     """On refusal: the responder's last index."""
+    short_of_space: bool = False
+    """The responder's disk is nearly full: it should not be given more than it must have."""
 
 
 @attrs.frozen

@@ -20,6 +20,10 @@ class Options:
     departing_ticks: int
     """How long a leader feeds a server that the latest change dropped, until it knows."""
 
+    catch_up_bytes_per_tick: int = 0
+    """How much a learner, or whoever needs a snapshot, is sent in a tick, so that clients keep
+    their share of the leader; 0 for as much as its window allows."""
+
     def __attrs_post_init__(self) -> None:
         assert self.heartbeat_ticks >= 1
         assert self.election_ticks >= 2 * self.heartbeat_ticks

@@ -10,12 +10,19 @@ from enum import Enum
 
 import attrs
 
+from raftd.core.snapshot import SnapshotId
 from raftd.core.types import Index
 
 INFLIGHT_APPENDS_MAX = 32
 """AppendEntries with entries that may be unanswered: enough to fill a link, few enough to hold."""
 INFLIGHT_BYTES_MAX = 8 * 1024 * 1024
 """Bytes of entries that may be unanswered: bounds what a slow follower costs the leader."""
+
+
+SNAPSHOT_CHUNK_BYTES = 256 * 1024
+"""One `InstallSnapshot`: long enough to be cheap, short enough not to hold up a heartbeat."""
+SNAPSHOT_INFLIGHT_BYTES_MAX = 1024 * 1024
+"""Bytes of a snapshot that may be unanswered: four chunks keep a link and two disks busy."""
 
 
 class ReplicationState(Enum):
@@ -25,6 +32,8 @@ class ReplicationState(Enum):
     """One request at a time, until one is accepted: where the logs part is not known."""
     REPLICATE = "replicate"
     """Pipelined: `next_index` runs ahead of the answers."""
+    SNAPSHOT = "snapshot"
+    """The next entry is compacted: a snapshot is sent in chunks."""
 
 
 @attrs.define
@@ -61,16 +70,67 @@ class Progress:
     """It lacks what it had acknowledged in this term: its disk went back in time."""
     acknowledged_before_round: tuple[int, Index] = (0, 0)
     """A send round, and what had been acknowledged before anything of a later round was sent."""
+    short_of_space: bool = False
+    """It said so in its last answer."""
     inflight: deque[tuple[Index, int]] = attrs.field(factory=deque)
     """Last index and bytes of each unanswered request with entries."""
     inflight_bytes: int = 0
+    allowance_bytes: int = 0
+    """What may still be sent before the next tick, where the rate is limited."""
+    snapshot: SnapshotId | None = None
+    """The snapshot that is being sent. Set exactly in the state SNAPSHOT."""
+    sent_bytes: int = 0
+    """How far it was sent."""
+    received_bytes: int = 0
+    """How far the server says it has it."""
+    installed_bytes: int = 0
+    """How far the server has worked it into a state."""
+    snapshot_round: int = 0
+    """The send round of the latest answer about it; 0 before the first one, which says where to
+    begin."""
+    snapshot_progress_tick: int = 0
+    """When `received_bytes` or `installed_bytes` changed last."""
 
     @property
     def window_is_full(self) -> bool:
-        """Whether nothing more with entries may be sent before an answer."""
+        """Whether nothing more with entries or parts of a snapshot may be sent before an answer."""
+        if self.snapshot is not None:
+            return self.sent_bytes - self.received_bytes >= SNAPSHOT_INFLIGHT_BYTES_MAX
         return (
             len(self.inflight) >= INFLIGHT_APPENDS_MAX or self.inflight_bytes >= INFLIGHT_BYTES_MAX
         )
+
+    def begin_snapshot(self, snapshot: SnapshotId, now: int) -> None:
+        """Send `snapshot` from now on, from where the server says that it already has it."""
+        self.probe_from(self.match_index + 1)
+        self.state = ReplicationState.SNAPSHOT
+        self.snapshot = snapshot
+        self.sent_bytes = self.received_bytes = self.installed_bytes = self.snapshot_round = 0
+        self.snapshot_progress_tick = now
+
+    def snapshot_answered(
+        self, round_number: int, received_bytes: int, installed_bytes: int, now: int
+    ) -> None:
+        """Note what the server says it has of the snapshot. Late answers change nothing."""
+        assert self.snapshot is not None
+        before = (self.received_bytes, self.installed_bytes)
+        if round_number < self.snapshot_round or received_bytes > self.snapshot.size_bytes:
+            return
+        if round_number == self.snapshot_round:
+            received_bytes = max(received_bytes, self.received_bytes)
+        if received_bytes < self.received_bytes:
+            # It has lost a part of it since.
+            self.sent_bytes = received_bytes
+        self.snapshot_round = round_number
+        self.received_bytes = received_bytes
+        self.installed_bytes = installed_bytes
+        self.sent_bytes = max(self.sent_bytes, received_bytes)
+        if (received_bytes, installed_bytes) != before:
+            self.snapshot_progress_tick = now
+
+    def resend_snapshot(self) -> None:
+        """Send again what was not answered: it may be lost."""
+        self.sent_bytes = self.received_bytes
 
     def sent(self, last_index: Index, size_bytes: int) -> None:
         """Note that entries up to `last_index` are on their way."""
@@ -87,12 +147,14 @@ class Progress:
         self.next_index = max(self.next_index, self.match_index + 1)
         self.probe_outstanding = False
         self.state = ReplicationState.REPLICATE
+        self.snapshot = None
         while self.inflight and self.inflight[0][0] <= self.match_index:
             self.inflight_bytes -= self.inflight.popleft()[1]
 
     def probe_from(self, next_index: Index) -> None:
         """Stop pipelining and ask again whether the logs agree just before `next_index`."""
         self.state = ReplicationState.PROBE
+        self.snapshot = None
         self.next_index = max(next_index, self.match_index + 1)
         self.probe_outstanding = False
         self.inflight.clear()

@@ -22,16 +22,22 @@ from raftd.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
     Envelope,
+    InstallSnapshot,
+    InstallSnapshotResponse,
     Message,
     PreVote,
     PreVoteResponse,
     RequestVote,
     RequestVoteResponse,
+    StateCheck,
+    StateCheckResponse,
+    StateVerdict,
     TimeoutNow,
 )
 from raftd.core.options import Options
 from raftd.core.quorum import VoteResult, vote_result
-from raftd.core.ready import ReadAnswer, Ready
+from raftd.core.ready import Chunk, ReadAnswer, Ready
+from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.core.status import Status
 from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId, Term
 
@@ -62,6 +68,16 @@ class Candidate:
     votes: dict[ServerId, bool]
 
 
+@attrs.frozen
+class _Incoming:
+    """A snapshot that is being received, and the latest request for it."""
+
+    snapshot: SnapshotId
+    source: ServerId
+    term: Term
+    round: int
+
+
 Role: TypeAlias = Follower | PreCandidate | Candidate | Leader
 
 
@@ -83,18 +99,22 @@ class Raft:
         hard_state: HardState,
         options: Options,
         random: Random,
+        snapshot: Snapshot | None = None,
     ) -> None:
         """Start as a follower from what recovery found on disk.
 
         Args:
             server: this server's name and incarnation.
             log: all of it durable.
+            snapshot: the newest one, which begins where the log does or later.
             hard_state: the durable term and vote.
             options: time-outs in ticks.
             random: drives the randomised election time-outs and nothing else.
         """
         self.server = server
         self.log = log
+        self.snapshot = snapshot
+        """The newest durable snapshot of this server's own state."""
         self.options = options
         self.current_term: Term = hard_state.current_term
         self.voted_for: ServerId | None = hard_state.voted_for
@@ -104,6 +124,8 @@ class Raft:
         """Ticks since the start."""
         self.wall_clock_ms = 0
         """Set by the driver; stamped on configurations and no-ops for people, never compared."""
+        self.is_short_of_space = False
+        """Set by the driver; a leader hears of it."""
         self._random = random
         self._durable_hard_state = hard_state
         self._leader_contact_tick: int | None = None
@@ -113,6 +135,10 @@ class Raft:
         self._early_messages: list[Envelope] = []
         self._reads: list[ReadAnswer] = []
         self._lost_leadership = False
+        self._incoming: _Incoming | None = None
+        self._restore: Snapshot | None = None
+        self._chunks_to_send: list[Chunk] = []
+        self._chunks_received: list[Envelope] = []
         self._outstanding: Ready | None = None
         self._reset_election_timer()
 
@@ -151,6 +177,7 @@ class Raft:
         if envelope.dest != self.server or envelope.source == self.server:
             return
         source, message = envelope.source, envelope.message
+        assert not isinstance(message, StateCheck | StateCheckResponse | StateVerdict)
         if not self._obey_term(source, message):
             return
         match message:
@@ -169,6 +196,11 @@ class Raft:
                     self.role.on_append_entries_response(source, message)
             case TimeoutNow():
                 self._on_timeout_now(source)
+            case InstallSnapshot():
+                self._on_install_snapshot(source, message)
+            case InstallSnapshotResponse():
+                if isinstance(self.role, Leader):
+                    self.role.on_install_snapshot_response(source, message)
 
     def campaign(self) -> None:
         """Start an election now instead of at the time-out, if this server may and leads not."""
@@ -234,6 +266,70 @@ class Raft:
         if isinstance(self.role, Leader):
             self.role.report_unreachable(server)
 
+    # --- snapshots ---
+
+    def snapshot_taken(self, snapshot: Snapshot) -> None:
+        """Note that a snapshot of this server's own state is durable. `compact` may follow."""
+        self._assert_settled()
+        assert snapshot.id.last_included_index <= self.log.handed_index
+        if self.snapshot is None or _is_newer(snapshot.id, self.snapshot.id):
+            self.snapshot = snapshot
+
+    def compact(self, index: Index) -> None:
+        """Drop the entries up to and including `index`, at or below the newest snapshot's last.
+
+        Whoever needs them afterwards is sent the snapshot instead.
+        """
+        self._assert_settled()
+        assert self.snapshot is not None
+        assert index <= self.snapshot.id.last_included_index
+        self.log.compact(index)
+
+    def snapshots_in_use(self) -> frozenset[SnapshotId]:
+        """Return the snapshots that have to stay readable: the newest, and what is being sent."""
+        newest = {self.snapshot.id} if self.snapshot is not None else set()
+        if isinstance(self.role, Leader):
+            newest |= self.role.snapshots_being_sent()
+        return frozenset(newest)
+
+    def snapshot_progress(
+        self, snapshot: SnapshotId, received_bytes: int, installed_bytes: int
+    ) -> None:
+        """Tell the leader how much there is of the snapshot that it is sending.
+
+        Call it for each of `Ready.chunks_received`, and whenever there is more of it. Of a
+        snapshot that nobody sends any more it does nothing.
+        """
+        self._assert_settled()
+        incoming = self._incoming
+        if incoming is not None and incoming.snapshot == snapshot:
+            self._answer_snapshot(incoming, received_bytes, installed_bytes, match_index=0)
+
+    def snapshot_received(self, snapshot: Snapshot) -> bool:
+        """Decide about a snapshot that was received whole and is ready to be put in force.
+
+        Returns:
+            Whether the next `Ready` puts it in force. Not if it is at or below the commit index by
+            now: then this server needs it no more.
+        """
+        self._assert_settled()
+        incoming, self._incoming = self._incoming, None
+        is_needed = snapshot.id.last_included_index > self.log.commit_index
+        if is_needed:
+            self.log.restore(snapshot)
+            self.snapshot = self._restore = snapshot
+        if incoming is not None and incoming.snapshot == snapshot.id:
+            size_bytes = snapshot.id.size_bytes
+            self._answer_snapshot(
+                incoming, size_bytes, size_bytes, match_index=snapshot.id.last_included_index
+            )
+        return is_needed
+
+    @property
+    def incoming_snapshot(self) -> SnapshotId | None:
+        """The snapshot that a leader is sending, if one is."""
+        return self._incoming.snapshot if self._incoming is not None else None
+
     # --- outputs ---
 
     def take_ready(self) -> Ready | None:
@@ -250,12 +346,18 @@ class Raft:
             messages=tuple(self._messages),
             committed=self._next_committed(),
             reads=tuple(self._reads),
+            restore=self._restore,
+            chunks_to_send=tuple(self._chunks_to_send),
+            chunks_received=tuple(self._chunks_received),
             lost_leadership=self._lost_leadership,
             term=self.current_term,
         )
         self._early_messages.clear()
         self._messages.clear()
         self._reads.clear()
+        self._restore = None
+        self._chunks_to_send.clear()
+        self._chunks_received.clear()
         self._lost_leadership = False
         if ready == Ready(term=self.current_term):
             return None
@@ -298,6 +400,7 @@ class Raft:
             commit_index=self.log.commit_index,
             handed_index=self.log.handed_index,
             durable_index=self.log.durable_index,
+            snapshot_index=self.snapshot.id.last_included_index if self.snapshot else 0,
             configuration=latest,
             leadership_confirmed=leader is not None and leader.in_contact_with_quorum(),
             transfer_target=leader.transfer_target if leader else None,
@@ -367,6 +470,10 @@ class Raft:
         )
         (self._early_messages if early else self._messages).append(envelope)
 
+    def send_chunk(self, chunk: Chunk) -> None:
+        """Queue a part of a snapshot; the driver has its bytes."""
+        self._chunks_to_send.append(chunk)
+
     def answer_reads(self, answers: list[ReadAnswer]) -> None:
         """Queue the answers of reads."""
         self._reads.extend(answers)
@@ -427,6 +534,20 @@ class Raft:
             )
         elif isinstance(message, RequestVote):
             self.send(source, RequestVoteResponse(self.current_term, vote_granted=False))
+        elif isinstance(message, InstallSnapshot):
+            self.send(
+                source,
+                InstallSnapshotResponse(
+                    term=self.current_term,
+                    snapshot=message.snapshot,
+                    # As above.
+                    round=0,
+                    received_bytes=0,
+                    installed_bytes=0,
+                    match_index=0,
+                    commit_index=self.log.commit_index,
+                ),
+            )
 
     def _is_in_contact_with_leader(self) -> bool:
         """Return whether a live leader was heard within the minimum election timeout."""
@@ -583,6 +704,7 @@ class Raft:
                 round=message.round,
                 match_index=last_verified,
                 commit_index=log.commit_index,
+                short_of_space=self.is_short_of_space,
             ),
         )
 
@@ -605,6 +727,47 @@ class Raft:
                     else log.term_first_index(message.prev_log_index)
                 ),
                 last_log_index=log.last_index,
+                short_of_space=self.is_short_of_space,
+            ),
+        )
+
+    def _on_install_snapshot(self, source: ServerId, message: InstallSnapshot) -> None:
+        """Figure 13, receiver: take a part of a snapshot from the leader."""
+        if isinstance(self.role, Leader):
+            raise Divergence(f"{source} leads in term {self.current_term}, as this server does")
+        self._become_follower(self.current_term, source)
+        self._leader_contact_tick = self.now
+        self._election_elapsed_ticks = 0
+        snapshot = message.snapshot
+        incoming = _Incoming(snapshot, source, message.term, message.round)
+        index, log = snapshot.last_included_index, self.log
+        if index > log.commit_index and log.term_at(index) == snapshot.last_included_term:
+            # The leader's log has this entry and it is committed there, so ours agrees up to it.
+            log.commit_index = index
+        if index <= log.commit_index:
+            # What is committed here is in every later leader's log and snapshot as well.
+            size_bytes = snapshot.size_bytes
+            self._answer_snapshot(incoming, size_bytes, size_bytes, match_index=index)
+            return
+        self._incoming = incoming
+        self._chunks_received.append(Envelope(source, self.server, message))
+
+    def _answer_snapshot(
+        self, incoming: _Incoming, received_bytes: int, installed_bytes: int, *, match_index: Index
+    ) -> None:
+        """Answer the latest request for a snapshot; nobody who led an earlier term."""
+        if incoming.term != self.current_term:
+            return
+        self.send(
+            incoming.source,
+            InstallSnapshotResponse(
+                term=self.current_term,
+                snapshot=incoming.snapshot,
+                round=incoming.round,
+                received_bytes=received_bytes,
+                installed_bytes=installed_bytes,
+                match_index=match_index,
+                commit_index=self.log.commit_index,
             ),
         )
 
@@ -621,6 +784,10 @@ class Raft:
         if count <= 0:
             return ()
         return log.batch(log.handed_index + 1, count, APPLY_BYTES_MAX)
+
+
+def _is_newer(snapshot: SnapshotId, other: SnapshotId) -> bool:
+    return snapshot.last_included_index > other.last_included_index
 
 
 def _well_formed(message: AppendEntries) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import attrs
 
 from raftd.core.messages import Envelope
-from raftd.core.types import Entry, HardState, Index, Term
+from raftd.core.snapshot import Snapshot, SnapshotId
+from raftd.core.types import Entry, HardState, Index, ServerId, Term
 
 
 @attrs.frozen
@@ -21,14 +22,29 @@ class ReadAnswer:
 
 
 @attrs.frozen(kw_only=True)
+class Chunk:
+    """A part of a snapshot that is to leave as an `InstallSnapshot`."""
+
+    dest: ServerId
+    term: Term
+    snapshot: SnapshotId
+    offset: int
+    size_bytes: int
+    """0 for a heartbeat."""
+    round: int
+
+
+@attrs.frozen(kw_only=True)
 class Ready:
     """One batch of work. Between `Raft.take_ready` and `Raft.persisted` nothing else is put in.
 
     1. Send `early_messages`: they need not wait for this server's disk.
-    2. Make `hard_state` and `entries` durable, together, in one write and one sync.
+    2. Put `restore` in force: snapshot, log and state machine, in this order. Then make
+       `hard_state` and `entries` durable, together, in one write and one sync.
     3. Call `Raft.persisted`.
-    4. Send `messages`: they say what is durable only now.
-    5. Apply `committed`, then call `Raft.applied`; answer `reads`.
+    4. Send `messages` and `chunks_to_send`: they say what is durable only now. Store
+       `chunks_received` and call `Raft.snapshot_progress` for each.
+    5. Apply `committed`; answer `reads`.
 
     A crash between any two steps loses nothing that was promised.
     """
@@ -44,6 +60,12 @@ class Ready:
     committed: tuple[Entry, ...] = ()
     """Next entries for the state machine, in order, each exactly once since the start."""
     reads: tuple[ReadAnswer, ...] = ()
+    restore: Snapshot | None = None
+    """A snapshot that was received takes the place of the state and of what it includes of the
+    log."""
+    chunks_to_send: tuple[Chunk, ...] = ()
+    chunks_received: tuple[Envelope, ...] = ()
+    """Each with an `InstallSnapshot`."""
     lost_leadership: bool = False
     """Leadership ended since the last Ready: the outcome of pending proposals is unknown."""
     term: Term = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from raftd.core.membership import ConfigurationAt
+from raftd.core.snapshot import SnapshotId
 from raftd.core.types import Index, ServerId, Term
 
 
@@ -21,6 +22,11 @@ class PeerStatus:
     caught_up: bool
     rounds: int
     fenced: bool
+    snapshot: SnapshotId | None
+    """What it is being sent instead of entries that are compacted."""
+    received_bytes: int
+    """Of that snapshot."""
+    installed_bytes: int
     departing: bool
     """No longer a member; fed until it knows."""
 
@@ -41,6 +47,8 @@ class Status:
     commit_index: Index
     handed_index: Index
     durable_index: Index
+    snapshot_index: Index
+    """What the newest snapshot includes; 0 without one."""
     configuration: ConfigurationAt | None
     leadership_confirmed: bool
     transfer_target: ServerId | None

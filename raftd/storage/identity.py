@@ -5,6 +5,8 @@
 | `raftd.lock` | locked by the one process that uses the directory, whose pid it holds |
 | `identity.json` | the identity, with a format version and a checksum |
 | `wal/` | the log |
+| `snapshots/` | the newest snapshot, and what is on its way to become one |
+| `state/` | the state that is served: a cache, which log and snapshot can always replace |
 
 The incarnation is minted once for each data directory and never used again: a server that comes
 back with an empty disk has forgotten its votes, so it must not count as the one that cast them.
@@ -38,7 +40,7 @@ from raftd.storage.files import (
     make_directories,
     publish,
 )
-from raftd.storage.wal import Wal
+from raftd.storage.wal import Wal, inspect_wal
 
 FORMAT_VERSION = 1
 """Of the identity file that this release writes and reads."""
@@ -52,6 +54,8 @@ _INCARNATION = re.compile(rf"[0-9a-f]{{{INCARNATION_DIGITS}}}")
 _IDENTITY_NAME = "identity.json"
 _LOCK_NAME = "raftd.lock"
 _WAL_NAME = "wal"
+_SNAPSHOTS_NAME = "snapshots"
+_STATE_NAME = "state"
 
 
 class DataDirectoryLocked(Exception):
@@ -177,6 +181,16 @@ class DataDirectory:
         return self._path / _WAL_NAME
 
     @property
+    def snapshots_path(self) -> Path:
+        """The directory of the snapshots."""
+        return self._path / _SNAPSHOTS_NAME
+
+    @property
+    def state_path(self) -> Path:
+        """The directory of the live state."""
+        return self._path / _STATE_NAME
+
+    @property
     def identity(self) -> Identity:
         """The identity that was published last."""
         return self._identity
@@ -219,14 +233,18 @@ def _found(path: Path, identity: Identity, files: FileSystem) -> Identity:
     """Make the log, then publish `identity`: the first start of a server, or its repetition."""
     wal_path = path / _WAL_NAME
     if Wal.exists(wal_path, files):
-        wal, recovered = Wal.open(wal_path, files)
-        wal.close()
-        if not wal.is_empty or recovered.cut_bytes:
+        found = inspect_wal(wal_path, files)
+        if found.damage is not None:
+            raise found.damage
+        if not found.is_empty:
             raise StorageFault(
                 f"{path}: there is a log, but {_IDENTITY_NAME} is missing, so nobody knows whose "
                 "votes and entries these are. Put the file back, or start with an empty data "
                 "directory and bring that server in with `raftctl replace`"
             )
+        # A crash may have come before all of it was durable.
+        wal, _ = Wal.open(wal_path, files)
+        wal.close()
     else:
         Wal.create(wal_path, files)
     publish(files, path / _IDENTITY_NAME, _encode(identity))

@@ -8,7 +8,9 @@ a log entry.
 | key | value |
 |---|---|
 | `K` key | create revision, mod revision, version (8 bytes each), then the value itself |
-| `M` | format, applied index, revision, configuration index, open sessions, expired names |
+| `M` | format, index and term of the entry applied last, revision, configuration index, effects
+hash, open sessions, expired names |
+| `C` | the data of the configuration entry applied last |
 | `S` session | index of its last use, lowest serial, results by serial |
 | `U` index (8 bytes) | the session that stands here in the queue for eviction |
 | `X` session | empty: this name has expired |
@@ -16,7 +18,17 @@ a log entry.
 | `T` server | index of the configuration entry that removed it for good (8 bytes) |
 | `O`, `L` | the operations, see `raftd.storage.ledger` |
 
-Numbers in keys and of fixed width are big endian, the rest is msgpack.
+Numbers in keys and of fixed width are big endian, the rest is msgpack. `read_head` reads what
+stands under `M` and `C` without a state machine.
+
+The effects hash is what servers compare to find out that they have not made the same of the same
+log. Each entry adds one step to it, `hash = (hash * factor + effects) mod prime`: two different
+effects lead from one hash to different ones, but for collisions of 32 bits, and equal effects lead
+from different hashes to different ones. So servers that differ once differ at every later index,
+even when the keys that were different have been overwritten. The effects of an entry are what it
+has written and removed, its answer, the revision and what it has changed in its session; what the
+log says is no part of them, since that is equal anyway. The step belongs to the format: a release
+that changes it has to switch it on with a log entry.
 
 Source: Raft paper section 8; dissertation section 6.3.
 """
@@ -24,8 +36,11 @@ Source: Raft paper section 8; dissertation section 6.3.
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
+from zlib import crc32
 
 import attrs
 import msgpack
@@ -47,7 +62,7 @@ from raftd.commands import (
     decode_command,
 )
 from raftd.core.membership import decode_configuration
-from raftd.core.types import Entry, EntryKind, Index, ServerId
+from raftd.core.types import Entry, EntryKind, Index, ServerId, Term
 from raftd.storage.ledger import Ledger
 from raftd.storage.store import Store
 
@@ -64,11 +79,15 @@ EXPIRED_NAMES_MAX = 10_000
 not open it again, since all that it had done would then be done twice."""
 SESSIONS_CACHED_MAX = 2_048
 """Sessions that are kept decoded between batches. Of no consequence for the state."""
+HASHES_KEPT = 65_536
+"""Entries whose effects hashes are remembered: a member that is asked for one applies it within
+seconds of the leader, and at most so many entries are applied in that time. 512 KiB to 1 MiB."""
 LIST_CHUNK = 32
 """Pairs read at once for a list: values of 1 MiB make this 32 MiB."""
 
 _KEY, _KEY_END = b"K", b"L"
 _META = b"M"
+_CONFIGURATION = b"C"
 _SESSION = b"S"
 _USED, _USED_END = b"U", b"V"
 _EXPIRED = b"X"
@@ -77,6 +96,18 @@ _TOMBSTONE = b"T"
 
 _REVISIONS = struct.Struct(">QQQ")
 _INDEX = struct.Struct(">Q")
+
+_HASH_PRIME = 2**61 - 1
+_HASH_FACTOR = 0x1B873593CC9E2D51
+"""Any number that is not a multiple of the prime makes the step injective; a large one spreads."""
+_REPLY_FACTOR = 0x0C2B2AE3D27D4EB5
+_TERM_FACTOR, _SERIAL_FACTOR, _LOWEST_FACTOR = 0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D
+_RESULT_FACTOR, _COUNT_FACTOR = 0x27D4EB2F, 0x165667B1
+"""Odd: two numbers that differ by less than 2**32 differ as well when they are multiplied."""
+_CHECKSUM_MASK = 2**32 - 1
+_CHECKSUM_BITS = 32
+_DELETED = 1 << 31
+"""In the place of a key's length, which is less."""
 
 PackedResult: TypeAlias = int | list[Any]
 """A result as a session keeps it: the revision alone if it was applied and there is no more to
@@ -101,6 +132,52 @@ class KeyValue:
     """How often it was written since then; 1 at creation."""
 
 
+@attrs.frozen(kw_only=True)
+class StateHead:
+    """What a state says about itself."""
+
+    format: int = STATE_FORMAT
+    applied_index: Index = 0
+    """The entry that was applied last; 0 if none was."""
+    applied_term: Term = 0
+    """The term of that entry."""
+    revision: int = 0
+    configuration_index: Index = 0
+    """The newest configuration entry that was applied; 0 if none was."""
+    configuration: bytes = b""
+    """The data of that entry, see `raftd.core.membership.decode_configuration`."""
+    effects_hash: int = 0
+    """Of all entries up to `applied_index`, 0 to 2**61 - 2; 0 if there were none."""
+
+
+def read_head(store: Store) -> StateHead:
+    """Return what the state in `store` says about itself; of an empty store, that it is empty.
+
+    Raises:
+        StateError: it was written by a release with another layout.
+    """
+    _, *fields = _read_meta(store)
+    return StateHead(
+        applied_index=fields[0],
+        applied_term=fields[1],
+        revision=fields[2],
+        configuration_index=fields[3],
+        configuration=store.get(_CONFIGURATION) or b"",
+        effects_hash=fields[4],
+    )
+
+
+def _read_meta(store: Store) -> list[int]:
+    meta = store.get(_META)
+    fields: list[int] = [STATE_FORMAT, *[0] * 7] if meta is None else msgpack.unpackb(meta)
+    if fields[0] != STATE_FORMAT:
+        raise StateError(
+            f"the state has format {fields[0]}, this release reads {STATE_FORMAT}; "
+            "start the release that wrote it"
+        )
+    return fields
+
+
 KeyValues: TypeAlias = list[KeyValue]
 Operations: TypeAlias = list[Operation]
 Results: TypeAlias = list[Result | None]
@@ -114,6 +191,8 @@ class _Session:
     lowest_serial: int
     """Serials below are acknowledged: their results are forgotten, and they never run again."""
     results: dict[int, PackedResult]
+    name_checksum: int
+    """Stands for the session among the effects of its commands."""
 
     def acknowledge(self, lowest_serial: int) -> None:
         """Forget the results of all serials below `lowest_serial`."""
@@ -126,6 +205,54 @@ class _Session:
                 serial: result for serial, result in self.results.items() if serial >= lowest_serial
             }
         self.lowest_serial = lowest_serial
+
+
+class _Effects:
+    """The store as the entry that is being applied writes to it: takes note of every change.
+
+    `checksum` covers what the entry has written and removed so far, in that order; whoever applies
+    an entry sets it before and reads it afterwards. What is kept back until the batch ends is
+    written to the store directly, since batches differ between servers, and is noted here when
+    the entry changes it.
+    """
+
+    __slots__ = ("_delete", "_put", "checksum", "get", "scan", "transaction")
+
+    get: Callable[[bytes], bytes | None]
+    scan: Callable[[bytes, bytes, int], list[tuple[bytes, bytes]]]
+    transaction: Callable[[], AbstractContextManager[None]]
+
+    def __init__(self, store: Store) -> None:
+        self.checksum = 0
+        """32 bits."""
+        self.get, self.scan, self.transaction = store.get, store.scan, store.transaction
+        self._put, self._delete = store.put, store.delete
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set `key` to `value`."""
+        self._put(key, value)
+        # With the length in between, no byte can move from the key to the value unnoticed.
+        self.checksum = crc32(value, crc32(key, self.checksum) ^ len(key))
+
+    def delete(self, key: bytes) -> bool:
+        """Remove `key` and return whether it was there."""
+        deleted = self._delete(key)
+        if deleted:
+            self.checksum = crc32(key, self.checksum) ^ _DELETED
+        return deleted
+
+    def add(self, number: int) -> None:
+        """Note a number that the entry has changed and that is written later."""
+        self.checksum = (self.checksum + number) & _CHECKSUM_MASK
+
+    def answer(self, result: Result) -> int:
+        """Note the answer, and return the number that stands for it besides."""
+        if result.applied and not result.code and not result.operation:
+            return result.revision
+        # Not the message: two releases may say the same in other words.
+        told = (result.applied, result.revision, result.operation, result.code)
+        self.checksum = crc32(msgpack.packb(told), self.checksum)
+        return 0
 
 
 class StateMachine:
@@ -142,6 +269,11 @@ class StateMachine:
     def __init__(self, store: Store) -> None:
         self.applied_index: Index = 0
         """The last entry that was applied; 0 at first."""
+        self.applied_term: Term = 0
+        """The term of that entry."""
+        self.effects_hash = 0
+        """What all entries so far have done, as one number: 0 to 2**61 - 2, 0 at first. Two servers
+        with the same `applied_index` and different ones have diverged."""
         self.revision = 0
         """The global revision: every change of a key takes the next one."""
         self.configuration_index: Index = 0
@@ -150,6 +282,7 @@ class StateMachine:
         """Open sessions, at most `SESSIONS_MAX`."""
         self._expired_count = 0
         self._store = store
+        self._effects: _Effects
         self._ledger: Ledger
         self._handlers: dict[type, Callable[[Any, Command, Index], Result]] = {
             Put: self._put,
@@ -163,27 +296,37 @@ class StateMachine:
         """A cache, oldest first. What the open batch has changed is always in it."""
         self._used: dict[str, _Session] = {}
         """The sessions that the open batch has changed."""
+        self._hashes: array[int]
+        """The hashes after the entries up to `applied_index`, `HASHES_KEPT` or more of them if
+        there were so many since the start."""
+        self.restore(store)
+
+    def restore(self, store: Store) -> None:
+        """Go on from the state in `store` and forget the one before.
+
+        Raises:
+            StateError: that state was written by a release with another layout.
+        """
+        self._store = store
         self._load()
+        self._hashes = array("q", (self.effects_hash,))
 
     def _load(self) -> None:
+        """Take everything from the store again."""
         self._sessions.clear()
         self._used.clear()
-        meta = self._store.get(_META)
-        fields = [STATE_FORMAT, 0, 0, 0, 0, 0] if meta is None else msgpack.unpackb(meta)
-        if fields[0] != STATE_FORMAT:
-            raise StateError(
-                f"the state has format {fields[0]}, this release reads {STATE_FORMAT}; "
-                "start the release that wrote it"
-            )
         (
             _,
             self.applied_index,
+            self.applied_term,
             self.revision,
             self.configuration_index,
+            self.effects_hash,
             self.session_count,
             self._expired_count,
-        ) = fields
-        self._ledger = Ledger(self._store)
+        ) = _read_meta(self._store)
+        self._effects = _Effects(self._store)
+        self._ledger = Ledger(self._effects)
 
     def apply(self, entries: Sequence[Entry]) -> Results:
         """Apply `entries`, which go on right after `applied_index`, and return their results.
@@ -198,15 +341,20 @@ class StateMachine:
         results: Results = []
         if not entries:
             return results
-        index = self.applied_index
+        hashes: list[int] = []
+        index, effects, effects_hash = self.applied_index, self._effects, self.effects_hash
         try:
             with self._store.transaction():
                 for entry in entries:
                     index += 1
                     assert entry.index == index, f"entry {entry.index} where {index} is due"
+                    effects.checksum = (entry.term * _TERM_FACTOR + index) & _CHECKSUM_MASK
+                    answer = 0
                     kind = entry.kind
                     if kind == EntryKind.COMMAND:
-                        results.append(self._apply_command(decode_command(entry.data), index))
+                        result = self._apply_command(decode_command(entry.data), index)
+                        answer = effects.answer(result)
+                        results.append(result)
                     elif kind == EntryKind.CONFIGURATION:
                         self._apply_configuration(entry.data, index)
                         results.append(None)
@@ -214,15 +362,37 @@ class StateMachine:
                         results.append(None)
                     else:
                         raise ValueError(f"unknown kind {kind} of entry {index}")
-                self.applied_index = index
+                    effects_hash = (
+                        effects_hash * _HASH_FACTOR
+                        + answer * _REPLY_FACTOR
+                        + (self.revision << _CHECKSUM_BITS)
+                        + effects.checksum
+                    ) % _HASH_PRIME
+                    hashes.append(effects_hash)
+                self.applied_index, self.applied_term = index, entries[-1].term
+                self.effects_hash = effects_hash
                 self._flush()
         except BaseException:
             # The store has gone back to where it was; what was made from it follows.
             self._load()
             raise
+        self._hashes.fromlist(hashes)
+        # Rarely, and then half of them: to move the others costs less than a ring would each time.
+        if len(self._hashes) >= 2 * HASHES_KEPT:
+            del self._hashes[:-HASHES_KEPT]
         while len(self._sessions) > SESSIONS_CACHED_MAX:
             del self._sessions[next(iter(self._sessions))]
         return results
+
+    def hash_at(self, index: Index) -> int | None:
+        """Return `effects_hash` as it was after the entry at `index`; None if that is not known.
+
+        Known are the last `HASHES_KEPT` entries, but none below `applied_index` as it was when this
+        object was made or restored.
+        """
+        back = self.applied_index - index
+        known = 0 <= back < min(len(self._hashes), HASHES_KEPT)
+        return self._hashes[-1 - back] if known else None
 
     # --- reads ------------------------------------------------------------------------------
 
@@ -317,6 +487,7 @@ class StateMachine:
         self._used[name] = session
         if command.lowest_unacknowledged > session.lowest_serial:
             session.acknowledge(command.lowest_unacknowledged)
+        self._effects.add(session.name_checksum + session.lowest_serial * _LOWEST_FACTOR)
         serial = command.serial
         if serial < session.lowest_serial:
             return self._refused(
@@ -336,6 +507,7 @@ class StateMachine:
             )
         result = self._handlers[type(body)](body, command, index)
         session.results[serial] = _pack_result(result)
+        self._effects.add(serial * _SERIAL_FACTOR + _checksum(session.results.get(serial)))
         return result
 
     def _open_session(self, name: str, index: Index) -> Result:
@@ -352,9 +524,10 @@ class StateMachine:
                 return self._session_expired(name)
             while self.session_count >= SESSIONS_MAX:
                 self._evict_session(index)
-            session = self._sessions[name] = _Session(index, 1, {})
-            self._store.put(_USED + _INDEX.pack(index), name_bytes)
+            session = self._sessions[name] = _Session(index, 1, {}, crc32(name_bytes))
+            self._effects.put(_USED + _INDEX.pack(index), name_bytes)
             self.session_count += 1
+            self._effects.add(self.session_count + self._expired_count * _COUNT_FACTOR)
         session.used_index = index
         self._used[name] = session
         return Result(True, self.revision)
@@ -367,7 +540,7 @@ class StateMachine:
         one such move. The head that stands where it was last used is the right one, since no
         session stands behind its last use.
         """
-        store = self._store
+        store = self._effects
         while True:
             ((place, name_bytes),) = store.scan(_USED, _USED_END, 1)
             name = name_bytes.decode()
@@ -378,7 +551,9 @@ class StateMachine:
             if used == place:
                 break
             store.put(used, name_bytes)
-        store.delete(_SESSION + name_bytes)
+        # One that was opened in this batch has no record yet; in another batch it may have.
+        self._store.delete(_SESSION + name_bytes)
+        store.add(session.name_checksum)
         self._sessions.pop(name, None)
         self._used.pop(name, None)
         self.session_count -= 1
@@ -392,11 +567,12 @@ class StateMachine:
             self._expired_count -= 1
 
     def _read_session(self, name: str) -> _Session | None:
-        stored = self._store.get(_SESSION + name.encode())
+        name_bytes = name.encode()
+        stored = self._store.get(_SESSION + name_bytes)
         if stored is None:
             return None
         used_index, lowest_serial, results = msgpack.unpackb(stored, strict_map_key=False)
-        return _Session(used_index, lowest_serial, results)
+        return _Session(used_index, lowest_serial, results, crc32(name_bytes))
 
     def _load_session(self, name: str) -> _Session | None:
         """Return the session from the store, and keep it in the cache."""
@@ -418,8 +594,10 @@ class StateMachine:
         fields = (
             STATE_FORMAT,
             self.applied_index,
+            self.applied_term,
             self.revision,
             self.configuration_index,
+            self.effects_hash,
             self.session_count,
             self._expired_count,
         )
@@ -452,7 +630,7 @@ class StateMachine:
         return self._write(_KEY + key, value, stored)
 
     def _delete(self, body: Delete, command: Command, index: Index) -> Result:
-        if not self._store.delete(_KEY + body.key.encode()):
+        if not self._effects.delete(_KEY + body.key.encode()):
             return Result(False, self.revision)
         self.revision += 1
         return Result(True, self.revision)
@@ -465,7 +643,7 @@ class StateMachine:
         else:
             create_revision, _, version = _REVISIONS.unpack_from(stored)
             head = _REVISIONS.pack(create_revision, revision, version + 1)
-        self._store.put(store_key, head + value)
+        self._effects.put(store_key, head + value)
         return Result(True, revision)
 
     # --- operations and configurations ------------------------------------------------------
@@ -489,10 +667,11 @@ class StateMachine:
     def _apply_configuration(self, data: bytes, index: Index) -> None:
         entry = decode_configuration(data)
         self.configuration_index = index
+        self._effects.put(_CONFIGURATION, data)
         for server in sorted(entry.tombstones):
             key = _TOMBSTONE + server.encode()
             if self._store.get(key) is None:
-                self._store.put(key, _INDEX.pack(index))
+                self._effects.put(key, _INDEX.pack(index))
         if entry.operation:
             self._ledger.configuration_applied(entry, index)
 
@@ -523,6 +702,13 @@ def _pack_result(result: Result) -> PackedResult:
     if result.applied and not result.code and not result.operation and not result.message:
         return result.revision
     return [result.applied, result.revision, result.operation, result.code, result.message]
+
+
+def _checksum(packed: PackedResult | None) -> int:
+    """Return a number that stands for what a session remembers, but for the message."""
+    if type(packed) is int:
+        return packed * _RESULT_FACTOR
+    return crc32(msgpack.packb(packed[:-1] if packed else None))
 
 
 def _unpack_result(packed: PackedResult) -> Result:

@@ -107,6 +107,8 @@ class Server:
         self.data_dir = folder / "data" / name
         self.log_path = folder / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.program: tuple[str, ...] = ("raftd",)
+        """The module that is started, and arguments that come before those of raftd."""
         if proxy is not None:
             listener = socket.create_server(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{listener.getsockname()[1]}"
@@ -116,7 +118,7 @@ class Server:
         """Start the process. It need not listen yet when this returns."""
         assert self.process is None or self.process.poll() is not None
         command = [sys.executable, "-m", "raftctl.playground_child", str(os.getpid())]
-        command += [sys.executable, "-m", "raftd", "--config", str(self.config_path)]
+        command += [sys.executable, "-m", *self.program, "--config", str(self.config_path)]
         command += ["--id", self.name, *arguments]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(

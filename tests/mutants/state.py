@@ -119,7 +119,7 @@ MUTANTS = (
         name="tombstone-not-in-the-state",
         why="A server that was removed for good is let in again.",
         file=STATE,
-        old="                self._store.put(key, _INDEX.pack(index))\n",
+        old="                self._effects.put(key, _INDEX.pack(index))\n",
         new="                pass\n",
         test=f"{STATE_TESTS}::test_a_configuration_with_tombstones_is_remembered_by_server",
     ),

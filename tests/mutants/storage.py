@@ -5,6 +5,9 @@ from __future__ import annotations
 from tests.mutants.mutant import Mutant
 
 WAL = "raftd/storage/wal.py"
+SEGMENTS = "raftd/storage/wal_segments.py"
+POSITION = "raftd/storage/wal_position.py"
+RECOVERY = "raftd/storage/wal_recovery.py"
 FILES = "raftd/storage/files.py"
 IDENTITY = "raftd/storage/identity.py"
 WAL_TESTS = "tests/storage/test_wal.py"
@@ -106,8 +109,8 @@ MUTANTS = (
     Mutant(
         name="torn-tail-not-cut",
         why="The rest of a torn batch stays behind the next ones, and looks like damage later.",
-        file=WAL,
-        old="                self.cut_bytes = written_end - offset\n",
+        file=RECOVERY,
+        old="                self.cut_bytes = end - offset\n",
         new="",
         test="tests/museum/test_storage.py"
         "::test_077_what_is_appended_after_a_torn_tail_is_found_by_every_later_start",
@@ -132,16 +135,16 @@ MUTANTS = (
     Mutant(
         name="damage-cut-off-like-a-torn-tail",
         why="Votes and acknowledged entries are forgotten without a word.",
-        file=WAL,
-        old="                if reason:\n                    raise _Damage(start, reason)\n",
-        new="                if False:\n                    raise _Damage(start, reason)\n",
+        file=RECOVERY,
+        old="                if reason:\n                    raise Damage(start, reason)\n",
+        new="                if False:\n                    raise Damage(start, reason)\n",
         test=f"{WAL_TESTS}::test_a_bad_batch_before_a_good_one_is_damage_and_says_what_is_lost",
     ),
     Mutant(
         name="checksum-of-a-batch-not-compared",
         why="A torn batch is not known as one, and the server does not start after a crash.",
-        file=WAL,
-        old="zlib.crc32(memoryview(content)[begin : batch.end]) == batch.checksum",
+        file=SEGMENTS,
+        old="zlib.crc32(memoryview(content)[begin : header.end]) == header.checksum",
         new="True",
         test=f"{WAL_TESTS}::test_a_last_batch_of_which_any_sectors_are_missing_is_forgotten",
     ),
@@ -156,7 +159,7 @@ MUTANTS = (
     Mutant(
         name="replaced-entries-come-back",
         why="A restart finds entries that a leader had overwritten.",
-        file=WAL,
+        file=RECOVERY,
         old="            del self.entries[entries[0].index - "
         "self.position.terms.after_index - 1 :]\n",
         new="",
@@ -166,7 +169,7 @@ MUTANTS = (
     Mutant(
         name="term-and-vote-not-recovered",
         why="A server that restarts votes a second time in the same term.",
-        file=WAL,
+        file=POSITION,
         old="        if hard_state is not None:\n            self.hard_state = hard_state\n",
         new="        if False:\n            self.hard_state = hard_state\n",
         test=f"{WAL_TESTS}::test_hard_state_and_entries_come_back_from_one_stream",

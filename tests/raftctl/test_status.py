@@ -194,7 +194,14 @@ def test_a_fenced_server_does_not_count() -> None:
 
     assert cluster.failure_tolerance == 0
     assert rows(cluster)["n3"]["issues"] == [
-        "fenced: its disk lacks entries that it had acknowledged"
+        "fenced: it lacks entries that it had acknowledged: its disk went back in time, so it "
+        "counts for nothing; repair: stop n3, empty its data directory, start it again, then "
+        "raftctl replace n3 n3=127.0.0.1:7103"
+    ]
+    lines = text(cluster, Layout())
+    assert lines[-2:] == [
+        "    repair: stop n3, empty its data directory, start it again, then",
+        "    raftctl replace n3 n3=127.0.0.1:7103",
     ]
 
 
@@ -319,9 +326,10 @@ def test_a_wiped_member_answers_and_counts_for_nothing() -> None:
     row = rows(cluster)["n2"]
     assert len(document(cluster)["servers"]) == 3
     assert (row["reachable"], row["role"], row["incarnation"]) == (True, "blank", "zz")
-    assert row["issues"][0].startswith(
-        "wiped: the configuration has incarnation b, this disk is zz"
-    )
+    assert row["issues"] == [
+        "wiped: its disk is new (incarnation zz, the cluster knows b), so it counts for nothing; "
+        "repair: raftctl replace n2 n2=127.0.0.1:7102"
+    ]
     assert cluster.health is Health.DEGRADED
     assert cluster.failure_tolerance == 0
 
@@ -355,7 +363,9 @@ def test_a_blank_server_of_the_file_has_a_row_and_does_not_make_the_cluster_ill(
 
     row = rows(cluster)["n4"]
     assert (row["role"], row["voter"]) == ("blank", False)
-    assert row["issues"] == ["blank: it belongs to no cluster yet"]
+    assert row["issues"] == [
+        "blank: it belongs to no cluster yet; raftctl add n4=127.0.0.1:7104 brings it in"
+    ]
     assert cluster.health is Health.HEALTHY
 
 
@@ -376,7 +386,8 @@ def test_a_stranger_in_the_place_of_a_member_is_no_member() -> None:
     cluster = view(answers(leader(THREE), reply("n2/b", THREE), stranger))
 
     assert rows(cluster)["n3"]["issues"] == [
-        "other-cluster: n3/zz answers, of cluster staging (ffff)"
+        "other-cluster: n3/zz answers, of cluster staging (ffff); repair: start n3 with its own "
+        "data directory there, or raftctl replace n3 ID=HOST:PORT"
     ]
     assert cluster.failure_tolerance == 0
 
@@ -386,6 +397,10 @@ def test_a_removed_server_that_still_answers_has_a_row_and_a_silent_one_has_none
     cluster = view(answers(*all_of(THREE), removed, silent=["n5"]))
 
     assert rows(cluster)["n4"]["role"] == "removed"
+    assert rows(cluster)["n4"]["issues"] == [
+        "removed: it was removed from the cluster for good and is about to stop; with an empty "
+        "data directory it can be added as a new server"
+    ]
     assert "n5" not in rows(cluster)
     assert cluster.outdated == ("n5",)
     assert cluster.health is Health.HEALTHY

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from raftd.storage.hashed_store import HashedStore
 from raftd.storage.store import MemoryStore
-from tests.storage.stores import NewStore
+from tests.storage.stores import NewStore, lmdb_stores
 
 KINDS: dict[str, NewStore] = {
     "memory": MemoryStore,
@@ -14,7 +17,11 @@ KINDS: dict[str, NewStore] = {
 }
 
 
-@pytest.fixture(params=KINDS)
-def new_store(request: pytest.FixtureRequest) -> NewStore:
+@pytest.fixture(params=[*KINDS, "lmdb"])
+def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewStore]:
     """Make empty stores of each kind that there is."""
-    return KINDS[request.param]
+    if request.param == "lmdb":
+        with lmdb_stores(tmp_path / "stores") as new_lmdb_store:
+            yield new_lmdb_store
+    else:
+        yield KINDS[request.param]

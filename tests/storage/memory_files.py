@@ -6,6 +6,8 @@ itself, or a prefix of the write that ends at any byte, and each change of a dir
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from random import Random
 
@@ -90,6 +92,39 @@ class MemoryFileSystem:
             survivor.durable_directories.add(path)
         return survivor
 
+    def survivors(self, random: Random) -> Iterator[MemoryFileSystem]:
+        """Return the disks that may be found after a power failure now.
+
+        Every combination of the undecided changes of directories, each one three times: with all
+        unsynced writes lost, with all of them there, and with any of them, or parts, there.
+        """
+        undecided: list[tuple[Path, int]] = []
+        for path, directory in sorted(self.directories.items()):
+            undecided += [] if path in self.durable_directories else [(path, -1)]
+            undecided += [(path, number) for number in range(len(directory.pending))]
+        for choice in product((False, True), repeat=len(undecided)):
+            happened = dict(zip(undecided, choice, strict=True))
+            for survive in (_lost, _kept, lambda node: _survivor(node, random)):
+                yield self._survivor_with(happened, survive)
+
+    def _survivor_with(
+        self, happened: dict[tuple[Path, int], bool], survive: Callable[[_Node], _Node]
+    ) -> MemoryFileSystem:
+        survivor = MemoryFileSystem()
+        for path, directory in sorted(self.directories.items()):
+            if not happened.get((path, -1), True):
+                continue
+            if path != Path("/") and path.parent not in survivor.directories:
+                continue
+            entries = dict(directory.durable)
+            for number, names in enumerate(directory.pending):
+                if happened[path, number]:
+                    _set_names(entries, names)
+            found = {name: survive(node) for name, node in entries.items()}
+            survivor.directories[path] = _Directory(dict(found), dict(found))
+            survivor.durable_directories.add(path)
+        return survivor
+
     def node(self, path: Path) -> _Node:
         """Return the file at `path`, for tests that look at it or damage it."""
         try:
@@ -167,6 +202,17 @@ class MemoryFileSystem:
             self.create(path)
         self.locked.add(path)
         return _MemoryLock(self, path)
+
+
+def _lost(node: _Node) -> _Node:
+    return _Node(bytearray(node.durable), bytearray(node.durable))
+
+
+def _kept(node: _Node) -> _Node:
+    content = bytearray(node.durable)
+    for offset, written in node.pending:
+        _put(content, offset, written)
+    return _Node(content, bytearray(content))
 
 
 def _survivor(node: _Node, random: Random) -> _Node:

@@ -156,7 +156,7 @@ def test_a_state_of_another_format_is_refused(replica: Replica) -> None:
     with replica.store.transaction():
         meta = replica.store.get(b"M")
         assert meta is not None
-        replica.store.put(b"M", meta.replace(b"\x96\x01", b"\x96\x02", 1))
+        replica.store.put(b"M", meta.replace(b"\x98\x01", b"\x98\x02", 1))
     with pytest.raises(StateError, match="format 2"):
         StateMachine(replica.store)
 

@@ -51,6 +51,19 @@ def test_nothing_of_a_transaction_that_raises_is_visible(new_store: NewStore) ->
     assert contents(store) == before
 
 
+def test_a_transaction_that_is_interrupted_is_undone(new_store: NewStore) -> None:
+    store = new_store()
+
+    def change_and_be_interrupted() -> None:
+        with store.transaction():
+            store.put(b"k", b"v")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        change_and_be_interrupted()
+    assert contents(store) == []
+
+
 def test_a_transaction_can_follow_one_that_raised(new_store: NewStore) -> None:
     store = new_store()
     with pytest.raises(RuntimeError), store.transaction():
@@ -113,6 +126,25 @@ def test_the_longest_key_is_stored(new_store: NewStore) -> None:
         store.put(key, b"v")
     assert store.get(key) == b"v"
     assert store.scan(key, b"\xff", 10) == [(key, b"v")]
+
+
+def test_the_empty_key_is_looked_for_in_vain(new_store: NewStore) -> None:
+    store = new_store()
+    with store.transaction():
+        store.put(b"k", b"v")
+        assert not store.delete(b"")
+    assert store.get(b"") is None
+    assert store.scan(b"", b"\xff", 10) == [(b"k", b"v")]
+    assert store.scan(b"", b"", 10) == []
+
+
+def test_a_scan_starts_behind_a_key_that_its_long_start_begins_with(new_store: NewStore) -> None:
+    store = new_store()
+    key = b"\xfe" * STORE_KEY_BYTES_MAX
+    with store.transaction():
+        store.put(key, b"v")
+        store.put(b"\xff", b"w")
+    assert store.scan(key + b"\x00", b"\xff\xff", 10) == [(b"\xff", b"w")]
 
 
 def test_a_longer_key_is_looked_for_in_vain(new_store: NewStore) -> None:

@@ -1,0 +1,338 @@
+"""Snapshots in production: child processes and threads do what takes long, inputs tell of it.
+
+| what | where |
+|---|---|
+| writing a snapshot, building a state from one | a child process, `raftd.storage.worker` |
+| syncing what is received, removing files | a thread |
+| renaming and syncing a directory, reading a chunk | at once, in the driver |
+
+`BackgroundSnapshots` is the `Snapshots` of `raftd.surroundings`. It never waits; `run` does.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from raftd.core.snapshot import Snapshot, SnapshotId
+from raftd.inputs import DiskFailed, Input, SnapshotProgressed, SnapshotReceived, SnapshotTaken
+from raftd.storage.files import FileSystem, StorageFault
+from raftd.storage.live import LiveState
+from raftd.storage.lmdb_store import LmdbStore
+from raftd.storage.snapshot_file import open_ends, snapshot_of
+from raftd.storage.snapshots import SnapshotDirectory
+from raftd.storage.wal import unlink_segments
+
+SYNC_RECEIVED_BYTES = 4 * 1024 * 1024
+"""What is received between two syncs: one of a whole large file makes those of the log wait."""
+WORKER_LINE_BYTES_MAX = 64 * 1024
+"""Of a line that a worker prints: an error with a few paths in it at most."""
+
+logger = logging.getLogger("raftd.background")
+
+
+class WorkerFailed(Exception):
+    """A worker did not do what it should; the message says why."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        """What the worker calls it; empty if it just ended."""
+
+
+@attrs.define
+class _Build:
+    """A state that is being built from a snapshot that was received."""
+
+    snapshot: SnapshotId
+    path: Path
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    installed_bytes: int = 0
+    is_done: bool = False
+
+
+class BackgroundSnapshots:
+    """The snapshots of a running server."""
+
+    def __init__(
+        self,
+        directory: SnapshotDirectory,
+        live: LiveState,
+        store: LmdbStore,
+        files: FileSystem,
+        put: Callable[[Input], None],
+        *,
+        snapshot_bytes_per_second: int,
+    ) -> None:
+        """Go on from what recovery found.
+
+        Args:
+            directory: open.
+            live, store: the live database.
+            put: takes what has happened; never blocks.
+            snapshot_bytes_per_second: how fast a snapshot is written or worked into a state.
+        """
+        self.store = store
+        """The live one."""
+        self._directory = directory
+        self._live = live
+        self._files = files
+        self._put = put
+        self._bytes_per_second = snapshot_bytes_per_second
+        self._nursery: trio.Nursery | None = None
+        self._build: _Build | None = None
+        self._is_syncing = False
+        self._unsynced_bytes = 0
+        self._removals_send, self._removals = trio.open_memory_channel[list[Path]](float("inf"))
+
+    @property
+    def latest(self) -> Snapshot | None:
+        """The newest one that is durable."""
+        return self._directory.latest
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Work until cancelled. Nothing may be begun before it has started."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._remove_files)
+            self.keep(frozenset())
+            # All of it may have been received before the last stop.
+            self._build_if_whole()
+            task_status.started()
+            await trio.sleep_forever()
+
+    def close(self, *, cleanly: bool) -> None:
+        """Give back what is open, after `run` was cancelled.
+
+        Args:
+            cleanly: make the live state durable, so that the next start can use it after a loss
+                of power as well. Takes as long as the disk needs for it.
+        """
+        self._directory.close()
+        if cleanly:
+            self._live.close_cleanly(self.store)
+        else:
+            self.store.close()
+
+    def distrust_state(self) -> None:
+        """Let the next start build its state from the snapshot: the live one may be wrong."""
+        self._live.distrust()
+
+    # --- taking ---
+
+    def take(self, cluster_id: str) -> None:
+        """Begin to write a snapshot; one `SnapshotTaken` follows."""
+        self._start(self._take, cluster_id)
+
+    async def _take(self, cluster_id: str) -> None:
+        path = self._directory.temporary_path()
+        arguments = [
+            *("take", str(self._live.live_path), str(path)),
+            *("--cluster", cluster_id, "--bytes-per-second", str(self._bytes_per_second)),
+        ]
+        try:
+            await _run_worker(arguments, lambda done_bytes: None)
+        except WorkerFailed as failure:
+            if failure.kind == "disk":
+                self._put(DiskFailed(str(failure)))
+                return
+            # A worker that was killed may have left its place in the table of readers.
+            self.store.release_dead_readers()
+            self.remove([path])
+            self._put(SnapshotTaken(path=None, problem=str(failure)))
+        else:
+            self._put(SnapshotTaken(path=path, problem=""))
+
+    def publish(self, path: Path) -> Snapshot | None:
+        """Make what was taken the newest snapshot, durably; None if there is a newer one."""
+        _, snapshot = open_ends(self._files, path)
+        latest = self._directory.latest
+        if latest and latest.id.last_included_index >= snapshot.last_included_index:
+            self.remove([path])
+            return None
+        return self._directory.publish(path)
+
+    def read(self, snapshot: SnapshotId, offset: int, size_bytes: int) -> bytes:
+        """Return a part of a snapshot that was published and is kept."""
+        return self._directory.read(snapshot, offset, size_bytes)
+
+    def keep(self, in_use: frozenset[SnapshotId]) -> None:
+        """Let go of published snapshots that are not in use."""
+        paths = self._directory.remove_old(in_use)
+        if paths:
+            self.remove(paths)
+
+    # --- receiving ---
+
+    def receive(self, snapshot: SnapshotId, offset: int, data: bytes) -> tuple[int, int]:
+        """Store a part of a snapshot; return how much there is, and how much is worked in."""
+        if self._directory.receiving != snapshot:
+            self._stop_building()
+        try:
+            before_bytes = self._directory.begin_receiving(snapshot)
+        except ValueError as error:
+            logger.warning("%s", error)
+            return 0, 0
+        received_bytes = self._directory.receive(snapshot, offset, data)
+        self._unsynced_bytes += received_bytes - before_bytes
+        self._build_if_whole()
+        if self._unsynced_bytes >= SYNC_RECEIVED_BYTES and not self._is_syncing:
+            self._is_syncing = True
+            self._start(self._sync_received)
+        return received_bytes, self._build.installed_bytes if self._build is not None else 0
+
+    async def _sync_received(self) -> None:
+        self._unsynced_bytes = 0
+        try:
+            await trio.to_thread.run_sync(self._directory.sync_received)
+        except StorageFault as fault:
+            self._put(DiskFailed(str(fault)))
+        finally:
+            self._is_syncing = False
+
+    def _build_if_whole(self) -> None:
+        snapshot = self._directory.receiving
+        if (
+            self._build is None
+            and snapshot is not None
+            and self._directory.received_bytes == snapshot.size_bytes
+        ):
+            self._build = _Build(snapshot, self._live.building_path())
+            self._start(self._build_state, self._build)
+
+    async def _build_state(self, build: _Build) -> None:
+        with build.scope:
+            try:
+                await self._build_or_fail(build)
+            except StorageFault as fault:
+                self._put(DiskFailed(str(fault)))
+            except WorkerFailed as failure:
+                if failure.kind == "disk":
+                    self._put(DiskFailed(str(failure)))
+                    return
+                logger.warning("the snapshot that was received is of no use: %s", failure)
+                self.drop_received()
+                self._put(
+                    SnapshotProgressed(snapshot=build.snapshot, received_bytes=0, installed_bytes=0)
+                )
+
+    async def _build_or_fail(self, build: _Build) -> None:
+        def progress(done_bytes: int) -> None:
+            build.installed_bytes = done_bytes
+            self._put(
+                SnapshotProgressed(
+                    snapshot=build.snapshot,
+                    received_bytes=build.snapshot.size_bytes,
+                    installed_bytes=done_bytes,
+                )
+            )
+
+        await trio.to_thread.run_sync(self._directory.sync_received)
+        path = self._directory.received_path(build.snapshot)
+        arguments = [
+            *("build", str(path), str(build.path)),
+            *("--bytes-per-second", str(self._bytes_per_second)),
+        ]
+        await _run_worker(arguments, progress)
+        head, id = open_ends(self._files, path)
+        if id != build.snapshot:
+            raise WorkerFailed("corrupt", f"{path}: it is another snapshot than was announced")
+        build.is_done = True
+        self._put(SnapshotReceived(snapshot_of(head, id)))
+
+    def is_received(self, snapshot: SnapshotId) -> bool:
+        """Return whether `install` would find it: another one may have taken its place."""
+        build = self._build
+        return build is not None and build.snapshot == snapshot and build.is_done
+
+    def drop_received(self) -> None:
+        """Forget the snapshot that is being received, and the state that was built from it."""
+        self._stop_building()
+        self._directory.drop_receiving()
+
+    def _stop_building(self) -> None:
+        if self._build is not None:
+            self._build.scope.cancel()
+            self._build = None
+            self._start(self._remove_leftovers)
+
+    def install(self, snapshot: Snapshot) -> LmdbStore:
+        """Make what was received the newest snapshot, durably; return the store with its state."""
+        build = self._build
+        assert build is not None
+        assert self.is_received(snapshot.id)
+        self._directory.publish_received(snapshot.id)
+        self.store = self._live.adopt(build.path)
+        self._build = None
+        self._start(self._remove_leftovers)
+        return self.store
+
+    # --- removing ---
+
+    def remove(self, paths: Sequence[Path]) -> None:
+        """Remove files that nobody needs, in this order, at leisure."""
+        if paths:
+            self._removals_send.send_nowait(list(paths))
+
+    async def _remove_files(self) -> None:
+        async for paths in self._removals:
+            try:
+                await trio.to_thread.run_sync(unlink_segments, self._files, paths)
+            except StorageFault as fault:
+                self._put(DiskFailed(str(fault)))
+
+    async def _remove_leftovers(self) -> None:
+        building = self._build.path if self._build is not None else None
+        try:
+            await trio.to_thread.run_sync(self._live.remove_leftovers, building)
+        except StorageFault as fault:
+            self._put(DiskFailed(str(fault)))
+
+    def _start(self, task: Callable[..., Any], *arguments: object) -> None:
+        assert self._nursery is not None, "background work needs `run` to run"
+        self._nursery.start_soon(task, *arguments)
+
+
+async def _run_worker(arguments: Sequence[str], progress: Callable[[int], None]) -> None:
+    """Run one worker to its end; it ends with us, however we end.
+
+    Raises:
+        WorkerFailed: it says that it could not do it, or ended without a word.
+    """
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "raftd.storage.worker", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdin is not None
+    last: dict[str, Any] = {}
+    try:
+        rest = b""
+        async for received in process.stdout:
+            *lines, rest = (rest + received).split(b"\n")
+            for line in lines:
+                last = json.loads(line)
+                if "bytes" in last:
+                    progress(last["bytes"])
+            rest = rest[-WORKER_LINE_BYTES_MAX:]
+        await process.wait()
+    finally:
+        with trio.CancelScope(shield=True):
+            await process.stdin.aclose()
+            await process.stdout.aclose()
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    if "error" in last:
+        raise WorkerFailed(last["kind"], last["error"])
+    if process.returncode or "done" not in last:
+        raise WorkerFailed("", f"its worker ended with {process.returncode} and without a result")

@@ -1,0 +1,224 @@
+"""The driver's side of snapshots: when to take one, what of the log to keep, sending, receiving.
+
+| step | who | what is durable then |
+|---|---|---|
+| begin | here, by the size of the log | nothing |
+| write | `Snapshots`, in the background | a temporary file |
+| publish, note, compact | here, in one turn | the snapshot; then segments of the log go |
+
+Of a snapshot that a leader sends, `Snapshots` stores the parts and works them into a state in the
+background; then the core decides whether it is still needed. If it is, snapshot, log and state
+machine follow in this order: a crash in between leaves a snapshot that the next start puts in
+force, as if it had come to that point.
+
+Source: dissertation chapter 5.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from raftd.core.leader import Leader
+from raftd.core.messages import Envelope, InstallSnapshot
+from raftd.core.raft import Raft
+from raftd.core.ready import Chunk
+from raftd.core.snapshot import Snapshot
+from raftd.core.types import Index
+from raftd.inputs import SnapshotProgressed, SnapshotReceived, SnapshotTaken
+from raftd.storage.state import StateMachine
+from raftd.surroundings import Log, Settings, Snapshots
+
+SNAPSHOT_LOG_FACTOR_MAX = 4
+"""With a large state the log may grow to so many times `snapshot_log_bytes` before the next
+snapshot, and no further: it is kept in memory, and a restart reads all of it."""
+KEPT_LOG_DIVISOR = 4
+"""This part of `snapshot_log_bytes` is kept before a snapshot: a follower that was away for a
+moment then gets entries, not the whole state."""
+COMPACTED_ENTRIES_MAX = 4096
+"""Entries that are dropped from memory in one turn: a millisecond or two."""
+RETRY_ELECTION_TIMEOUTS = 20
+"""After a snapshot that could not be written, the next attempt waits so long."""
+
+logger = logging.getLogger("raftd.compaction")
+
+
+class Compaction:
+    """Keeps the log short. Holds nothing that has to survive the process."""
+
+    def __init__(self, snapshots: Snapshots, log: Log, settings: Settings) -> None:
+        self._snapshots = snapshots
+        self._log = log
+        self._settings = settings
+        self._is_taking = False
+        self._retry_tick = 0
+        self._compact_to: Index = 0
+        self._included_bytes = 0
+        """Of the entries that the log still has although the newest snapshot includes them."""
+        self.problem = ""
+        """Why no snapshot can be taken at the moment, for status."""
+
+    def started(self, raft: Raft) -> None:
+        """Take note of what recovery found; what a crash left of the log may go."""
+        if raft.snapshot is not None:
+            self._compact_to = self._compactable(raft, raft.snapshot.id.last_included_index)
+        self._count_included(raft)
+
+    # --- taking ---
+
+    def advance(self, raft: Raft, cluster_id: str, free_bytes: int) -> None:
+        """Begin a snapshot if enough log has gathered since the last one.
+
+        Args:
+            free_bytes: what the disk has left.
+        """
+        self._compact_some(raft)
+        if self._is_taking or raft.now < self._retry_tick:
+            return
+        log_bytes = raft.log.size_bytes - self._included_bytes
+        if log_bytes < self._settings.snapshot_log_bytes:
+            return
+        newest_bytes = raft.snapshot.id.size_bytes if raft.snapshot is not None else 0
+        log_bytes_max = SNAPSHOT_LOG_FACTOR_MAX * self._settings.snapshot_log_bytes
+        if log_bytes < min(newest_bytes, log_bytes_max):
+            return
+        last_included = raft.snapshot.id.last_included_index if raft.snapshot is not None else 0
+        if raft.log.handed_index <= last_included:
+            return
+        needed_bytes = newest_bytes + log_bytes + self._settings.disk_reserve_bytes
+        if free_bytes < needed_bytes:
+            self._later(raft, f"{free_bytes} bytes are free, {needed_bytes} are needed")
+            return
+        self._is_taking = True
+        self._snapshots.take(cluster_id)
+
+    def taken(self, raft: Raft, item: SnapshotTaken) -> None:
+        """Publish a snapshot that was written, then shorten the log.
+
+        Raises:
+            StorageFault: the disk failed; stop the process.
+        """
+        self._is_taking = False
+        if item.path is None:
+            self._later(raft, item.problem)
+            return
+        snapshot = self._snapshots.publish(item.path)
+        if snapshot is None:
+            # One that was installed meanwhile reaches further.
+            return
+        self.problem = ""
+        raft.snapshot_taken(snapshot)
+        logger.info(
+            "snapshot of %d bytes up to entry %d",
+            snapshot.id.size_bytes,
+            snapshot.id.last_included_index,
+        )
+        self._compact_to = self._compactable(raft, snapshot.id.last_included_index)
+        self._compact_some(raft)
+
+    def _compact_some(self, raft: Raft) -> None:
+        """Forget a part of what may go: to free a million entries at once would be a stall."""
+        log = raft.log
+        target = min(self._compact_to, log.base_index + COMPACTED_ENTRIES_MAX, log.handed_index)
+        if target <= log.base_index:
+            return
+        raft.compact(target)
+        self._count_included(raft)
+        if target == self._compact_to:
+            self._snapshots.remove(self._log.compact(target))
+
+    def _later(self, raft: Raft, problem: str) -> None:
+        if problem != self.problem:
+            logger.warning("no snapshot could be taken, so the log grows: %s", problem)
+        self.problem = problem
+        self._retry_tick = raft.now + RETRY_ELECTION_TIMEOUTS * raft.options.election_ticks
+
+    def _compactable(self, raft: Raft, last_included: Index) -> Index:
+        """Return up to where the log may go, at or below `last_included`.
+
+        A tail stays for followers that are a little behind, and more of it for those that are being
+        fed, as long as that is not much longer than the log grows anyway.
+        """
+        log = raft.log
+        tail_bytes = self._settings.snapshot_log_bytes // KEPT_LOG_DIVISOR
+        index = log.index_before(last_included, tail_bytes)
+        if isinstance(raft.role, Leader):
+            needed_after = raft.role.needed_after()
+            kept_bytes_max = SNAPSHOT_LOG_FACTOR_MAX * self._settings.snapshot_log_bytes
+            index = min(index, max(needed_after, log.index_before(last_included, kept_bytes_max)))
+        return max(index, log.base_index)
+
+    def _count_included(self, raft: Raft) -> None:
+        last_included = raft.snapshot.id.last_included_index if raft.snapshot is not None else 0
+        self._included_bytes = raft.log.bytes_between(raft.log.base_index, last_included)
+
+    # --- sending ---
+
+    def messages(self, raft: Raft, chunks: Sequence[Chunk]) -> list[Envelope]:
+        """Return the chunks as messages, with their bytes."""
+        return [
+            Envelope(
+                raft.server,
+                chunk.dest,
+                InstallSnapshot(
+                    term=chunk.term,
+                    snapshot=chunk.snapshot,
+                    offset=chunk.offset,
+                    data=self._snapshots.read(chunk.snapshot, chunk.offset, chunk.size_bytes)
+                    if chunk.size_bytes
+                    else b"",
+                    round=chunk.round,
+                ),
+            )
+            for chunk in chunks
+        ]
+
+    def release(self, raft: Raft) -> None:
+        """Let go of old snapshots that nobody is being sent any more."""
+        self._snapshots.keep(raft.snapshots_in_use())
+
+    # --- receiving ---
+
+    def store(self, raft: Raft, chunks: Sequence[Envelope]) -> None:
+        """Store parts of a snapshot and tell the leader how much there is of it."""
+        for envelope in chunks:
+            message = envelope.message
+            assert isinstance(message, InstallSnapshot)
+            if message.snapshot.last_included_index <= raft.log.commit_index:
+                # One that reaches further was installed meanwhile; the next heartbeat says so.
+                continue
+            received_bytes, installed_bytes = self._snapshots.receive(
+                message.snapshot, message.offset, message.data
+            )
+            raft.snapshot_progress(message.snapshot, received_bytes, installed_bytes)
+
+    def progressed(self, raft: Raft, item: SnapshotProgressed) -> None:
+        """Tell the leader how much of its snapshot is stored or worked in by now."""
+        raft.snapshot_progress(item.snapshot, item.received_bytes, item.installed_bytes)
+
+    def received(self, raft: Raft, item: SnapshotReceived) -> None:
+        """Let the core decide about a snapshot that is there as a whole."""
+        if not self._snapshots.is_received(item.snapshot.id):
+            return
+        if not raft.snapshot_received(item.snapshot):
+            self._snapshots.drop_received()
+
+    def restore(self, raft: Raft, snapshot: Snapshot, state: StateMachine) -> None:
+        """Put a snapshot in force: the file, the log, the state machine. Durable afterwards.
+
+        Raises:
+            StorageFault: the disk failed; stop the process.
+        """
+        index, term = snapshot.id.last_included_index, snapshot.id.last_included_term
+        store = self._snapshots.install(snapshot)
+        if raft.log.durable_index > index:
+            # The log has more than the snapshot and agrees with it: acknowledged entries stay.
+            self._snapshots.remove(self._log.compact(index))
+        else:
+            self._snapshots.remove(self._log.reset(index, term))
+        state.restore(store)
+        assert state.applied_index == index
+        self._count_included(raft)
+        logger.info(
+            "installed a snapshot of %d bytes up to entry %d", snapshot.id.size_bytes, index
+        )

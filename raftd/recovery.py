@@ -1,0 +1,190 @@
+"""What a start finds in a data directory: log, newest snapshot, and the state that follows.
+
+| step | refused (exit code 74) if |
+|---|---|
+| the newest snapshot | its head, tail or size are wrong |
+| the log | it is damaged, or begins behind the end of the snapshot |
+| the rule of an install | never: a crash may have come between snapshot and log |
+| the live state | it has more than the log: entries that were applied are gone |
+
+The live database is used if it can prove itself and is not behind the log; else it is built again
+from the snapshot. So a start takes as long as the log since the last snapshot, and after a loss of
+power as long as the state.
+
+Source: Figure 13 of the paper, dissertation 5.1.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+
+import attrs
+
+from raftd.core.snapshot import Snapshot
+from raftd.core.types import Entry, HardState, Index, Term
+from raftd.storage.files import FileSystem, StorageFault
+from raftd.storage.identity import DataDirectory
+from raftd.storage.live import LiveState, default_boot_id
+from raftd.storage.lmdb_store import LmdbStore
+from raftd.storage.snapshots import SnapshotDirectory
+from raftd.storage.state import read_head
+from raftd.storage.wal import SEGMENT_BYTES, Wal, unlink_segments
+from raftd.storage.worker import build_database
+
+PROGRESS_SECONDS = 2.0
+"""Between two lines of the log while a state is built."""
+_PERCENT = 100
+
+logger = logging.getLogger("raftd.recovery")
+
+
+@attrs.frozen(kw_only=True)
+class RecoveredLog:
+    """The log, which agrees with the newest snapshot and goes on from it."""
+
+    wal: Wal
+    hard_state: HardState
+    entries: tuple[Entry, ...]
+    base_index: Index
+    """What comes before the first entry; at or below the end of the snapshot."""
+    base_term: Term
+
+    @property
+    def last_index(self) -> Index:
+        """The index of the last entry, or `base_index` if there is none."""
+        return self.base_index + len(self.entries)
+
+
+def recover_log(
+    wal_path: Path, files: FileSystem, snapshot: Snapshot | None, *, segment_bytes: int
+) -> RecoveredLog:
+    """Read the log, and repair what a crash may leave.
+
+    Args:
+        snapshot: the newest one that is durable.
+        segment_bytes: size at which the next segment starts.
+
+    Raises:
+        StorageFault: something that was durable is damaged or missing, or the disk failed. The
+            message says what is lost and what to do.
+    """
+    snapshot_index = snapshot.id.last_included_index if snapshot is not None else 0
+    wal, log = Wal.open(wal_path, files, snapshot_index=snapshot_index, segment_bytes=segment_bytes)
+    if log.cut_bytes:
+        logger.warning(
+            "cut off %d bytes at the end of the log, which a crash left unfinished; nothing in "
+            "them was acknowledged",
+            log.cut_bytes,
+        )
+    entries, base_index, base_term = log.entries, log.base_index, log.base_term
+    if snapshot is not None and not _has_end_of(snapshot, entries, base_index, base_term):
+        # It was installed, and a crash came before the log followed.
+        base_index, base_term = snapshot_index, snapshot.id.last_included_term
+        entries = ()
+        try:
+            unlink_segments(files, wal.reset(base_index, base_term))
+        except BaseException:
+            wal.close()
+            raise
+    return RecoveredLog(
+        wal=wal,
+        hard_state=log.hard_state,
+        entries=entries,
+        base_index=base_index,
+        base_term=base_term,
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Recovered:
+    """All that a node starts from."""
+
+    log: RecoveredLog
+    snapshots: SnapshotDirectory
+    live: LiveState
+    store: LmdbStore
+    """Its state lies between `log.base_index` and the last entry."""
+
+
+def recover(directory: DataDirectory, files: FileSystem) -> Recovered:
+    """Read the data directory and repair what a crash may leave.
+
+    Raises:
+        StorageFault: as in `recover_log`.
+    """
+    snapshots = SnapshotDirectory(directory.snapshots_path, files, owner=str(os.getpid()))
+    snapshots.open()
+    try:
+        log = recover_log(directory.wal_path, files, snapshots.latest, segment_bytes=SEGMENT_BYTES)
+        try:
+            live = LiveState(directory.state_path, default_boot_id, files)
+            store = _open_state(directory.path, snapshots, live, files, log)
+        except BaseException:
+            log.wal.close()
+            raise
+    except BaseException:
+        snapshots.close()
+        raise
+    return Recovered(log=log, snapshots=snapshots, live=live, store=store)
+
+
+def _has_end_of(
+    snapshot: Snapshot, entries: tuple[Entry, ...], base_index: Index, base_term: Term
+) -> bool:
+    """Return whether the log has the last entry that the snapshot includes."""
+    index, term = snapshot.id.last_included_index, snapshot.id.last_included_term
+    if index == base_index:
+        return term == base_term
+    offset = index - base_index - 1
+    return 0 <= offset < len(entries) and entries[offset].term == term
+
+
+def _open_state(
+    path: Path,
+    snapshots: SnapshotDirectory,
+    live: LiveState,
+    files: FileSystem,
+    log: RecoveredLog,
+) -> LmdbStore:
+    """Return the state of any moment that the log can go on from."""
+    live.remove_leftovers()
+    store = live.open_proven()
+    if store is not None:
+        applied_index = read_head(store).applied_index
+        if applied_index > log.last_index:
+            store.close()
+            raise StorageFault(
+                f"{path}: entries {log.last_index + 1} to {applied_index} were applied, but the "
+                f"log ends at {log.last_index}: what was acknowledged is lost. If a part of the "
+                "log is somewhere else, put it back. Else the server does not start; start one with an "
+                "empty data directory and bring it in with `raftctl replace`"
+            )
+        if applied_index >= log.base_index:
+            return store
+    if snapshots.latest is None:
+        return live.create()
+    snapshot_path = snapshots.path_of(snapshots.latest.id)
+    size_bytes = snapshots.latest.id.size_bytes
+    if store is not None:
+        logger.info("the state is older than the log: builds it from %s", snapshot_path.name)
+    else:
+        logger.info(
+            "the state on disk cannot prove that it survived the last stop: builds it from %s",
+            snapshot_path.name,
+        )
+    built = live.building_path()
+    next_line = time.monotonic() + PROGRESS_SECONDS
+
+    def progress(read_bytes: int) -> None:
+        nonlocal next_line
+        if time.monotonic() >= next_line:
+            next_line = time.monotonic() + PROGRESS_SECONDS
+            logger.info("%d %% of the state is built", _PERCENT * read_bytes // size_bytes)
+
+    build_database(files, snapshot_path, built, progress)
+    store = live.adopt(built)
+    live.remove_leftovers()
+    return store

@@ -1,0 +1,365 @@
+"""A `Store` in an LMDB database: state that may be larger than memory, and outlives the process.
+
+It is written without sync. What a transaction has committed is in the kernel's page cache, so it
+survives the process however that ends, and not a loss of power: whether a database may be used
+again is for `raftd.storage.live` to say. Nothing here is the only copy of anything.
+
+The file is mapped and grows as needed; pages that become free are used again and never given back
+to the disk. A read transaction keeps all pages that were in use when it began, and, as LMDB works,
+all that become free after it: a long one makes the file grow with every write.
+
+A page that cannot be read ends the process with SIGBUS, since pages are read through the map.
+
+Source: Howard Chu, "MDB: A Memory-Mapped Database and Backend for OpenLDAP" (2011).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice, takewhile
+from pathlib import Path
+
+import lmdb
+
+from raftd.storage.files import StorageFault
+from raftd.storage.store import STORE_KEY_BYTES_MAX
+
+MAP_BYTES = 1 << 40
+"""The address space for the map: 1 TiB. It costs neither memory nor disk, and is the most that a
+database can hold."""
+READERS_MAX = 32
+"""Read transactions at once, in all processes together: one of the server, and its children."""
+PAIRS_BYTES = 256 * 1024
+"""Keys and values after which `pairs` ends a list."""
+LOAD_TRANSACTION_BYTES = 4 * 1024 * 1024
+"""Keys and values that `load` writes and syncs at a time: changed pages are in memory until then,
+and a longer sync makes those of the log wait."""
+DATABASE_FILE = "data.mdb"
+"""LMDB's name for the file with the pages, beside its `lock.mdb`."""
+
+_DAMAGE = (
+    lmdb.CorruptedError,
+    lmdb.InvalidError,
+    lmdb.PageNotFoundError,
+    lmdb.VersionMismatchError,
+)
+_BUGS = (
+    lmdb.BadDbiError,
+    lmdb.BadRslotError,
+    lmdb.BadTxnError,
+    lmdb.BadValsizeError,
+    lmdb.KeyExistsError,
+)
+"""What LMDB says to a caller that breaks its rules."""
+
+
+class DamagedDatabase(StorageFault):
+    """The file is no database of LMDB, or not a whole one. It has to be built again."""
+
+
+class LmdbStore:
+    """A `raftd.storage.store.Store` in the directory `path`; made by `open`.
+
+    One process writes, others may read at the same time. A process opens a directory once at a
+    time, and uses it in one thread.
+
+    Invariant: outside of `transaction`, `view` and an unfinished `pairs` no transaction is open,
+    so no page is kept from being used again.
+
+    Raises:
+        DamagedDatabase: LMDB found a page that makes no sense; here and in every method.
+        StorageFault: the disk failed or is full; likewise. Of the changes of a transaction that
+            ends so, none is visible. The caller stops the process, as after every other fault.
+    """
+
+    def __init__(self, environment: lmdb.Environment, path: Path, *, read_only: bool) -> None:
+        self.path = path
+        self._environment = environment
+        self._read_only = read_only
+        self._transaction: lmdb.Transaction[bytes] | None = None
+        """The one that reads take part in, while there is one."""
+        self._writing: lmdb.Transaction[bytes] | None = None
+        """The same, if it may write."""
+        self._is_closed = False
+
+    @classmethod
+    def open(cls, directory: Path, *, read_only: bool = False) -> LmdbStore:
+        """Open the database in `directory`, and make both if they are missing.
+
+        Args:
+            read_only: For a second process, while the first one may write on. Then nothing is
+                made. The readers' table is written to all the same, so the directory has to be
+                writable.
+        """
+        try:
+            environment = lmdb.open(
+                str(directory),
+                map_size=MAP_BYTES,
+                readonly=read_only,
+                create=not read_only,
+                sync=False,
+                metasync=False,
+                # The server reads here and there, its children all from one end to the other.
+                readahead=read_only,
+                max_readers=READERS_MAX,
+                max_dbs=0,
+                # Keeps the transaction that `get` has finished, to be used by the next one.
+                max_spare_txns=1,
+                lock=True,
+            )
+        except (lmdb.Error, OSError) as error:
+            raise _fault("opening it", directory, error) from error
+        store = cls(environment, directory, read_only=read_only)
+        store.release_dead_readers()
+        return store
+
+    def close(self) -> None:
+        """Give the database back, once or more often. What was not synced stays undecided."""
+        if not self._is_closed:
+            assert self._transaction is None, "closed inside a transaction"
+            self._is_closed = True
+            self._environment.close()
+
+    def transaction(self) -> _Writing:
+        """Make the changes of the `with` block visible together when it ends.
+
+        If the block raises, none of them is, and the exception goes on. Visible, also to other
+        processes, is not durable: see `sync`. Changed pages are in memory until the block ends.
+        """
+        return _Writing(self)
+
+    @contextmanager
+    def view(self) -> Iterator[None]:
+        """Let all reads of the `with` block see the store as it is now, whoever writes meanwhile.
+
+        For processes that only read; see the module on what a long view costs.
+        """
+        assert self._transaction is None, "transactions do not nest"
+        with self._faults("beginning to read"):
+            transaction = self._environment.begin()
+        self._transaction = transaction
+        try:
+            yield
+        finally:
+            self._transaction = None
+            transaction.abort()
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value of `key`, or None if there is none."""
+        if not 0 < len(key) <= STORE_KEY_BYTES_MAX:
+            return None
+        try:
+            if self._transaction is not None:
+                return self._transaction.get(key)
+            transaction = self._environment.begin()
+            try:
+                return transaction.get(key)
+            finally:
+                transaction.abort()
+        except lmdb.Error as error:
+            raise self._fault("reading", error) from error
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set `key` to `value`. Only inside a transaction."""
+        assert self._writing is not None, "put outside of a transaction"
+        assert 0 < len(key) <= STORE_KEY_BYTES_MAX, f"a key of {len(key)} bytes"
+        try:
+            self._writing.put(key, value)
+        except lmdb.Error as error:
+            raise self._fault("writing", error) from error
+
+    def delete(self, key: bytes) -> bool:
+        """Remove `key` and return whether it was there. Only inside a transaction."""
+        assert self._writing is not None, "delete outside of a transaction"
+        if not 0 < len(key) <= STORE_KEY_BYTES_MAX:
+            return False
+        try:
+            return self._writing.delete(key)
+        except lmdb.Error as error:
+            raise self._fault("writing", error) from error
+
+    def scan(self, start: bytes, end: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Return the first `limit` pairs with `start <= key < end`, in order of their keys."""
+        try:
+            if self._transaction is not None:
+                return _scan(self._transaction, start, end, limit)
+            transaction = self._environment.begin()
+            try:
+                return _scan(transaction, start, end, limit)
+            finally:
+                transaction.abort()
+        except lmdb.Error as error:
+            raise self._fault("reading", error) from error
+
+    def pairs(self) -> Iterator[list[tuple[bytes, bytes]]]:
+        """Return all pairs in the order of their keys, in lists that hold at least one.
+
+        A list ends with the pair by which its keys and values reach `PAIRS_BYTES`, so that it is
+        longer than that by one pair at most. All come from one read transaction: that of `view`,
+        or one of its own that ends with the iterator.
+        """
+        assert self._writing is None, "all pairs while some are being changed"
+        transaction = self._transaction
+        if transaction is not None:
+            yield from self._pairs(transaction)
+            return
+        with self._faults("beginning to read"):
+            transaction = self._environment.begin()
+        try:
+            yield from self._pairs(transaction)
+        finally:
+            transaction.abort()
+
+    def load(self, pairs: Iterable[list[tuple[bytes, bytes]]]) -> int:
+        """Put all `pairs`, in ascending order of their keys, into the empty store.
+
+        Not in one transaction, but in pieces of about `LOAD_TRANSACTION_BYTES`, so that memory is
+        bounded: if it raises, or the process ends, some are there and some are not, and the
+        database is good for nothing but to be removed. All is durable after it has returned; the
+        name of a new directory is not before its parent is synced.
+
+        Returns:
+            The number of pairs.
+        """
+        assert self.pair_count == 0, "pairs are loaded into an empty store"
+        lists = iter(pairs)
+        count = 0
+        while True:
+            loaded_bytes = 0
+            with self.transaction():
+                assert self._writing is not None
+                with self._writing.cursor() as cursor:
+                    for some in lists:
+                        # Pages are filled one after the other and never split, all in C.
+                        with self._faults("writing"):
+                            _, added = cursor.putmulti(some, append=True)
+                        # LMDB leaves out what does not ascend, and goes on.
+                        assert added == len(some), "keys that do not ascend"
+                        count += added
+                        loaded_bytes += sum(len(key) + len(value) for key, value in some)
+                        if loaded_bytes >= LOAD_TRANSACTION_BYTES:
+                            break
+            self.sync()
+            if loaded_bytes < LOAD_TRANSACTION_BYTES:
+                return count
+
+    def sync(self) -> None:
+        """Make all that is committed durable.
+
+        The name of a new directory is not before its parent is synced. A failure is final: what
+        the kernel could not write it may have forgotten, and a second sync would not say so.
+        """
+        assert not self._read_only
+        with self._faults("syncing it"):
+            self._environment.sync(True)
+
+    def release_dead_readers(self) -> int:
+        """Forget the read transactions of processes that have ended without closing the store.
+
+        Each of them keeps its pages for ever, so the file grows with every write: to be called
+        when a child that reads was killed. It is called once by `open`.
+
+        Returns:
+            How many there were.
+        """
+        with self._faults("looking for readers"):
+            return self._environment.reader_check()
+
+    @property
+    def pair_count(self) -> int:
+        """Pairs in the store, as of the latest transaction that is committed."""
+        with self._faults("asking for its size"):
+            return self._environment.stat()["entries"]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all pages that hold pairs, as of the latest transaction that is committed."""
+        with self._faults("asking for its size"):
+            stat = self._environment.stat()
+        pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return pages * stat["psize"]
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes that the database takes on the disk: also those of free pages."""
+        with self._faults("asking for its size"):
+            page_bytes = self._environment.stat()["psize"]
+            return (self._environment.info()["last_pgno"] + 1) * page_bytes
+
+    def _pairs(self, transaction: lmdb.Transaction[bytes]) -> Iterator[list[tuple[bytes, bytes]]]:
+        pairs: list[tuple[bytes, bytes]] = []
+        pairs_bytes = 0
+        with self._faults("reading"), transaction.cursor() as cursor:
+            for pair in cursor:
+                pairs.append(pair)
+                pairs_bytes += len(pair[0]) + len(pair[1])
+                if pairs_bytes >= PAIRS_BYTES:
+                    yield pairs
+                    pairs = []
+                    pairs_bytes = 0
+            if pairs:
+                yield pairs
+
+    def _begin_writing(self) -> None:
+        assert self._transaction is None, "transactions do not nest"
+        assert not self._read_only
+        with self._faults("beginning to write"):
+            self._transaction = self._writing = self._environment.begin(write=True)
+
+    def _end_writing(self, *, commit: bool) -> None:
+        assert self._writing is not None
+        transaction, self._transaction, self._writing = self._writing, None, None
+        if not commit:
+            transaction.abort()
+            return
+        try:
+            transaction.commit()
+        except lmdb.Error as error:
+            raise self._fault("committing", error) from error
+
+    @contextmanager
+    def _faults(self, action: str) -> Iterator[None]:
+        try:
+            yield
+        except lmdb.Error as error:
+            raise self._fault(action, error) from error
+
+    def _fault(self, action: str, error: lmdb.Error) -> StorageFault:
+        assert not self._is_closed, "the store was closed"
+        return _fault(action, self.path, error)
+
+
+class _Writing:
+    """One transaction of a store, as a context manager."""
+
+    # A class, since a generator costs three times as much, and this is entered for each batch.
+
+    def __init__(self, store: LmdbStore) -> None:
+        self._store = store
+
+    def __enter__(self) -> None:
+        self._store._begin_writing()
+
+    def __exit__(self, exception_type: type[BaseException] | None, *rest: object) -> None:
+        self._store._end_writing(commit=exception_type is None)
+
+
+def _scan(
+    transaction: lmdb.Transaction[bytes], start: bytes, end: bytes, limit: int
+) -> list[tuple[bytes, bytes]]:
+    cursor = transaction.cursor()
+    first = start[:STORE_KEY_BYTES_MAX]
+    if not cursor.set_range(first):
+        return []
+    # A key that `start` goes on after comes before it, and none that is longer is stored.
+    if first != start and cursor.key() == first and not cursor.next():
+        return []
+    # `(end,)` comes before every pair whose key is `end`, and after those whose key is less.
+    return list(islice(takewhile((end,).__gt__, cursor.iternext()), limit))
+
+
+def _fault(action: str, path: Path, error: Exception) -> StorageFault:
+    assert not isinstance(error, _BUGS), f"{action}: {error}"
+    kind = DamagedDatabase if isinstance(error, _DAMAGE) else StorageFault
+    return kind(f"{path / DATABASE_FILE}: {action} failed: {error}")
