@@ -71,10 +71,12 @@ class Issue:
     repair: tuple[str, ...] = ()
     """What to do about it, step by step, where that is known. A command is a step of its own, the
     last one."""
+    label: str = "repair"
+    """What stands before those steps; next, where nothing is broken."""
 
     def __str__(self) -> str:
         text = f"{self.kind}: {self.words}"
-        return f"{text}; repair: {', then '.join(self.repair)}" if self.repair else text
+        return f"{text}; {self.label}: {', then '.join(self.repair)}" if self.repair else text
 
 
 DEAD_ISSUES = frozenset({"unreachable", "wiped", "other-cluster", "no-contact", "fenced"})
@@ -572,13 +574,12 @@ def _stranger_row(
     if foreign:
         issue = _other_cluster(reply)
     elif not reply.cluster_id:
-        issue = Issue("blank", "it belongs to no cluster yet")
+        steps: tuple[str, ...] = ()
         if name in member_names:
-            command = _replacement(name, answer.address)
-            issue = Issue("blank", f"{issue.words}; {command} puts it in the place of {name}")
+            steps = (_replacement(name, answer.address),)
         elif configuration is not None:
-            member = shlex.quote(f"{name}={answer.address}")
-            issue = Issue("blank", f"{issue.words}; raftctl add {member} brings it in")
+            steps = (f"raftctl add {shlex.quote(f'{name}={answer.address}')}",)
+        issue = Issue("blank", "it belongs to no cluster yet", steps, label="next")
     elif reply.role == "removed":
         issue = Issue(
             "removed",

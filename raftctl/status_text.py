@@ -326,9 +326,10 @@ def _issues(rows: Iterable[Row], layout: Layout) -> list[str]:
             if issue.repair:
                 *first, last = issue.repair
                 if first:
-                    lines += _wrapped(f"    repair: {', then '.join(first)}, then", layout)
+                    steps = ", then ".join(first)
+                    lines += _wrapped(f"    {issue.label}: {steps}, then", layout)
                 # On one line, however long, so that a command can be copied.
-                lines.append(printable(f"    {last}" if first else f"    repair: {last}"))
+                lines.append(printable(f"    {last}" if first else f"    {issue.label}: {last}"))
     return lines
 
 

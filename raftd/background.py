@@ -215,7 +215,8 @@ class BackgroundSnapshots:
             except StorageFault as fault:
                 self._put(DiskFailed(str(fault)))
             except WorkerFailed as failure:
-                if failure.kind == "disk":
+                if failure.kind in ("disk", "format"):
+                    # Of another format it would come again and again.
                     self._put(DiskFailed(str(failure)))
                     return
                 logger.warning("the snapshot that was received is of no use: %s", failure)

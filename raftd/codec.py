@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, assert_never, cast, get_args, get_origin
@@ -382,6 +383,8 @@ def _snapshot_id(value: object) -> SnapshotId:
     index, term, size_bytes, checksum = (
         check(field) for check, field in zip(_SNAPSHOT_ID, value, strict=False)
     )
+    if not _CHECKSUM.fullmatch(checksum):
+        _refuse("hexadecimal digits", checksum)
     return SnapshotId(
         last_included_index=index,
         last_included_term=term,
@@ -397,6 +400,7 @@ def _servers(value: object) -> tuple[ServerId, ...]:
 
 
 _Field: TypeAlias = Callable[[Any], Any]
+_CHECKSUM = re.compile(r"[0-9a-f]{1,64}")
 _SNAPSHOT_ID: tuple[_Field, ...] = (_integer, _integer, _integer, _text)
 _MESSAGES: dict[int, tuple[type, int, tuple[_Field, ...]]] = {
     # tag: type, how many fields a message must have, the checks of all fields in their order

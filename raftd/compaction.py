@@ -37,6 +37,8 @@ KEPT_LOG_DIVISOR = 4
 moment then gets entries, not the whole state."""
 COMPACTED_ENTRIES_MAX = 4096
 """Entries that are dropped from memory in one turn: a millisecond or two."""
+ROOM_FOR_SNAPSHOT = 2
+"""A snapshot that is received takes so many times its size: the file, and the state built of it."""
 RETRY_ELECTION_TIMEOUTS = 20
 """After a snapshot that could not be written, the next attempt waits so long."""
 
@@ -57,6 +59,8 @@ class Compaction:
         """Of the entries that the log still has although the newest snapshot includes them."""
         self.problem = ""
         """Why no snapshot can be taken at the moment, for status."""
+        self.receive_problem = ""
+        """Why a snapshot that the leader sends cannot be stored, for status."""
 
     def started(self, raft: Raft) -> None:
         """Take note of what recovery found; what a crash left of the log may go."""
@@ -179,13 +183,25 @@ class Compaction:
 
     # --- receiving ---
 
-    def store(self, raft: Raft, chunks: Sequence[Envelope]) -> None:
-        """Store parts of a snapshot and tell the leader how much there is of it."""
+    def store(self, raft: Raft, chunks: Sequence[Envelope], free_bytes: int) -> None:
+        """Store parts of a snapshot and tell the leader how much there is of it.
+
+        Args:
+            free_bytes: what the disk has left. Without room for the whole snapshot and the state
+                that is built from it nothing is stored: a full disk would end the process.
+        """
         for envelope in chunks:
             message = envelope.message
             assert isinstance(message, InstallSnapshot)
             if message.snapshot.last_included_index <= raft.log.commit_index:
                 # One that reaches further was installed meanwhile; the next heartbeat says so.
+                continue
+            # What was received already is no longer free.
+            needed_bytes = ROOM_FOR_SNAPSHOT * message.snapshot.size_bytes - message.offset
+            self.receive_problem = ""
+            if free_bytes < needed_bytes:
+                self.receive_problem = f"{free_bytes} bytes are free, {needed_bytes} are needed"
+                raft.snapshot_progress(message.snapshot, 0, 0)
                 continue
             received_bytes, installed_bytes = self._snapshots.receive(
                 message.snapshot, message.offset, message.data

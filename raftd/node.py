@@ -367,7 +367,7 @@ class Node:
         chunks = self._compaction.messages(self.raft, ready.chunks_to_send)
         self._network.send((*ready.messages, *chunks))
         if ready.chunks_received:
-            self._compaction.store(self.raft, ready.chunks_received)
+            self._compaction.store(self.raft, ready.chunks_received, self._free)
         # 5
         if ready.lost_leadership:
             self._fail_writes()
@@ -803,6 +803,10 @@ class Node:
             problems.append(f"the disk is nearly full: {self._disk_problem}")
         if self._compaction.problem:
             problems.append(f"no snapshot could be taken: {self._compaction.problem}")
+        if self._compaction.receive_problem:
+            problems.append(
+                f"no room for the leader's snapshot: {self._compaction.receive_problem}"
+            )
         return problems
 
     def _report(self) -> None:

@@ -159,8 +159,8 @@ def _open_state(
             raise StorageFault(
                 f"{path}: entries {log.last_index + 1} to {applied_index} were applied, but the "
                 f"log ends at {log.last_index}: what was acknowledged is lost. If a part of the "
-                "log is somewhere else, put it back. Else the server does not start; start one with an "
-                "empty data directory and bring it in with `raftctl replace`"
+                "log is somewhere else, put it back. Else the server does not start; start one "
+                "with an empty data directory and bring it in with `raftctl replace`"
             )
         if applied_index >= log.base_index:
             return store

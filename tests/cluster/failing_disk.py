@@ -12,8 +12,9 @@ filter: the call does nothing and returns the error, in every thread and every c
 | `small-disk=BYTES` | none; the folder of --data-dir is a disk of so many bytes from the start | |
 
 Each call that fails is told on stderr, so that a test sees how often the process has tried. Where
-the machine has no seccomp, the functions of `os` fail instead; that is told on stderr, too. A small
-disk is a tmpfs in a mount namespace of this process, empty at the start and gone at the end.
+the machine has no seccomp, the functions of `os` fail instead. A small disk is a tmpfs in a mount
+namespace of this process, empty at the start and gone at the end; where that is not allowed, no
+file may grow beyond a half of BYTES instead. Either is told on stderr, too.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import ctypes
 import errno
 import os
 import platform
+import resource
 import signal
 import struct
 import sys
@@ -35,6 +37,7 @@ import attrs
 from raftd.__main__ import main as raftd
 
 NO_SECCOMP = "seccomp is not to be had, os functions fail instead of the kernel"
+NO_SMALL_DISK = "no disk may be mounted, files are limited instead"
 FAILED = "the kernel was asked for"
 """Begins what is told of a call that failed; the function and the file follow."""
 
@@ -184,7 +187,11 @@ def main() -> None:
         parser = argparse.ArgumentParser(allow_abbrev=False)
         parser.add_argument("--data-dir", type=Path, required=True)
         known, _ = parser.parse_known_args()
-        mount_small_disk(known.data_dir, int(amount))
+        try:
+            mount_small_disk(known.data_dir, int(amount))
+        except OSError:
+            print(NO_SMALL_DISK, file=sys.stderr, flush=True)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(amount) // 2, int(amount) // 2))
     else:
         Fault(*FAULTS[name]).prepare()
     raftd()

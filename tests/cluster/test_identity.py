@@ -322,3 +322,30 @@ def test_a_copied_data_directory_does_not_disturb_a_cluster_that_has_a_leader(
     wait_healthy(cluster)
     assert cluster.term() == term
     check_has_all(original)
+
+
+# --- strangers --------------------------------------------------------------------------------
+
+
+def test_a_server_of_another_cluster_in_the_place_of_a_member_is_named_and_counts_for_nothing(
+    make_cluster: MakeCluster,
+) -> None:
+    cluster, other = make_cluster("n1", "n2", "n3"), make_cluster("n9")
+    away = cluster.followers(cluster.wait_leader())[0]
+    stranger = other["n9"]
+    away.kill()
+    stranger.kill()
+    # Its file says so, its log does not: the log is obeyed, and it listens all the same.
+    stranger.listen = stranger.address = away.listen
+    other.write_config(stranger.config_path, [stranger])
+    stranger.start()
+    issue = wait_issue(cluster, away.name, "other-cluster")
+    assert "n9/" in issue
+    assert f"start {away.name} with its own data directory there" in issue
+    document = cluster.json_status()
+    assert document["failure_tolerance"] == 0
+    assert row_of(cluster, away.name)["last_index"] is None
+    assert cluster.ctl("status", "--check").code == EXIT_NOT_HEALTHY
+    stranger.kill()
+    away.start()
+    wait_healthy(cluster)

@@ -364,7 +364,7 @@ def test_a_blank_server_of_the_file_has_a_row_and_does_not_make_the_cluster_ill(
     row = rows(cluster)["n4"]
     assert (row["role"], row["voter"]) == ("blank", False)
     assert row["issues"] == [
-        "blank: it belongs to no cluster yet; raftctl add n4=127.0.0.1:7104 brings it in"
+        "blank: it belongs to no cluster yet; next: raftctl add n4=127.0.0.1:7104"
     ]
     assert cluster.health is Health.HEALTHY
 

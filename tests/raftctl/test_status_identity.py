@@ -94,6 +94,5 @@ def test_a_blank_server_with_the_name_of_a_member_elsewhere_can_take_its_place()
 
     (stranger,) = [row for row in view(found).rows if not row.member]
     assert str(stranger.issues[0]) == (
-        "blank: it belongs to no cluster yet; raftctl replace n3 n3=127.0.0.1:7199 puts it in the "
-        "place of n3"
+        "blank: it belongs to no cluster yet; next: raftctl replace n3 n3=127.0.0.1:7199"
     )

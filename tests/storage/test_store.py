@@ -108,6 +108,9 @@ def test_scan_includes_its_start_and_excludes_its_end(new_store: NewStore) -> No
     assert [key for key, _ in store.scan(b"a", b"c", 10)] == [b"a", b"b", b"b\x00"]
     assert [key for key, _ in store.scan(b"b\x00", b"\xff", 10)] == [b"b\x00", b"c"]
     assert store.scan(b"b", b"b", 10) == []
+    with store.transaction():
+        store.put(b"b\x00", b"")
+    assert store.scan(b"b", b"b\x00", 10) == [(b"b", b"b")]
 
 
 def test_scan_stops_at_its_limit(new_store: NewStore) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -24,6 +26,7 @@ from raftd.storage.wal import (
     CorruptLog,
     Recovered,
     Wal,
+    unlink_segments,
 )
 from tests.storage.memory_files import Crash, MemoryFileSystem
 
@@ -32,6 +35,27 @@ LOG = Path("/data/wal")
 """The directory of logs on a disk in memory."""
 
 Append = tuple[HardState | None, list[Entry]]
+
+EARLIER_LOG = {
+    "log-0000000000000001.closed": (
+        "c-m8CU|_iQaP~VUMj!)(@d6bfo>_aeo*AZ64@yfxX`S>_;V{L#Kzuhr;vWl4F=L*ge&W)o!!{seYOnvD"
+        "!^{MgDTUH4P+HSkZY496Ee6D^%>NcM!i|B^Wr;bZsUYcBvs%3vnXpP*0$CH6tUScXj4sVUBmg-W0H!n`"
+        "tN"
+    ),
+    "log-0000000000000003.closed": (
+        "c-qrsU|<OOcI+?{Bap$&00A(X5uMI6)K63aGS)FDmN3Iq8A0jIP&z0mb~zK2%?ZR^52hbsfeA2(0rAJ%"
+        "XA~J>+F>$`Wr;bZsii>Hrhjw$7+KJzE9d~0Mjf^R0K`i~F#"
+    ),
+    "log-0000000000000004.open": (
+        "c-m8CU|@(paD|D95y)U+fB+cHghn%{0P*$-XCs(lD)gZAGbn8|F?<;#lzkJ3U!M|GV`N1$hLM4hiJ66!"
+        "jh%y&i<^g+k6%DgNLWNvOk6@zN?Jx%PF_J#Nm)fzO<hA%OIt@*Pv5}M$k@cx%-q7#%G$=(&fdY%$=Su#"
+        "&E3P(%iG7-&p#kAC^#fEEIcAIDmo@ME<PbKDLExIEj=SMD?2AQFTbF$sJNuGth}PKs=B7OuD+qMskx=K"
+        "t-YhOtGlPSuYbbCNt35coi=^O%vrPN%$+xX!NNt0mn>bje8tLDtJkbuw|>LMO`ErD-L`$l&Rx6r?A^Ej"
+        "z`;X@j~qRAd}-8S8&HsJ`06^D8RknzsQ)dYeDP~bgJ40z3&f>X+^j6ju%O5@(oYftGT0N0&cOo;E?btE"
+        "Q<@601prtAX3h"
+    ),
+}
+"""The segments of an earlier release: zlib, in base 85, without the zeros at the end."""
 
 
 def entry(index: int, term: int = 1, data: bytes = b"value") -> Entry:
@@ -546,7 +570,8 @@ def test_a_missing_segment_is_refused_wherever_it_was(tmp_path: Path, missing: i
     appends: list[Append] = [(None, entries(begin, begin + 7)) for begin in (1, 9, 17)]
     write_log(tmp_path / "wal", appends, segment_bytes=512)
     segment_paths(tmp_path / "wal")[missing].unlink()
-    with pytest.raises(CorruptLog, match=r"a segment is missing|continues it is missing") as raised:
+    reason = ("there is no snapshot", "a segment is missing", "continues it is missing")[missing]
+    with pytest.raises(CorruptLog, match=reason) as raised:
         recover(tmp_path / "wal")
     assert raised.value.first_lost_index == (1, 9, 17)[missing]
 
@@ -559,6 +584,27 @@ def test_a_segment_of_another_log_is_refused(tmp_path: Path) -> None:
     ours.write_bytes(theirs.read_bytes())
     with pytest.raises(CorruptLog, match="from elsewhere"):
         recover(tmp_path / "wal")
+
+
+def test_a_log_of_the_release_before_opens_and_goes_on(tmp_path: Path) -> None:
+    """It was written in segments of 512 bytes, before logs could be compacted or reset."""
+    (tmp_path / "wal").mkdir()
+    for name, packed in EARLIER_LOG.items():
+        content = zlib.decompress(base64.b85decode(packed))
+        (tmp_path / "wal" / name).write_bytes(content + bytes(512 - len(content)))
+    replaced = [entry(3, 2), entry(4, 2, b"x" * 100), entry(5, 3)]
+    assert state_of(recover(tmp_path / "wal", segment_bytes=512)) == (
+        HardState(3, "n2/b"),
+        (entry(1), entry(2), *replaced),
+    )
+    wal, recovered = Wal.open(tmp_path / "wal", FILES, segment_bytes=512)
+    assert (recovered.base_index, recovered.base_term) == (0, 0)
+    wal.append(HardState(4), entries(6, 7, 4))
+    unlink_segments(FILES, wal.compact(4))
+    wal.close()
+    wal, recovered = Wal.open(tmp_path / "wal", FILES, snapshot_index=4)
+    wal.close()
+    assert recovered.entries == (entry(5, 3), *entries(6, 7, 4))
 
 
 def test_a_log_of_a_newer_format_is_refused_and_says_so(tmp_path: Path) -> None:
