@@ -30,6 +30,7 @@ from typing import TypeAlias
 import attrs
 
 from raftd.admission import admit, our_hello
+from raftd.agreement import CHECK_INTERVAL_MS, CHECK_PATIENCE_MS, Agreement, Standing
 from raftd.commands import (
     Command,
     CommandBody,
@@ -41,7 +42,7 @@ from raftd.commands import (
     encode_command,
 )
 from raftd.compaction import Compaction
-from raftd.core.errors import NotLeader, ProposalDropped
+from raftd.core.errors import Divergence, NotLeader, ProposalDropped
 from raftd.core.leader import Leader
 from raftd.core.log import RaftLog
 from raftd.core.membership import (
@@ -51,6 +52,7 @@ from raftd.core.membership import (
     decode_configuration,
     encode_configuration,
 )
+from raftd.core.messages import Envelope, StateMessage
 from raftd.core.raft import Raft
 from raftd.core.ready import ReadAnswer, Ready
 from raftd.core.snapshot import Snapshot
@@ -248,6 +250,12 @@ class Node:
         self._free_bytes = free_bytes
         self._disk_problem = ""
         self._free = free_bytes()
+        self._agreement = Agreement(
+            identities.identity.server,
+            interval_ticks=settings.ticks(CHECK_INTERVAL_MS),
+            patience_ticks=settings.ticks(CHECK_PATIENCE_MS),
+        )
+        self._state_messages: list[Envelope] = []
         self._links: dict[ServerId, LinkChanged] = {}
         self._addresses: dict[ServerId, str] = {}
         self._removed_peers: set[ServerId] = set()
@@ -304,6 +312,7 @@ class Node:
         if tick:
             self.raft.tick()
             self._look_at_the_disk()
+            self._compare_states(None)
         if self._draining:
             hand_over(self.raft)
         self._work()
@@ -365,7 +374,8 @@ class Node:
         self.raft.persisted(ready)
         # 4: votes and acknowledgements speak of what is durable.
         chunks = self._compaction.messages(self.raft, ready.chunks_to_send)
-        self._network.send((*ready.messages, *chunks))
+        self._network.send((*ready.messages, *chunks, *self._state_messages))
+        self._state_messages.clear()
         if ready.chunks_received:
             self._compaction.store(self.raft, ready.chunks_received, self._free)
         # 5
@@ -379,7 +389,10 @@ class Node:
     def _take_in(self, item: Input) -> None:
         match item:
             case Received(envelope):
-                self.raft.step(envelope)
+                if isinstance(envelope.message, StateMessage):
+                    self._compare_states(envelope)
+                else:
+                    self.raft.step(envelope)
             case Requested(request, respond):
                 self._on_request(request, respond)
             case LinkChanged():
@@ -719,6 +732,35 @@ class Node:
         while self._reads and self._reads[0][0] <= self._state.applied_index:
             self._reads.popleft()[1].run()
 
+    def _compare_states(self, envelope: Envelope | None) -> None:
+        """Take in a message about states, or do what is due; stop if this server's is wrong.
+
+        What there is to say leaves with the next heartbeat or the answer to it.
+
+        Raises:
+            Divergence: a majority has made something else of the log.
+        """
+        latest = self.raft.configuration
+        if latest is None:
+            return
+        standing = Standing(
+            now=self.raft.now,
+            term=self.raft.current_term,
+            leads=isinstance(self.raft.role, Leader),
+            configuration=latest.configuration,
+            applied_index=self._state.applied_index,
+            hash_at=self._state.hash_at,
+        )
+        agreement = self._agreement
+        if envelope is None:
+            messages = agreement.advance(standing)
+        else:
+            messages = agreement.on_message(envelope, standing)
+        self._state_messages += messages
+        if agreement.stop is not None:
+            self._network.send(messages)
+            raise Divergence(agreement.stop)
+
     def _restore(self, snapshot: Snapshot) -> None:
         """Put a snapshot that was received in force, and hear what it says of removed servers."""
         self._compaction.restore(self.raft, snapshot, self._state)
@@ -807,6 +849,7 @@ class Node:
             problems.append(
                 f"no room for the leader's snapshot: {self._compaction.receive_problem}"
             )
+        problems += [f"divergence: {finding}" for finding in self._agreement.divergences]
         return problems
 
     def _report(self) -> None:

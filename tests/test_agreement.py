@@ -442,12 +442,14 @@ def test_a_verdict_is_repeated_while_a_check_waits_for_another_member() -> None:
 # --- joint configurations -------------------------------------------------------------------
 
 
-def test_while_joint_both_halves_have_to_agree() -> None:
+@pytest.mark.parametrize("wrong", [(N4, N5), (N1, N2)], ids=["new half", "old half"])
+def test_while_joint_both_halves_have_to_agree(wrong: tuple[ServerId, ...]) -> None:
     world = voters(N3, N4, N5, outgoing=(N1, N2, N3))
-    world[N4].wrong_from = world[N5].wrong_from = 5
+    for name in wrong:
+        world[name].wrong_from = 5
     world.apply(7)
     world.run(INTERVAL + 1)
-    # The old half has a majority for one hash, the new half has none for any.
+    # One half has a majority for a hash, the other one has none for any.
     assert not any(server.stop for server in world.servers.values())
     assert world[N1].findings == [(7, set(), {"n1", "n2", "n3", "n4", "n5"})]
 
@@ -469,6 +471,15 @@ def test_a_leader_that_is_no_voter_does_not_count() -> None:
     world.run(INTERVAL + PATIENCE)
     assert not any(server.stop for server in world.servers.values())
     assert world[N2].findings == [(7, set(), {"n2", "n3"})]
+
+
+def test_a_leader_that_is_no_voter_is_compared_all_the_same() -> None:
+    world = voters(N1, N2, N3)
+    world.configuration = Configuration(voters=(N2, N3))
+    world[N1].wrong_from = 5
+    world.apply(7)
+    world.run(INTERVAL + 1)
+    assert [world[n].stop is not None for n in (N1, N2, N3)] == [True, False, False]
 
 
 def test_who_leaves_the_configuration_leaves_the_findings(world: World) -> None:
@@ -622,6 +633,9 @@ def test_a_response_without_a_check_is_ignored(world: World) -> None:
 def test_a_leader_that_lost_its_office_judges_nothing(world: World) -> None:
     world[N3].wrong_from = 5
     begin_check(world)
+    world[N1].leads = False
+    assert world[N1].receive(StateCheckResponse(1, 7, 70), N2) == []
+    assert world[N1].receive(StateCheckResponse(1, 7, 1_000_073), N3) == []
     world.lead(N2, term=2)
     assert world[N1].receive(StateCheckResponse(1, 7, 70), N2) == []
     assert world[N1].receive(StateCheckResponse(1, 7, 1_000_073), N3) == []

@@ -551,9 +551,8 @@ class StateMachine:
             if used == place:
                 break
             store.put(used, name_bytes)
-        # One that was opened in this batch has no record yet; in another batch it may have.
+        # No effect: whether there is a record yet depends on the batch that it was opened in.
         self._store.delete(_SESSION + name_bytes)
-        store.add(session.name_checksum)
         self._sessions.pop(name, None)
         self._used.pop(name, None)
         self.session_count -= 1
@@ -706,7 +705,7 @@ def _pack_result(result: Result) -> PackedResult:
 
 def _checksum(packed: PackedResult | None) -> int:
     """Return a number that stands for what a session remembers, but for the message."""
-    if type(packed) is int:
+    if isinstance(packed, int):
         return packed * _RESULT_FACTOR
     return crc32(msgpack.packb(packed[:-1] if packed else None))
 

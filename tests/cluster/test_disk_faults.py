@@ -104,9 +104,9 @@ def test_a_call_that_the_kernel_fails_ends_the_server_and_is_not_repeated(
         # Asked once, and never again: what a second sync says means nothing.
         (failure,) = failures(victim)
         path = failure.split(": ")[0].rpartition(" ")[2]
-        assert path.startswith(str(victim.data_dir / "wal"))
+        assert path.startswith(str(victim.data_dir))
         assert f"{path}: " in message_of(victim)
-        assert f"failed: {words}" in message_of(victim)
+        assert words in message_of(victim)
         workload.wait_writes(20)
         workload.stop()
     rest = sorted({"n1", "n2", "n3"} - {victim.name})

@@ -13,6 +13,7 @@ each request is answered once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -25,13 +26,15 @@ from raftd.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
     Envelope,
+    InstallSnapshotResponse,
     PreVote,
     PreVoteResponse,
     RequestVoteResponse,
 )
+from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId, Term
 from raftd.inputs import Contacted, Input, LinkChanged, PeerRefused, Received, Requested
-from raftd.node import Node, Stop
+from raftd.node import FREE_BYTES_UNKNOWN, Node, Stop
 from raftd.protocol import (
     BootstrapReply,
     BootstrapRequest,
@@ -56,9 +59,11 @@ from raftd.protocol import (
 )
 from raftd.storage.identity import Identity
 from raftd.storage.state import Results, StateMachine
-from raftd.storage.store import MemoryStore
+from raftd.storage.store import Store
 from raftd.surroundings import Settings
-from tests.node.disks import Found, MemoryDisk, Power, PowerLost, RealDisk
+from tests.node.disks import Found, MemoryDisk, Power, RealDisk
+from tests.storage.memory_files import Crash
+from tests.storage.snapshotting import SteppedSnapshots
 
 TICK_MS = 50.0
 HEARTBEAT_TICKS = 2
@@ -70,10 +75,18 @@ EPOCH_MS = 1_700_000_000_000
 SETTLE_ROUNDS_MAX = 2_000
 """Rounds of messages within one tick: far more than anything needs that comes to an end."""
 
-_RESPONSES = (PreVoteResponse, RequestVoteResponse, AppendEntriesResponse)
+HESITATION = 0.3
+"""How often work in the background stands still for a tick, where turns are shuffled."""
+
+_RESPONSES = (
+    PreVoteResponse,
+    RequestVoteResponse,
+    AppendEntriesResponse,
+    InstallSnapshotResponse,
+)
 
 
-def settings(address: str) -> Settings:
+def settings(address: str, **more: Any) -> Settings:
     """Return the settings of a server: small numbers of ticks, in the usual proportions."""
     return Settings(
         address=address,
@@ -83,6 +96,7 @@ def settings(address: str) -> Settings:
         election_timeout_ms=ELECTION_TICKS * TICK_MS,
         catch_up_timeout_ms=CATCH_UP_TICKS * TICK_MS,
         joint_timeout_ms=JOINT_TICKS * TICK_MS,
+        **more,
     )
 
 
@@ -135,19 +149,37 @@ class _Contact:
 
 
 class _Applying(StateMachine):
-    """The state machine of a server, with the power and the world's eyes around `apply`."""
+    """The state machine of a server, with the power and the world's eyes around what changes it."""
 
-    def __init__(self, server: Server) -> None:
-        super().__init__(MemoryStore())
+    def __init__(self, server: Server, store: Store) -> None:
         self._server = server
+        self._started = False
+        super().__init__(store)
+        self._started = True
+        server.world.saw_state(server, self)
 
     def apply(self, entries: Sequence[Entry]) -> Results:
         self._server.power.step("apply")
         for entry in entries:
             self._server.world.saw_applied(self._server, entry)
         results = super().apply(entries)
+        self._server.world.saw_state(self._server, self)
         self._server.power.step("applied")
         return results
+
+    def restore(self, store: Store) -> None:
+        if not self._started:
+            super().restore(store)
+            return
+        self._server.power.step("restore")
+        super().restore(store)
+        self._server.world.saw_state(self._server, self)
+        self._server.journal.append(("restore", self.applied_index))
+        self._server.power.step("restored")
+
+    @property
+    def store(self) -> Store:
+        return self._store
 
     def dump(self) -> list[tuple[bytes, bytes]]:
         """Return everything that it holds."""
@@ -178,6 +210,64 @@ class _PoweredDisk:
         self._server.journal.append(("append", hard_state, tuple(entries)))
         self._server.power.step("appended")
 
+    def compact(self, keep_after: Index) -> list[Path]:
+        self._server.power.step("compact")
+        paths: list[Path] = self._found.log.compact(keep_after)
+        self._server.journal.append(("compact", keep_after))
+        self._server.power.step("compacted")
+        return paths
+
+    def reset(self, index: Index, term: Term) -> list[Path]:
+        self._server.power.step("reset")
+        paths: list[Path] = self._found.log.reset(index, term)
+        self._server.journal.append(("reset", index, term))
+        self._server.power.step("has-reset")
+        return paths
+
+
+class _PoweredSnapshots(SteppedSnapshots):
+    """Snapshots of a server, with the power around every step."""
+
+    def __init__(self, server: Server, found: Found, store: Store) -> None:
+        self._server = server
+        super().__init__(
+            found.snapshots, found.files, store, lambda item: server.inbox.append(item)
+        )
+
+    def work(self) -> bool:
+        if not self.jobs:
+            return False
+        self._server.power.step("work")
+        super().work()
+        self._server.power.step("worked")
+        return True
+
+    def take(self, cluster_id: str) -> None:
+        self._server.journal.append(("take", self._server.state.applied_index))
+        super().take(cluster_id)
+
+    def publish(self, path: Path) -> Snapshot | None:
+        self._server.power.step("publish-snapshot")
+        snapshot = super().publish(path)
+        if snapshot is not None:
+            self._server.journal.append(("publish-snapshot", snapshot.id.last_included_index))
+        self._server.power.step("snapshot-published")
+        return snapshot
+
+    def receive(self, snapshot: SnapshotId, offset: int, data: bytes) -> tuple[int, int]:
+        self._server.power.step("receive")
+        received = super().receive(snapshot, offset, data)
+        self._server.journal.append(("receive", snapshot.last_included_index, offset, len(data)))
+        self._server.power.step("received")
+        return received
+
+    def install(self, snapshot: Snapshot) -> Store:
+        self._server.power.step("install")
+        store = super().install(snapshot)
+        self._server.journal.append(("install", snapshot.id.last_included_index))
+        self._server.power.step("installed")
+        return store
+
 
 class Server:
     """One machine: an address, a disk, and perhaps a running node. Also the network of its node."""
@@ -190,11 +280,16 @@ class Server:
         self.power = Power()
         self.node: Node | None = None
         self.state: _Applying
+        self.snapshots: _PoweredSnapshots
+        self.free_bytes = FREE_BYTES_UNKNOWN
+        """What its disk says that it has left."""
+        self.works = True
+        """Whether work in the background goes on, a step in a tick; else `work` does one."""
         self.inbox: list[Input] = []
         self.exit: Stop | None = None
         self.process = 0
         self.journal: list[tuple[Any, ...]] = []
-        """What the node did to the outside, in order: append, publish, send, reply."""
+        """What the node did to the outside, in order: append, publish, send, reply and so on."""
         self.members: dict[ServerId, str] = {}
         self.links: dict[ServerId, _Link] = {}
         self.problems: dict[ServerId, str] = {}
@@ -223,49 +318,77 @@ class Server:
 
     # --- power ---
 
-    def start(self) -> None:
-        """Start the process; recovery finds what is durable."""
+    def start(self, *, keeps_state: bool = False) -> None:
+        """Start the process; recovery finds what is durable.
+
+        Args:
+            keeps_state: go on with the state of the process that ended, as after a kill -9.
+        """
         assert self.node is None
         self.process += 1
         self.exit = None
         self.members, self.links, self.problems, self.inbox = {}, {}, {}, []
-        found = self.disk.open()
-        powered = _PoweredDisk(self, found)
-        self.state = _Applying(self)
         started = self.world.now
         try:
+            found = self.disk.open()
+            powered = _PoweredDisk(self, found)
+            store = self.state.store if keeps_state else found.built_state()
+            self.state = _Applying(self, store)
+            if self.state.applied_index < found.base_index:
+                self.state = _Applying(self, found.built_state())
+            self.snapshots = _PoweredSnapshots(self, found, self.state.store)
             self.node = Node(
                 identities=powered,
                 log=powered,
                 hard_state=found.hard_state,
                 entries=found.entries,
+                base_index=found.base_index,
+                base_term=found.base_term,
+                snapshots=self.snapshots,
                 state=self.state,
                 network=self,
-                settings=settings(self.address),
+                settings=settings(self.address, **self.world.settings),
                 random=Random(self.world.random.getrandbits(32)),
                 wall_clock_ms=self.world.wall_clock_ms,
                 uptime_ms=lambda: int((self.world.now - started) * TICK_MS),
                 mint_cluster_id=self.world.mint_cluster_id,
+                free_bytes=lambda: self.free_bytes,
             )
-        except PowerLost:
+        except Crash:
             self._went_down()
 
-    def kill(self) -> None:
-        """End the process at once, as kill -9 does."""
+    def kill(self, *, keeps_cache: bool = False) -> None:
+        """End the process at once, as a loss of power does.
+
+        Args:
+            keeps_cache: what was written and not synced stays, as after a kill -9.
+        """
         if self.node is not None:
-            self._went_down()
+            self._went_down(keeps_cache=keeps_cache)
 
-    def restart(self) -> None:
-        self.kill()
-        self.start()
+    def restart(self, *, keeps_state: bool = False) -> None:
+        self.kill(keeps_cache=keeps_state)
+        self.start(keeps_state=keeps_state)
 
-    def _went_down(self) -> None:
+    def _went_down(self, *, keeps_cache: bool = False) -> None:
         self.node = None
         self.inbox = []
         self.links = {}
         self._checker = None
         self.disk.close()
+        if not keeps_cache:
+            self.disk.lose_power()
         self.world.process_ended(self)
+
+    def work(self, steps: int = 1) -> None:
+        """Do the next steps in the background, as far as there are any."""
+        for _ in range(steps):
+            if self.node is None:
+                return
+            try:
+                self.snapshots.work()
+            except Crash:
+                self._went_down()
 
     def turn(self, *, tick: bool, count: int | None = None) -> None:
         """Let the node take what is in its inbox, or the first `count` of it."""
@@ -277,7 +400,7 @@ class Server:
         batch, self.inbox = self.inbox[:count], self.inbox[count:]
         try:
             node.turn(batch, tick=tick)
-        except PowerLost:
+        except Crash:
             self._went_down()
             return
         self.world.saw_leader(self)
@@ -328,9 +451,11 @@ class Server:
 class World:
     """The servers, what is between them, and the clock."""
 
-    def __init__(self, seed: int = 1, *, checks_invariants: bool = True) -> None:
+    def __init__(self, seed: int = 1, *, checks_invariants: bool = True, **more: Any) -> None:
         self.random = Random(seed)
         self.checks_invariants = checks_invariants
+        self.settings = more
+        """More settings of servers that start from now on."""
         self.now = 0
         self.servers: dict[str, Server] = {}
         """By address."""
@@ -348,6 +473,7 @@ class World:
         self._asked: list[tuple[Server, int, Asked]] = []
         self._applied: dict[Index, tuple[Term, EntryKind, bytes]] = {}
         self._leaders: dict[Term, ServerId] = {}
+        self._effects: dict[Index, int] = {}
         self._minted = 0
         self._serials: dict[str, int] = {}
 
@@ -562,6 +688,8 @@ class World:
         self._tend_contacts()
         for server in self._in_turn():
             server.turn(tick=True)
+            if server.works and not (self.shuffled and self.random.random() < HESITATION):
+                server.work()
         self.settle()
 
     def settle(self) -> None:
@@ -616,12 +744,19 @@ class World:
         if isinstance(message, RequestVoteResponse) and message.vote_granted:
             assert durable == HardState(message.term, envelope.dest), "a vote that is not durable"
         if isinstance(message, AppendEntriesResponse) and message.success:
-            assert message.match_index <= len(disk.durable_entries), "acknowledges too much"
+            assert message.match_index <= disk.last_index, "acknowledges too much"
+        if isinstance(message, InstallSnapshotResponse):
+            assert message.match_index <= disk.last_index, "acknowledges too much"
 
     def saw_applied(self, server: Server, entry: Entry) -> None:
         """Assert that all servers apply the same entries."""
         known = self._applied.setdefault(entry.index, (entry.term, entry.kind, entry.data))
         assert known == (entry.term, entry.kind, entry.data), f"{server} applies another {entry}"
+
+    def saw_state(self, server: Server, state: StateMachine) -> None:
+        """Assert that all servers have made the same of the same entries."""
+        known = self._effects.setdefault(state.applied_index, state.effects_hash)
+        assert known == state.effects_hash, f"{server} differs after entry {state.applied_index}"
 
     def saw_leader(self, server: Server) -> None:
         """Assert that a term has one leader."""
