@@ -129,6 +129,12 @@ def _progress_document(view: OperationView) -> dict[str, Any]:
                 "caught_up": peer.caught_up,
                 "connected": peer.connected,
                 "problem": peer.problem,
+                "snapshot_bytes": peer.snapshot_bytes,
+                "snapshot_received_bytes": peer.snapshot_received_bytes,
+                "snapshot_installed_bytes": peer.snapshot_installed_bytes,
+                "lag_bytes": peer.lag_bytes,
+                "bytes_per_second": peer.catch_up_bytes_per_second,
+                "remaining_ms": remaining_ms(peer),
             }
             for peer in view.peers
         ],
@@ -195,6 +201,8 @@ def describe_peer(peer: PeerView, last_index: int, rate: float | None) -> str:
     if peer.caught_up:
         rounds = f" in {plural(peer.rounds, 'round')}" if peer.rounds else ""
         return f"{name}: caught up at {number(peer.match_index)}{rounds}"
+    if peer.snapshot_bytes:
+        return f"{name}: catching up: {', '.join(_snapshot_parts(peer))}"
     total = max(last_index, peer.match_index)
     remaining = total - peer.match_index
     parts = [
@@ -202,15 +210,61 @@ def describe_peer(peer: PeerView, last_index: int, rate: float | None) -> str:
         f"{_percent(peer, last_index)}%",
     ]
     if rate:
-        parts.append(f"{number(round(rate))}/s")
-    parts.append(f"{number(remaining)} remaining")
+        bytes_rate = peer.catch_up_bytes_per_second
+        in_bytes = f" ({size(bytes_rate)}/s)" if bytes_rate else ""
+        parts.append(f"{number(round(rate))}/s{in_bytes}")
+    in_bytes = f" ({size(peer.lag_bytes)})" if peer.lag_bytes else ""
+    parts.append(f"{number(remaining)} remaining{in_bytes}")
     if rate and remaining:
         parts.append(f"about {duration(1000 * remaining / rate)}")
     parts.append(f"round {peer.rounds + 1}")
     return f"{name}: catching up: {', '.join(parts)}"
 
 
+def _snapshot_parts(peer: PeerView) -> list[str]:
+    """Return how far a snapshot is, the way it goes: first received, then worked in."""
+    total = size(peer.snapshot_bytes)
+    if peer.snapshot_received_bytes < peer.snapshot_bytes:
+        parts = [f"{size(peer.snapshot_received_bytes)} of a snapshot of {total} received"]
+    else:
+        parts = [f"{size(peer.snapshot_installed_bytes)} of a snapshot of {total} installed"]
+    if peer.catch_up_bytes_per_second:
+        parts.append(f"{size(peer.catch_up_bytes_per_second)}/s")
+    if peer.lag_bytes:
+        parts.append(f"{size(peer.lag_bytes)} of entries after it")
+    left_ms = remaining_ms(peer)
+    if left_ms is not None:
+        parts.append(f"about {duration(left_ms)}")
+    parts.append(f"round {peer.rounds + 1}")
+    return parts
+
+
+def remaining_ms(peer: PeerView) -> float | None:
+    """Return how long a server needs for the rest at the rate of now; None if nobody can say."""
+    rate = peer.catch_up_bytes_per_second
+    if peer.caught_up or not rate:
+        return None
+    # A snapshot is received and then worked in.
+    work_bytes = 2 * peer.snapshot_bytes + peer.lag_bytes
+    done_bytes = peer.snapshot_received_bytes + peer.snapshot_installed_bytes
+    return round(1000 * (work_bytes - done_bytes) / rate)
+
+
+def size(size_bytes: float) -> str:
+    """Return a number of bytes with the precision that a person wants: 512 B, 3.4 MiB."""
+    if size_bytes < 1024:
+        return f"{size_bytes:.0f} B"
+    for unit in ("KiB", "MiB"):
+        size_bytes /= 1024
+        if size_bytes < 1000:
+            return f"{size_bytes:.1f} {unit}"
+    return f"{size_bytes / 1024:,.1f} GiB"
+
+
 def _percent(peer: PeerView, last_index: int) -> int:
+    if peer.snapshot_bytes:
+        done_bytes = peer.snapshot_received_bytes + peer.snapshot_installed_bytes
+        return 100 * done_bytes // (2 * peer.snapshot_bytes)
     total = max(last_index, peer.match_index)
     return 100 * peer.match_index // total if total else 100
 
@@ -362,7 +416,7 @@ class _Watch:
             view.index,
             # A server that has caught up goes on with the log; that brings nobody further.
             tuple(
-                (peer.server, peer.match_index, peer.rounds)
+                (peer.server, peer.match_index, peer.rounds, _snapshot_numbers(peer))
                 for peer in view.peers
                 if not peer.caught_up
             ),
@@ -517,6 +571,10 @@ def _planned_majorities(record: Operation) -> str:
     )
 
 
+def _snapshot_numbers(peer: PeerView) -> tuple[int, int]:
+    return (peer.snapshot_received_bytes, peer.snapshot_installed_bytes)
+
+
 def _is_complete(majority: MajorityView | None) -> bool:
     return majority is not None and len(majority.acknowledged) >= majority.needed
 
@@ -535,13 +593,14 @@ class _Gate:
             view.record.phase,
             view.step,
             view.index,
-            view.blocked_by,
+            # Its numbers change all the time.
+            "" if _numbers_say_it(view) else view.blocked_by,
             tuple((peer.server, peer.connected, peer.caught_up) for peer in view.peers),
             tuple(_percent(peer, view.last_index) // 25 for peer in view.peers),
             view.old.acknowledged if view.old else (),
             view.new.acknowledged if view.new else (),
         )
-        numbers = tuple(peer.match_index for peer in view.peers)
+        numbers = tuple((peer.match_index, _snapshot_numbers(peer)) for peer in view.peers)
         now_s = time.monotonic()
         due = now_s - self._shown_s >= LINE_MS / 1000 and numbers != self._numbers
         if steps == self._shown and not due:
@@ -623,6 +682,13 @@ class _Redrawn(Reporter):
         self._lines = len(live)
 
 
+def _numbers_say_it(view: OperationView) -> bool:
+    """Return whether what the operation waits for is what the line of each server says."""
+    return (
+        view.step == CATCHING_UP and bool(view.peers) and all(peer.connected for peer in view.peers)
+    )
+
+
 def live_lines(
     reporter: Reporter, view: OperationView, style: Style, *, with_bars: bool = False
 ) -> list[str]:
@@ -637,10 +703,7 @@ def live_lines(
             lines.append(text if peer.connected else style(text, "yellow"))
     if not lines or view.step not in ("", CATCHING_UP):
         lines.append(describe_step(view))
-    # The lines above say it already.
-    is_said = view.step == "rolling-back" or (
-        view.step == CATCHING_UP and view.peers and all(peer.connected for peer in view.peers)
-    )
+    is_said = view.step == "rolling-back" or _numbers_say_it(view)
     if view.blocked_by and not is_said:
         lines.append(style(f"waiting: {printable(view.blocked_by)}", "yellow"))
     if view.record.abort_requested_by:

@@ -208,6 +208,10 @@ _REQUESTS: dict[str, type] = {
     "transfer": protocol.TransferRequest,
     "bootstrap": protocol.BootstrapRequest,
     "join": protocol.JoinRequest,
+    "read-index": protocol.ReadIndexRequest,
+    "backup": protocol.BackupRequest,
+    "backup-chunk": protocol.BackupChunkRequest,
+    "restore": protocol.RestoreRequest,
 }
 _REPLIES: dict[str, type] = {
     "status": protocol.StatusReply,
@@ -219,6 +223,10 @@ _REPLIES: dict[str, type] = {
     "abort": protocol.AbortReply,
     "transfer": protocol.TransferReply,
     "bootstrap": protocol.BootstrapReply,
+    "read-index": protocol.ReadIndexReply,
+    "backup": protocol.BackupReply,
+    "backup-chunk": protocol.BackupChunkReply,
+    "restore": protocol.RestoreReply,
     "done": protocol.DoneReply,
     "error": protocol.ErrorReply,
 }

@@ -23,7 +23,7 @@ from raftd.core.leader import Leader
 from raftd.core.messages import Envelope, InstallSnapshot
 from raftd.core.raft import Raft
 from raftd.core.ready import Chunk
-from raftd.core.snapshot import Snapshot
+from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.core.types import Index
 from raftd.inputs import SnapshotProgressed, SnapshotReceived, SnapshotTaken
 from raftd.storage.state import StateMachine
@@ -55,6 +55,8 @@ class Compaction:
         self._is_taking = False
         self._retry_tick = 0
         self._compact_to: Index = 0
+        self._wanted_index: Index = 0
+        """A backup waits for a snapshot that includes this entry; 0 if none does."""
         self._included_bytes = 0
         """Of the entries that the log still has although the newest snapshot includes them."""
         self.problem = ""
@@ -70,8 +72,20 @@ class Compaction:
 
     # --- taking ---
 
+    @property
+    def is_taking(self) -> bool:
+        """Whether a snapshot is being written."""
+        return self._is_taking
+
+    def want(self, index: Index) -> None:
+        """Let the next snapshot that may begin include the entry at `index`, which is applied.
+
+        If the newest one includes it already, nothing happens.
+        """
+        self._wanted_index = max(self._wanted_index, index)
+
     def advance(self, raft: Raft, cluster_id: str, free_bytes: int) -> None:
-        """Begin a snapshot if enough log has gathered since the last one.
+        """Begin a snapshot if one is wanted, or enough log has gathered since the last one.
 
         Args:
             free_bytes: what the disk has left.
@@ -80,13 +94,14 @@ class Compaction:
         if self._is_taking or raft.now < self._retry_tick:
             return
         log_bytes = raft.log.size_bytes - self._included_bytes
-        if log_bytes < self._settings.snapshot_log_bytes:
-            return
         newest_bytes = raft.snapshot.id.size_bytes if raft.snapshot is not None else 0
-        log_bytes_max = SNAPSHOT_LOG_FACTOR_MAX * self._settings.snapshot_log_bytes
-        if log_bytes < min(newest_bytes, log_bytes_max):
-            return
         last_included = raft.snapshot.id.last_included_index if raft.snapshot is not None else 0
+        log_bytes_max = SNAPSHOT_LOG_FACTOR_MAX * self._settings.snapshot_log_bytes
+        is_due = log_bytes >= max(
+            self._settings.snapshot_log_bytes, min(newest_bytes, log_bytes_max)
+        )
+        if not is_due and self._wanted_index <= last_included:
+            return
         if raft.log.handed_index <= last_included:
             return
         needed_bytes = newest_bytes + log_bytes + self._settings.disk_reserve_bytes
@@ -117,8 +132,8 @@ class Compaction:
             snapshot.id.size_bytes,
             snapshot.id.last_included_index,
         )
+        # `advance`, in the same turn, begins with it.
         self._compact_to = self._compactable(raft, snapshot.id.last_included_index)
-        self._compact_some(raft)
 
     def _compact_some(self, raft: Raft) -> None:
         """Forget a part of what may go: to free a million entries at once would be a stall."""
@@ -177,9 +192,9 @@ class Compaction:
             for chunk in chunks
         ]
 
-    def release(self, raft: Raft) -> None:
-        """Let go of old snapshots that nobody is being sent any more."""
-        self._snapshots.keep(raft.snapshots_in_use())
+    def release(self, raft: Raft, pinned: frozenset[SnapshotId]) -> None:
+        """Let go of old snapshots that nobody is being sent any more and that are not `pinned`."""
+        self._snapshots.keep(raft.snapshots_in_use() | pinned)
 
     # --- receiving ---
 

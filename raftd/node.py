@@ -31,6 +31,7 @@ import attrs
 
 from raftd.admission import admit, our_hello
 from raftd.agreement import CHECK_INTERVAL_MS, CHECK_PATIENCE_MS, Agreement, Standing
+from raftd.backup import Backups
 from raftd.commands import (
     Command,
     CommandBody,
@@ -45,13 +46,7 @@ from raftd.compaction import Compaction
 from raftd.core.errors import Divergence, NotLeader, ProposalDropped
 from raftd.core.leader import Leader
 from raftd.core.log import RaftLog
-from raftd.core.membership import (
-    Configuration,
-    ConfigurationEntry,
-    ConfigurationKind,
-    decode_configuration,
-    encode_configuration,
-)
+from raftd.core.membership import decode_configuration
 from raftd.core.messages import Envelope, StateMessage
 from raftd.core.raft import Raft
 from raftd.core.ready import ReadAnswer, Ready
@@ -65,6 +60,9 @@ from raftd.core.types import (
     Term,
     server_name,
 )
+from raftd.fencing import FencingLog
+from raftd.founding import become_member, held_problem
+from raftd.founding import founding_entry as founding_entry
 from raftd.handover import Handovers, best_target, hand_over
 from raftd.inputs import (
     Contacted,
@@ -81,6 +79,8 @@ from raftd.inputs import (
 from raftd.operations import Cluster, Operations
 from raftd.protocol import (
     AbortRequest,
+    BackupChunkRequest,
+    BackupRequest,
     BootstrapReply,
     BootstrapRequest,
     ChangeRequest,
@@ -97,9 +97,12 @@ from raftd.protocol import (
     OperationsRequest,
     PeerView,
     PutRequest,
+    ReadIndexReply,
+    ReadIndexRequest,
     Refusal,
     Reply,
     Request,
+    RestoreRequest,
     StatusReply,
     StatusRequest,
     TransferRequest,
@@ -111,18 +114,16 @@ from raftd.replies import (
     disk_full,
     invalid,
     mebibytes,
-    not_blank,
     read_reply,
     unavailable,
     write_reply,
-    wrong_incarnation,
 )
-from raftd.storage.files import StorageFault
+from raftd.storage.files import Remedy, StorageFault
 from raftd.storage.identity import Identity
 from raftd.storage.state import StateMachine
 from raftd.surroundings import Identities, Log, Network, Settings, Snapshots
 from raftd.trace import Trace
-from raftd.views import member_address, peer_views, status_reply
+from raftd.views import CatchUpRates, member_address, peer_views, status_reply
 
 FREE_BYTES_UNKNOWN = 1 << 62
 """What a disk has left of which nobody keeps count."""
@@ -167,18 +168,6 @@ class _Write:
     term: Term
     done: Callable[[Result], None]
     failed: Respond
-
-
-def founding_entry(identity: Identity) -> Entry:
-    """Return entry 1 of the cluster that `identity` founded: a configuration of itself alone."""
-    configuration = ConfigurationEntry(
-        configuration=Configuration(voters=(identity.server,)),
-        addresses={identity.server: identity.bootstrap_address},
-        kind=ConfigurationKind.BOOTSTRAP,
-        leader=identity.server,
-        time_ms=identity.bootstrap_time_ms,
-    )
-    return Entry(1, 1, EntryKind.CONFIGURATION, encode_configuration(configuration))
 
 
 class Node:
@@ -229,8 +218,8 @@ class Node:
             raise StorageFault(
                 f"the log of {identities.identity.server} is empty, although it has had entries. "
                 "Without them the server does not know what it voted for and acknowledged, so it "
-                "does not start; start one with an empty data directory and bring it in with "
-                "`raftctl replace`"
+                "does not start",
+                Remedy.REPLACE,
             )
         self._identities = identities
         self._log = log
@@ -245,10 +234,13 @@ class Node:
         self._writes: deque[_Write] = deque()
         self._reads: deque[tuple[Index, _Read]] = deque()
         self._handovers = Handovers()
+        self._rates = CatchUpRates(settings.tick_ms)
         self._compaction = Compaction(snapshots, log, settings)
         self._snapshots = snapshots
+        self._backups = Backups(self._compaction, snapshots, settings)
         self._free_bytes = free_bytes
         self._disk_problem = ""
+        self._fencing = FencingLog()
         self._free = free_bytes()
         self._agreement = Agreement(
             identities.identity.server,
@@ -285,8 +277,8 @@ class Node:
             catch_up_ticks=settings.ticks(settings.catch_up_timeout_ms),
             peers=self._peer_views,
         )
-        if self.identity.bootstrap_address and not entries and not base_index:
-            # The process ended between the identity and the first entry: `init` goes on here.
+        if self.identity.bootstrap_address and not hard_state.current_term:
+            # The process ended between the identity and the founding entry: it goes on here.
             self._found()
         elif entries or base_index:
             # The process ended between the first entry and its note.
@@ -311,7 +303,9 @@ class Node:
             self._take_in(item)
         if tick:
             self.raft.tick()
+            self._rates.tick(self.raft)
             self._look_at_the_disk()
+            self._fencing.report(self.raft)
             self._compare_states(None)
         if self._draining:
             hand_over(self.raft)
@@ -320,7 +314,7 @@ class Node:
         self._follow_members()
         self._close_removed_peers()
         self._handovers.settle(self.raft)
-        self._compaction.release(self.raft)
+        self._compaction.release(self.raft, self._backups.pinned(self.raft))
         self._report()
         if self._trace is not None:
             self._trace.turned(self.raft)
@@ -408,7 +402,10 @@ class Node:
             case SnapshotProgressed():
                 self._compaction.progressed(self.raft, item)
             case SnapshotReceived():
-                self._compaction.received(self.raft, item)
+                if self.identity.is_blank:
+                    self._hold_backup(item.snapshot)
+                else:
+                    self._compaction.received(self.raft, item)
             case DiskFailed(problem):
                 raise StorageFault(problem)
 
@@ -429,7 +426,8 @@ class Node:
 
     def _follow_members(self) -> None:
         """Keep links to exactly the servers that the core may talk to."""
-        addresses = dict(self.raft.addresses())
+        # A backup that a blank server holds has the members of another cluster.
+        addresses = {} if self.identity.is_blank else dict(self.raft.addresses())
         if addresses != self._addresses:
             self._addresses = addresses
             self._network.set_members(addresses)
@@ -451,6 +449,9 @@ class Node:
     # --- becoming a member, ceasing to be one ---
 
     def _make_raft(self, hard_state: HardState, log: RaftLog) -> Raft:
+        if not hard_state.current_term:
+            # Only where a backup is held. The founding entry makes a later term durable.
+            hard_state = HardState(log.base_term)
         raft = Raft(
             server=self.identity.server,
             log=log,
@@ -466,58 +467,67 @@ class Node:
         return Cluster(id=self.identity.cluster_id, name=self.identity.cluster_name)
 
     def _found(self) -> None:
-        """Append entry 1, from which the log of the new cluster grows, and lead."""
-        hard_state, entry = HardState(current_term=1), founding_entry(self.identity)
+        """Append the founding entry, from which the log of the new cluster grows, and lead."""
+        held = self._snapshots.latest
+        base_index, base_term = self._state.applied_index, self._state.applied_term
+        entry = founding_entry(
+            self.identity,
+            base_index=base_index,
+            base_term=base_term,
+            running=self._state.running_operation,
+        )
+        hard_state = HardState(current_term=entry.term)
         self._log.append(hard_state, (entry,))
         self._note_that_log_has_begun()
-        self.raft = self._make_raft(hard_state, RaftLog((entry,)))
+        self.raft = self._make_raft(
+            hard_state,
+            RaftLog((entry,), base_index=base_index, base_term=base_term, snapshot=held),
+        )
+        self._compaction.started(self.raft)
         if self._trace is not None:
             self._trace.persisted(self.raft, hard_state, (entry,))
         self.raft.campaign()
+
+    def _hold_backup(self, snapshot: Snapshot) -> None:
+        """Put a backup in force that this blank server was given; a bootstrap goes on from it."""
+        if not self._snapshots.is_received(snapshot.id):
+            return
+        self._compaction.restore(self.raft, snapshot, self._state)
+        self._note_that_log_has_begun()
+        index, term = snapshot.id.last_included_index, snapshot.id.last_included_term
+        self.raft = self._make_raft(
+            HardState(), RaftLog(base_index=index, base_term=term, snapshot=snapshot)
+        )
+        self._compaction.started(self.raft)
+        if self._trace is not None:
+            self._trace.restored(self.raft, snapshot)
 
     def _note_that_log_has_begun(self) -> None:
         """Let no later start take an empty log for a new one; before anything is acknowledged."""
         if not self.identity.log_begun:
             self._identities.publish(attrs.evolve(self.identity, log_begun=True))
 
-    def _on_bootstrap(self, request: BootstrapRequest, respond: Respond) -> None:
-        """Found a cluster of this server alone. Repeating it answers the same."""
-        identity = self.identity
-        if request.incarnation != identity.incarnation:
-            respond(wrong_incarnation(identity, request.incarnation))
-        elif identity.bootstrap_address and identity.cluster_name == request.cluster_name:
-            respond(BootstrapReply(cluster_id=identity.cluster_id))
-        elif not identity.is_blank:
-            respond(not_blank(identity))
-        else:
-            founded = attrs.evolve(
-                identity,
-                cluster_id=self._mint_cluster_id(),
-                cluster_name=request.cluster_name,
-                bootstrap_address=request.address,
-                bootstrap_time_ms=self._wall_clock_ms(),
-            )
-            self._identities.publish(founded)
-            logger.info("founded cluster %s (%s)", founded.cluster_name, founded.cluster_id)
+    def _on_membership(self, request: BootstrapRequest | JoinRequest, respond: Respond) -> None:
+        """Found a cluster of this server alone, or belong to one; durable before the answer."""
+        member = become_member(
+            self.identity,
+            request,
+            self._snapshots.latest,
+            is_restoring=self._backups.is_restoring,
+            mint_cluster_id=self._mint_cluster_id,
+            time_ms=self._wall_clock_ms(),
+        )
+        if not isinstance(member, Identity):
+            respond(member)
+            return
+        self._backups.forget_received()
+        self._identities.publish(member)
+        did = "founded" if member.bootstrap_address else "joined"
+        logger.info("%s cluster %s (%s)", did, member.cluster_name, member.cluster_id)
+        if member.bootstrap_address:
             self._found()
-            respond(BootstrapReply(cluster_id=founded.cluster_id))
-
-    def _on_join(self, request: JoinRequest, respond: Respond) -> None:
-        """Belong to a cluster from now on; durable before the answer."""
-        identity = self.identity
-        if (request.name, request.incarnation) != (identity.name, identity.incarnation):
-            respond(wrong_incarnation(identity, request.incarnation))
-        elif identity.cluster_id == request.cluster_id:
-            respond(DoneReply())
-        elif not identity.is_blank:
-            respond(not_blank(identity))
+            respond(BootstrapReply(cluster_id=member.cluster_id))
         else:
-            self._identities.publish(
-                attrs.evolve(
-                    identity, cluster_id=request.cluster_id, cluster_name=request.cluster_name
-                )
-            )
-            logger.info("joined cluster %s (%s)", request.cluster_name, request.cluster_id)
             respond(DoneReply())
 
     def _on_removed(self, index: Index) -> None:
@@ -575,10 +585,21 @@ class Node:
                 respond(OperationsReply(operations=views))
             case TransferRequest():
                 self._handovers.request(self.raft, request, respond)
-            case BootstrapRequest():
-                self._on_bootstrap(request, respond)
-            case JoinRequest():
-                self._on_join(request, respond)
+            case BootstrapRequest() | JoinRequest():
+                self._on_membership(request, respond)
+            case ReadIndexRequest():
+                self.raft.read(_Read(lambda: respond(self._read_index()), respond))
+            case BackupRequest() | BackupChunkRequest() | RestoreRequest():
+                applied_index = self._state.applied_index
+                respond(
+                    self._backups.answer(
+                        self.raft, self.identity, request, applied_index, self._free
+                    )
+                )
+
+    def _read_index(self) -> ReadIndexReply:
+        # The state has by now all that was committed when the read began, or more.
+        return ReadIndexReply(index=self._state.applied_index)
 
     def _once_confirmed(self, act: Callable[[], None], respond: Respond) -> None:
         """Act as the leader once a quorum has confirmed it, on all that was committed till now."""
@@ -820,12 +841,14 @@ class Node:
     # --- telling ---
 
     def _peer_views(self) -> dict[ServerId, PeerView]:
-        return peer_views(self.raft, self._links, self._settings.tick_ms)
+        return peer_views(self.raft, self._links, self._settings.tick_ms, self._rates)
 
     def status(self) -> StatusReply:
         """Return this server's own view, and its view of the others if it leads."""
-        running = self._state.running_operation
-        return status_reply(
+        # A backup that a blank server holds has the operation and members of another cluster.
+        is_blank = self.identity.is_blank
+        running = None if is_blank else self._state.running_operation
+        reply = status_reply(
             self.raft,
             identity=self.identity,
             state=self._state,
@@ -837,10 +860,11 @@ class Node:
             election_timeout_ms=self._settings.election_timeout_ms,
             problems=self._problems(),
         )
+        return attrs.evolve(reply, configuration=None) if is_blank else reply
 
     def _problems(self) -> list[str]:
         """Return what an operator should know about this server, in words."""
-        problems = []
+        problems = held_problem(self.identity, self._snapshots.latest)
         if self._disk_problem:
             problems.append(f"the disk is nearly full: {self._disk_problem}")
         if self._compaction.problem:

@@ -43,8 +43,10 @@ from raftd.commands import (
 from raftd.core.errors import AbortRefused, ChangeInProgress, NotCaughtUp
 from raftd.core.leader import Leader
 from raftd.core.membership import ChangeStep, ConfigurationAt, ConfigurationKind, MembershipChange
+from raftd.core.progress import Progress
 from raftd.core.quorum import majority
 from raftd.core.raft import Raft
+from raftd.core.snapshot import SnapshotId
 from raftd.core.types import Index, ServerId, server_incarnation, server_name
 from raftd.inputs import Contacted
 from raftd.planning import (
@@ -81,6 +83,9 @@ CONTACT_TIMEOUT_MS = 2_000.0
 the default time-out of raftctl."""
 JOIN_ATTEMPTS_MAX = 5
 """Attempts to tell a new server its cluster; each may take `CONTACT_TIMEOUT_MS`."""
+CATCH_UP_RESTARTS_MAX = 20
+"""How often a server may lose what it had of a snapshot, or of the state that it builds from it:
+with each restart of its process, and where the snapshot arrived damaged."""
 CATCH_UP_ROUNDS_MAX = 50
 """A server whose rounds never become short writes slower than the clients do."""
 VIEWS_BYTES_MAX = 4 * 1024 * 1024
@@ -139,6 +144,30 @@ class _Told:
 
 
 @attrs.define
+class _CatchUp:
+    """How far a server has come since this leader waits for it."""
+
+    rounds_before: int
+    """Its rounds when that began: a learner to be promoted may have had any number of them."""
+    match_index: Index = -1
+    snapshot: SnapshotId | None = None
+    snapshot_bytes: int = 0
+    """Of that snapshot, received and worked in."""
+    restarts: int = 0
+
+    def has_moved(self, progress: Progress) -> bool:
+        """Return whether it has come further since the last call."""
+        moved = progress.match_index > self.match_index
+        snapshot_bytes = progress.received_bytes + progress.installed_bytes
+        if progress.snapshot == self.snapshot is not None:
+            moved = moved or snapshot_bytes > self.snapshot_bytes
+            self.restarts += snapshot_bytes < self.snapshot_bytes
+        self.match_index = max(self.match_index, progress.match_index)
+        self.snapshot, self.snapshot_bytes = progress.snapshot, snapshot_bytes
+        return moved
+
+
+@attrs.define
 class _Drive:
     """What this leader knows about the running operation beyond the record."""
 
@@ -152,10 +181,7 @@ class _Drive:
     join_problem: str = ""
     closing: bool = False
     """The command that ends it has been proposed."""
-    best_match: dict[ServerId, Index] = attrs.field(factory=dict)
-    rounds_before: dict[ServerId, int] = attrs.field(factory=dict)
-    """Rounds of each server when this leader began to wait for it: a learner to be promoted may
-    have had any number of them."""
+    catching_up: dict[ServerId, _CatchUp] = attrs.field(factory=dict)
     progress_tick: int = 0
     waiting_for: str = ""
 
@@ -451,7 +477,7 @@ class Operations:
             self._undo(raft, operation, FAILED, problem)
             return
         if lagging:
-            drive.waiting_for = f"{names(lagging)} to catch up"
+            drive.waiting_for = _waiting_for(leader, lagging)
             return
         try:
             raft.change_membership(
@@ -477,10 +503,15 @@ class Operations:
             progress = leader.progress.get(server)
             if progress is None:
                 continue
-            if progress.match_index > drive.best_match.get(server, -1):
-                drive.best_match[server] = progress.match_index
+            catch_up = drive.catching_up.setdefault(server, _CatchUp(progress.rounds))
+            if catch_up.has_moved(progress):
                 drive.progress_tick = raft.now
-            rounds = progress.rounds - drive.rounds_before.setdefault(server, progress.rounds)
+            if catch_up.restarts > CATCH_UP_RESTARTS_MAX:
+                return (
+                    f"{server_name(server)} has lost what it had of the snapshot "
+                    f"{catch_up.restarts} times; its own log says why"
+                )
+            rounds = progress.rounds - catch_up.rounds_before
             if rounds >= CATCH_UP_ROUNDS_MAX and not progress.round_was_short:
                 return (
                     f"{server_name(server)} does not converge: after {rounds} rounds it "
@@ -494,7 +525,9 @@ class Operations:
         stuck = []
         for server in lagging:
             peer = peers.get(server)
-            where = f"{drive.best_match.get(server, 0)} of {raft.log.last_index} entries"
+            progress = leader.progress.get(server)
+            where = f"{progress.match_index if progress else 0} of {raft.log.last_index} entries"
+            where += f" and {_snapshot_words(progress)}" if progress and progress.snapshot else ""
             why = f", {peer.problem}" if peer is not None and peer.problem else ""
             stuck.append(f"{server_name(server)} has {where}{why}")
         return "no progress while catching up: " + "; ".join(stuck)
@@ -742,6 +775,25 @@ class Operations:
             acknowledged=tuple(acknowledged),
             needed=majority(len(half)),
         )
+
+
+def _waiting_for(leader: Leader, lagging: Sequence[ServerId]) -> str:
+    words = [f"{names(lagging)} to catch up"]
+    for server in lagging:
+        progress = leader.progress.get(server)
+        if progress is not None and progress.snapshot is not None:
+            words.append(f"{server_name(server)} has {_snapshot_words(progress)}")
+    return "; ".join(words)
+
+
+def _snapshot_words(progress: Progress) -> str:
+    """Return how much a server has of the snapshot that it is being sent."""
+    assert progress.snapshot is not None
+    size_bytes = progress.snapshot.size_bytes
+    words = f"{progress.received_bytes:,} of {size_bytes:,} bytes of a snapshot"
+    if progress.received_bytes == size_bytes:
+        words += f", {progress.installed_bytes:,} of them worked into its state"
+    return words
 
 
 def _abort_reason(operation: Operation) -> str:

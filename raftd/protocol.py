@@ -15,6 +15,7 @@ from typing import TypeAlias
 import attrs
 
 from raftd.commands import Operation
+from raftd.core.snapshot import SnapshotId
 from raftd.core.types import Index, ServerId, Term
 
 PROTOCOL_VERSION_MIN = 1
@@ -198,6 +199,9 @@ class BootstrapRequest:
     """The incarnation that was found there; another one refuses."""
     address: str
     """HOST:PORT under which the others will dial it."""
+    snapshot: SnapshotId | None = None
+    """The backup that it was given before, from which the cluster goes on; None for an empty
+    one. A server that holds another one, or none, refuses."""
 
 
 @attrs.frozen(kw_only=True)
@@ -208,6 +212,51 @@ class JoinRequest:
     cluster_name: str
     name: str
     incarnation: str
+
+
+@attrs.frozen(kw_only=True)
+class ReadIndexRequest:
+    """Ask the leader for an index that has everything that was acknowledged before. A quorum has
+    confirmed by then that it leads."""
+
+
+@attrs.frozen(kw_only=True)
+class BackupRequest:
+    """Have a snapshot ready that includes the entry at `index`. Repeat it until it is.
+
+    Any member answers. The snapshot is kept for as long as parts of it are asked for, and some
+    seconds more.
+    """
+
+    index: Index
+
+
+@attrs.frozen(kw_only=True)
+class BackupChunkRequest:
+    """A part of a snapshot that a `BackupReply` has named, or that another server has as well."""
+
+    snapshot: SnapshotId
+    offset: int
+    size_bytes: int
+    """At most `BACKUP_CHUNK_BYTES_MAX`."""
+
+
+@attrs.frozen(kw_only=True)
+class RestoreRequest:
+    """Give a blank server a part of a backup; without bytes it only asks how far it is.
+
+    What was sent before need not be sent again, also not after a restart of the server. Once all
+    of it is there and worked in, the server holds it and waits for its `BootstrapRequest`.
+    """
+
+    snapshot: SnapshotId
+    offset: int
+    data: bytes
+    """At most `BACKUP_CHUNK_BYTES_MAX`."""
+
+
+BACKUP_CHUNK_BYTES_MAX = 1024 * 1024
+"""Of one part of a backup: a step that makes nobody else wait."""
 
 
 Request: TypeAlias = (
@@ -224,6 +273,10 @@ Request: TypeAlias = (
     | TransferRequest
     | BootstrapRequest
     | JoinRequest
+    | ReadIndexRequest
+    | BackupRequest
+    | BackupChunkRequest
+    | RestoreRequest
 )
 
 # --- replies ---
@@ -261,6 +314,17 @@ class PeerView:
     """Why the link is down, in words."""
     fenced: bool = False
     """It lacks entries that it had acknowledged: it is not fed and does not count."""
+    snapshot_bytes: int = 0
+    """Size of the snapshot that it is being sent; 0 if none is."""
+    snapshot_received_bytes: int = 0
+    """How much of that snapshot it has."""
+    snapshot_installed_bytes: int = 0
+    """How much of that snapshot it has worked into its state; that begins when it has all of it."""
+    lag_bytes: int = 0
+    """About how much of the log it still lacks, the snapshot not counted."""
+    catch_up_bytes_per_second: int = 0
+    """How fast it has moved in the last seconds, in what it does just now: it receives a snapshot,
+    works one in, or stores entries. 0 once it has caught up."""
 
 
 @attrs.frozen(kw_only=True)
@@ -404,6 +468,40 @@ class BootstrapReply:
 
 
 @attrs.frozen(kw_only=True)
+class ReadIndexReply:
+    index: Index
+
+
+@attrs.frozen(kw_only=True)
+class BackupReply:
+    """A snapshot that is ready, or what the server is doing until one is."""
+
+    snapshot: SnapshotId | None = None
+    doing: str = ""
+    """applying (the log, up to the index), writing (a snapshot) or waiting; empty once ready."""
+    problem: str = ""
+    """Why it waits, in words."""
+    applied_index: Index = 0
+
+
+@attrs.frozen(kw_only=True)
+class BackupChunkReply:
+    data: bytes
+    """Fewer bytes than were asked for only at the end of the snapshot."""
+
+
+@attrs.frozen(kw_only=True)
+class RestoreReply:
+    received_bytes: int
+    """From the beginning of the backup, without a gap. Where it has become less than it was, the
+    rest was damaged on its way and has to be sent again."""
+    installed_bytes: int
+    """How much of it is worked into a state."""
+    held: bool
+    """All of it is durable and in force: the server is ready for its `BootstrapRequest`."""
+
+
+@attrs.frozen(kw_only=True)
 class DoneReply:
     """It is done; there is nothing more to say."""
 
@@ -441,6 +539,10 @@ Reply: TypeAlias = (
     | AbortReply
     | TransferReply
     | BootstrapReply
+    | ReadIndexReply
+    | BackupReply
+    | BackupChunkReply
+    | RestoreReply
     | DoneReply
     | ErrorReply
 )

@@ -25,10 +25,11 @@ import attrs
 
 from raftd.core.snapshot import Snapshot
 from raftd.core.types import Entry, HardState, Index, Term
-from raftd.storage.files import FileSystem, StorageFault
+from raftd.storage.files import FileSystem, Remedy, StorageFault
 from raftd.storage.identity import DataDirectory
 from raftd.storage.live import LiveState, default_boot_id
 from raftd.storage.lmdb_store import LmdbStore
+from raftd.storage.snapshot_file import CorruptSnapshot
 from raftd.storage.snapshots import SnapshotDirectory
 from raftd.storage.state import read_head
 from raftd.storage.wal import SEGMENT_BYTES, Wal, unlink_segments
@@ -159,8 +160,8 @@ def _open_state(
             raise StorageFault(
                 f"{path}: entries {log.last_index + 1} to {applied_index} were applied, but the "
                 f"log ends at {log.last_index}: what was acknowledged is lost. If a part of the "
-                "log is somewhere else, put it back. Else the server does not start; start one "
-                "with an empty data directory and bring it in with `raftctl replace`"
+                "log is somewhere else, put it back. As it is, the server does not start",
+                Remedy.REPLACE,
             )
         if applied_index >= log.base_index:
             return store
@@ -184,7 +185,13 @@ def _open_state(
             next_line = time.monotonic() + PROGRESS_SECONDS
             logger.info("%d %% of the state is built", _PERCENT * read_bytes // size_bytes)
 
-    build_database(files, snapshot_path, built, progress)
+    try:
+        build_database(files, snapshot_path, built, progress)
+    except CorruptSnapshot as corrupt:
+        last_lost_index = snapshots.latest.id.last_included_index
+        raise CorruptSnapshot(
+            corrupt.path, corrupt.offset, corrupt.reason, last_lost_index
+        ) from corrupt
     store = live.adopt(built)
     live.remove_leftovers()
     return store

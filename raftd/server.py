@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -24,7 +25,7 @@ from raftd.network.inputs import Inbox
 from raftd.network.network import Network
 from raftd.node import EXIT_REMOVED, Node
 from raftd.recovery import recover
-from raftd.storage.files import OsFileSystem, StorageFault
+from raftd.storage.files import OsFileSystem, Remedy, StorageFault
 from raftd.storage.identity import DataDirectory, DataDirectoryLocked, WrongName
 from raftd.storage.state import StateMachine
 from raftd.surroundings import Settings
@@ -68,8 +69,8 @@ def run(
     except WrongName as error:
         logger.error("%s", error)
         return EXIT_USAGE
-    except StorageFault as error:
-        logger.error("%s", error)
+    except StorageFault as fault:
+        logger.error("%s", explain(fault, server, data_dir))
         return EXIT_STORAGE
     try:
         if directory.identity.removed_index:
@@ -83,11 +84,31 @@ def run(
             )
             return EXIT_REMOVED
         return _run_with(directory, cluster, server, emit)
-    except StorageFault as error:
-        logger.error("%s", error)
+    except StorageFault as fault:
+        logger.error("%s", explain(fault, server, data_dir))
         return EXIT_STORAGE
     finally:
         directory.close()
+
+
+def explain(fault: StorageFault, server: ServerConfig, data_dir: Path) -> str:
+    """Return what has happened to the disk, what follows from it, and what to do, in words."""
+    name = server.id
+    way_back = (
+        f"stop it, empty {shlex.quote(str(data_dir))}, start it again (it is blank then), and run: "
+        f"raftctl replace {name} {shlex.quote(f'{name}={server.address}')}"
+    )
+    match fault.remedy:
+        case Remedy.NAMED:
+            return str(fault)
+        case Remedy.REPLACE:
+            return f"{fault.what}. To get {name} back: {way_back}"
+        case Remedy.RESTART:
+            return (
+                f"{fault}. {name} ends and does not try again: after a failure nobody knows what "
+                "the disk has. Start it again when the disk works; it goes on from what it finds "
+                f"there. If that is refused or lost: {way_back}"
+            )
 
 
 def _run_with(
@@ -136,7 +157,7 @@ def _run_with(
             trace=trace,
         )
         _announce(node, cluster, server, len(recovered.log.entries))
-        running = _Server(node, network, snapshots, inbox, server)
+        running = _Server(node, network, snapshots, inbox, server, directory.path)
         try:
             exit_code = trio.run(running.run)
             return exit_code
@@ -208,12 +229,14 @@ class _Server:
         snapshots: BackgroundSnapshots,
         inbox: Inbox,
         server: ServerConfig,
+        data_dir: Path,
     ) -> None:
         self._node = node
         self._network = network
         self._snapshots = snapshots
         self._inbox = inbox
         self._config = server
+        self._data_dir = data_dir
         self._tick_seconds = _settings(server).tick_ms / 1000
         self._drain_deadline = float("inf")
         self._exit_code = EXIT_DONE
@@ -246,13 +269,17 @@ class _Server:
             inputs, tick = await self._inbox.take()
             try:
                 node.turn(inputs, tick=tick)
-            except (StorageFault, Divergence) as error:
+            except StorageFault as fault:
                 # Nothing is served any more, not even what memory still has.
+                logger.error("%s", explain(fault, self._config, self._data_dir))
+                self.why = str(fault)
+                self._exit_code = EXIT_STORAGE
+                return
+            except Divergence as error:
                 logger.error("%s", error)
                 self.why = str(error)
                 self._exit_code = EXIT_STORAGE
-                if isinstance(error, Divergence):
-                    self._snapshots.distrust_state()
+                self._snapshots.distrust_state()
                 return
             if node.stop is not None:
                 logger.warning("%s: ends with exit code %d", node.stop.message, EXIT_REMOVED)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 
+import attrs
+
 from raftd.core.leader import Leader
+from raftd.core.log import RaftLog
 from raftd.core.raft import Candidate, PreCandidate, Raft
-from raftd.core.types import ServerId, server_name
+from raftd.core.snapshot import SnapshotId
+from raftd.core.status import PeerStatus
+from raftd.core.types import Index, ServerId
 from raftd.inputs import LinkChanged
 from raftd.planning import view
 from raftd.protocol import OperationView, PeerView, StatusReply
@@ -20,8 +26,73 @@ def member_address(raft: Raft, server: ServerId) -> str:
     return latest.entry.addresses.get(server, "") if latest is not None else ""
 
 
+RATE_WINDOW_MS = 5_000.0
+"""A rate is that of the last so many milliseconds: steady enough for an estimate."""
+RATE_SAMPLE_MS = 500.0
+"""Between two samples of a server: ten of each are kept."""
+
+
+@attrs.define
+class _Movement:
+    """How far one server has come, as bytes that only grow, and when it was where."""
+
+    match_index: Index
+    snapshot: SnapshotId | None = None
+    snapshot_bytes: int = 0
+    moved_bytes: int = 0
+    samples: deque[tuple[int, int]] = attrs.field(factory=deque)
+    """Tick, and `moved_bytes` then."""
+
+    def follow(self, peer: PeerStatus, log: RaftLog) -> None:
+        """Add what has come since the last call."""
+        snapshot_bytes = peer.received_bytes + peer.installed_bytes
+        if peer.snapshot is not None and peer.snapshot == self.snapshot:
+            # What it has lost of a snapshot is no movement.
+            self.moved_bytes += max(0, snapshot_bytes - self.snapshot_bytes)
+        elif self.snapshot is None:
+            self.moved_bytes += log.bytes_between(self.match_index, peer.match_index)
+        self.snapshot, self.snapshot_bytes = peer.snapshot, snapshot_bytes
+        self.match_index = peer.match_index
+
+
+class CatchUpRates:
+    """How fast the servers that a leader feeds catch up, in bytes per second."""
+
+    def __init__(self, tick_ms: float) -> None:
+        self._tick_ms = tick_ms
+        self._sample_ticks = max(1, round(RATE_SAMPLE_MS / tick_ms))
+        self._window_ticks = max(self._sample_ticks, round(RATE_WINDOW_MS / tick_ms))
+        self._movements: dict[ServerId, _Movement] = {}
+
+    def tick(self, raft: Raft) -> None:
+        """Look where everybody is; to be called in each tick."""
+        if raft.now % self._sample_ticks:
+            return
+        peers = raft.role.peers() if isinstance(raft.role, Leader) else ()
+        known, self._movements = self._movements, {}
+        for peer in peers:
+            movement = known.get(peer.server) or _Movement(peer.match_index)
+            self._movements[peer.server] = movement
+            movement.follow(peer, raft.log)
+            samples = movement.samples
+            samples.append((raft.now, movement.moved_bytes))
+            while samples[-1][0] - samples[0][0] > self._window_ticks:
+                samples.popleft()
+
+    def bytes_per_second(self, server: ServerId) -> int:
+        """Return the rate of `server`; 0 while it is not known."""
+        movement = self._movements.get(server)
+        if movement is None or len(movement.samples) < 2:
+            return 0
+        (first_tick, first_bytes), (last_tick, last_bytes) = (
+            movement.samples[0],
+            movement.samples[-1],
+        )
+        return round((last_bytes - first_bytes) * 1000 / ((last_tick - first_tick) * self._tick_ms))
+
+
 def peer_views(
-    raft: Raft, links: Mapping[ServerId, LinkChanged], tick_ms: float
+    raft: Raft, links: Mapping[ServerId, LinkChanged], tick_ms: float, rates: CatchUpRates
 ) -> dict[ServerId, PeerView]:
     """Return the leader's view of the others; empty on any other server."""
     if not isinstance(raft.role, Leader):
@@ -31,6 +102,9 @@ def peer_views(
         link = links.get(peer.server)
         age_ticks = peer.contact_age_ticks
         problem = "" if link is None or link.connected else link.problem
+        snapshot = peer.snapshot
+        # What it has once the snapshot is in force.
+        has_index = max(peer.match_index, snapshot.last_included_index if snapshot else 0)
         views[peer.server] = PeerView(
             server=peer.server,
             match_index=peer.match_index,
@@ -41,6 +115,13 @@ def peer_views(
             connected=link is not None and link.connected,
             problem=problem,
             fenced=peer.fenced,
+            snapshot_bytes=snapshot.size_bytes if snapshot else 0,
+            snapshot_received_bytes=peer.received_bytes if snapshot else 0,
+            snapshot_installed_bytes=peer.installed_bytes if snapshot else 0,
+            lag_bytes=raft.log.bytes_between(has_index, raft.log.last_index),
+            catch_up_bytes_per_second=(
+                0 if peer.caught_up else rates.bytes_per_second(peer.server)
+            ),
         )
     return views
 
@@ -80,11 +161,6 @@ def status_reply(
     issues = [*problems]
     if identity.removed_index:
         issues.append(f"removed for good by configuration {identity.removed_index}")
-    issues += [
-        f"{server_name(peer.server)} is fenced: its disk lacks entries that it had acknowledged"
-        for peer in status.peers
-        if peer.fenced
-    ]
     return StatusReply(
         server=identity.server,
         version=version,

@@ -387,7 +387,9 @@ class Leader:
     def snapshots_being_sent(self) -> frozenset[SnapshotId]:
         """Return the snapshots that have to stay readable for those who are getting them."""
         return frozenset(
-            progress.snapshot for progress in self.progress.values() if progress.snapshot
+            progress.snapshot
+            for progress in self.progress.values()
+            if progress.snapshot is not None and not progress.fenced
         )
 
     def needed_after(self) -> Index:
@@ -398,9 +400,11 @@ class Leader:
         """
         needed = [self._log.last_index]
         for progress in self.progress.values():
+            if not progress.in_contact(self._raft.now, self._options.election_ticks):
+                continue
             if progress.snapshot is not None:
                 needed.append(progress.snapshot.last_included_index)
-            elif progress.in_contact(self._raft.now, self._options.election_ticks):
+            else:
                 needed.append(progress.match_index)
         return min(needed)
 
@@ -467,11 +471,23 @@ class Leader:
         return self._log.last_index
 
     def _turn_to_snapshots(self) -> None:
-        """Begin to send the snapshot to whoever needs an entry that is compacted."""
+        """Begin to send the newest snapshot to whoever needs an entry that is compacted.
+
+        Who has said nothing about an older one yet gets the newest instead: a server that is away
+        for days would keep the older one from being removed, and then be far behind with it.
+        """
+        newest = self._raft.snapshot
         for progress in self.progress.values():
-            if progress.snapshot is None and progress.next_index <= self._log.base_index:
-                assert self._raft.snapshot is not None, "compacted without a snapshot"
-                progress.begin_snapshot(self._raft.snapshot.id, self._raft.now)
+            if progress.fenced:
+                continue
+            if progress.snapshot is None:
+                is_due = progress.next_index <= self._log.base_index
+            else:
+                begun = progress.snapshot_round > 0 or progress.received_bytes > 0
+                is_due = not begun and newest is not None and progress.snapshot != newest.id
+            if is_due:
+                assert newest is not None, "compacted without a snapshot"
+                progress.begin_snapshot(newest.id, self._raft.now)
                 # The first one is empty, and its answer says where to begin.
                 self._broadcast = True
 

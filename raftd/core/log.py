@@ -222,16 +222,32 @@ class RaftLog:
         self.commit_index = self.handed_index = self.durable_index = index
         self.configurations = ConfigurationHistory(snapshot.configuration)
 
+    def check_base(self, index: Index, term: Term) -> None:
+        """Compare a leader's entry at `index` with the last one that is gone, if it is that one.
+
+        Raises:
+            Divergence: it has another term, although it is committed here.
+        """
+        if 0 < index == self.base_index and term != self.base_term:
+            raise Divergence(
+                f"a leader has an entry of term {term} at index {index}, and one of term "
+                f"{self.base_term} is committed here"
+            )
+
     def merge(self, entries: Sequence[Entry]) -> None:
         """Store a leader's `entries`, whose predecessor is known to match.
 
         Only a *conflict* truncates: a request that was delayed or sent twice may end before the
         log does, and what follows may have been acknowledged, even committed.
 
+        Raises:
+            Divergence: another entry is committed here.
+
         Source: Figure 2, AppendEntries receiver steps 3 and 4.
         """
         for position, entry in enumerate(entries):
             if entry.index <= self.base_index:
+                self.check_base(entry.index, entry.term)
                 continue
             known_term = self.term_at(entry.index)
             if known_term == entry.term:

@@ -310,12 +310,18 @@ class Raft:
 
         Returns:
             Whether the next `Ready` puts it in force. Not if it is at or below the commit index by
-            now: then this server needs it no more.
+            now, or if this server leads: then it needs it no more.
         """
         self._assert_settled()
         incoming, self._incoming = self._incoming, None
-        is_needed = snapshot.id.last_included_index > self.log.commit_index
+        # A leader has every committed entry, and follows what commits entry by entry.
+        is_needed = snapshot.id.last_included_index > self.log.commit_index and not isinstance(
+            self.role, Leader
+        )
         if is_needed:
+            if not isinstance(self.role, Follower):
+                # It asked for votes for another log, perhaps under another configuration.
+                self._become_follower(self.current_term, None)
             self.log.restore(snapshot)
             self.snapshot = self._restore = snapshot
         if incoming is not None and incoming.snapshot == snapshot.id:
@@ -688,6 +694,7 @@ class Raft:
         self._election_elapsed_ticks = 0
         log = self.log
         prev = message.prev_log_index
+        log.check_base(prev, message.prev_log_term)
         # What a snapshot covers is committed, so it matches by definition.
         if prev > log.base_index and log.term_at(prev) != message.prev_log_term:
             self._refuse_append(source, message)
@@ -735,10 +742,12 @@ class Raft:
         """Figure 13, receiver: take a part of a snapshot from the leader."""
         if isinstance(self.role, Leader):
             raise Divergence(f"{source} leads in term {self.current_term}, as this server does")
+        snapshot = message.snapshot
+        if snapshot.last_included_term > message.term:
+            return
         self._become_follower(self.current_term, source)
         self._leader_contact_tick = self.now
         self._election_elapsed_ticks = 0
-        snapshot = message.snapshot
         incoming = _Incoming(snapshot, source, message.term, message.round)
         index, log = snapshot.last_included_index, self.log
         if index > log.commit_index and log.term_at(index) == snapshot.last_included_term:

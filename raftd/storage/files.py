@@ -14,6 +14,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum, auto
 from pathlib import Path
 from typing import Protocol
 
@@ -21,8 +22,42 @@ TEMPORARY_SUFFIX = ".tmp"
 """Ends the name of a file that is not published yet. One left by a crash means nothing."""
 
 
+class Remedy(Enum):
+    """What an operator can do about a `StorageFault`."""
+
+    RESTART = auto()
+    """A call failed: what is on the disk is as good as after a crash. Start the server again once
+    the disk works."""
+    REPLACE = auto()
+    """What the server has promised is lost: only a new, blank incarnation can take its place."""
+    NAMED = auto()
+    """The fault itself says it."""
+
+
 class StorageFault(Exception):
-    """The disk failed, or holds what it must not. The process stops with exit code 74."""
+    """The disk failed, or holds what it must not. The process stops with exit code 74.
+
+    As a text it is complete in itself. Whoever knows the name of the server, its address and its
+    data directory says the way back with them, after `what`.
+    """
+
+    def __init__(self, what: str, remedy: Remedy = Remedy.RESTART) -> None:
+        """Keep what is known.
+
+        Args:
+            what: Which file, what happened and what is lost, without a full stop at the end and,
+                unless `remedy` is `NAMED`, without a way back.
+            remedy: The way back.
+        """
+        way_back = ""
+        if remedy is Remedy.REPLACE:
+            way_back = (
+                ". To get the server back: stop it, empty its data directory, start it again (it "
+                "is blank then), and run `raftctl replace ID ID=HOST:PORT`"
+            )
+        super().__init__(what + way_back)
+        self.what = what
+        self.remedy = remedy
 
 
 class FileLocked(Exception):

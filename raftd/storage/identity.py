@@ -36,6 +36,7 @@ from raftd.storage.files import (
     FileLock,
     FileLocked,
     FileSystem,
+    Remedy,
     StorageFault,
     make_directories,
     publish,
@@ -221,8 +222,8 @@ def _load(path: Path, name: str, files: FileSystem) -> Identity:
     if not Wal.exists(path / _WAL_NAME, files):
         raise StorageFault(
             f"{path}: this is server {identity.server}, but its log is missing. Without it the "
-            "server does not know what it voted for and acknowledged, so it does not start; "
-            "start one with an empty data directory and bring it in with `raftctl replace`"
+            "server does not know what it voted for and acknowledged, so it does not start",
+            Remedy.REPLACE,
         )
     # A crash may have come between the renaming and this sync.
     files.sync_directory(path)
@@ -239,8 +240,8 @@ def _found(path: Path, identity: Identity, files: FileSystem) -> Identity:
         if not found.is_empty:
             raise StorageFault(
                 f"{path}: there is a log, but {_IDENTITY_NAME} is missing, so nobody knows whose "
-                "votes and entries these are. Put the file back, or start with an empty data "
-                "directory and bring that server in with `raftctl replace`"
+                "votes and entries these are. If there is a copy of the file, put it back",
+                Remedy.REPLACE,
             )
         # A crash may have come before all of it was durable.
         wal, _ = Wal.open(wal_path, files)
@@ -285,9 +286,11 @@ def _decode(path: Path, content: bytes) -> Identity:
     if type(version) is int and version > FORMAT_VERSION:
         raise StorageFault(
             f"{path}: written in format {version}; this release reads format {FORMAT_VERSION}. "
-            "Start the release that wrote it"
+            "Start the release that wrote it",
+            Remedy.NAMED,
         )
     raise StorageFault(
-        f"{path}: damaged, its checksum does not match. Put a copy of the file back, or start "
-        "with an empty data directory and bring that server in with `raftctl replace`"
+        f"{path}: damaged, its checksum does not match, so nobody knows whose votes and entries "
+        "are beside it. If there is a copy of the file, put it back",
+        Remedy.REPLACE,
     )

@@ -151,8 +151,7 @@ class LiveState:
         assert built.parent == self.directory
         assert built.name.startswith(BUILDING_PREFIX)
         self._close()
-        # It could be wrong after a loss of power, and proves itself so only as long as this boot
-        # lasts: it need not be durable.
+        # Nothing of the database has to be durable: the proof ends with this boot.
         self._write_boot_proof(built)
         self._set_aside_live()
         self._files.rename(built, self.live_path)

@@ -9,6 +9,8 @@ to the disk. A read transaction keeps all pages that were in use when it began, 
 all that become free after it: a long one makes the file grow with every write.
 
 A page that cannot be read ends the process with SIGBUS, since pages are read through the map.
+While a process has a store open, nothing else in it may open and close that store's `lock.mdb`, to
+copy it for example: the kernel then takes away the lock that tells other processes of this one.
 
 Source: Howard Chu, "MDB: A Memory-Mapped Database and Backend for OpenLDAP" (2011).
 """
@@ -16,13 +18,13 @@ Source: Howard Chu, "MDB: A Memory-Mapped Database and Backend for OpenLDAP" (20
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice, takewhile
 from pathlib import Path
 
 import lmdb
 
-from raftd.storage.files import StorageFault
+from raftd.storage.files import OsFileSystem, StorageFault
 from raftd.storage.store import STORE_KEY_BYTES_MAX
 
 MAP_BYTES = 1 << 40
@@ -361,5 +363,10 @@ def _scan(
 
 def _fault(action: str, path: Path, error: Exception) -> StorageFault:
     assert not isinstance(error, _BUGS), f"{action}: {error}"
-    kind = DamagedDatabase if isinstance(error, _DAMAGE) else StorageFault
-    return kind(f"{path / DATABASE_FILE}: {action} failed: {error}")
+    what = f"{path / DATABASE_FILE}: {action} failed: {error}"
+    if isinstance(error, _DAMAGE):
+        return DamagedDatabase(what)
+    # LMDB calls a write that was taken in part, as a full disk takes it, an input/output error.
+    with suppress(StorageFault):
+        what += f" ({OsFileSystem().free_bytes(path)} bytes of the disk are free)"
+    return StorageFault(what)

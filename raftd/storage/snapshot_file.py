@@ -44,7 +44,7 @@ from raftd.records import (
     decode_record,
     encode_record,
 )
-from raftd.storage.files import FileSystem, OpenFile, StorageFault
+from raftd.storage.files import FileSystem, OpenFile, Remedy, StorageFault
 from raftd.storage.state import read_head
 from raftd.storage.store import STORE_KEY_BYTES_MAX, Store
 
@@ -75,14 +75,21 @@ Pairs: TypeAlias = list[tuple[bytes, bytes]]
 class CorruptSnapshot(StorageFault):
     """A snapshot file is damaged. Nothing of it may be used."""
 
-    def __init__(self, path: Path, offset: int, reason: str) -> None:
-        super().__init__(
-            f"{path}: damaged at byte {offset}: {reason}. "
-            "A copy that is still being received is thrown away and fetched again. If this is "
-            "the snapshot that a server starts from, all that the server knows up to its index "
-            "is lost, and it does not start: start one with an empty data directory and bring it "
-            "in with `raftctl replace`"
-        )
+    def __init__(self, path: Path, offset: int, reason: str, last_lost_index: Index = 0) -> None:
+        """Keep what is known.
+
+        Args:
+            last_lost_index: Set if the server starts from this snapshot: how far it reaches. One
+                that is only being taken or received can be had again.
+        """
+        what = f"{path}: damaged at byte {offset}: {reason}"
+        if last_lost_index:
+            what += (
+                ". The server starts from this snapshot: the effects of entries 1 to "
+                f"{last_lost_index} are lost, and those of later ones with them, so it does not "
+                "start"
+            )
+        super().__init__(what, Remedy.REPLACE if last_lost_index else Remedy.RESTART)
         self.path = path
         self.offset = offset
         """Bytes from the start of the file."""
@@ -396,7 +403,8 @@ def _decode_head(path: Path, body: bytes) -> SnapshotHead:
     if version > FORMAT_VERSION:
         raise UnknownSnapshotFormat(
             f"{path}: written in format {version} of snapshots; this release reads format "
-            f"{FORMAT_VERSION}. Start the release that wrote it"
+            f"{FORMAT_VERSION}. Start the release that wrote it",
+            Remedy.NAMED,
         )
     try:
         if version != FORMAT_VERSION:

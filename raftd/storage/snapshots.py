@@ -143,9 +143,7 @@ class SnapshotDirectory:
                 self._files.unlink(self._path / name)
         published = published_paths(self._path, self._files)
         if published:
-            newest = self._read_ends(published[0])
-            if published[0].name != _published_name(newest.id):
-                raise CorruptSnapshot(published[0], 0, "its head belongs to another name")
+            newest = self._read_newest(published[0])
             self.latest = newest
             self._published[newest.id] = published[0]
             self._unneeded += published[1:]
@@ -205,6 +203,18 @@ class SnapshotDirectory:
 
     def _is_newer(self, id: SnapshotId) -> bool:
         return self.latest is None or id.last_included_index > self.latest.id.last_included_index
+
+    def _read_newest(self, path: Path) -> Snapshot:
+        """Return what a published file says; what is in it is nowhere else."""
+        try:
+            newest = self._read_ends(path)
+            if path.name != _published_name(newest.id):
+                raise CorruptSnapshot(path, 0, "its head belongs to another name")
+        except CorruptSnapshot as corrupt:
+            match = _PUBLISHED_NAME.fullmatch(path.name)
+            assert match is not None
+            raise CorruptSnapshot(path, corrupt.offset, corrupt.reason, int(match[1])) from corrupt
+        return newest
 
     def _read_ends(self, path: Path) -> Snapshot:
         head, id = open_ends(self._files, path)

@@ -35,7 +35,7 @@ import attrs
 
 from raftd.core.types import Entry, HardState, Index, Term
 from raftd.records import RecordError
-from raftd.storage.files import FileSystem, StorageFault
+from raftd.storage.files import FileSystem, Remedy, StorageFault
 from raftd.storage.wal_position import Position, Terms
 from raftd.storage.wal_segments import (
     BATCH_HEADER_BYTES,
@@ -60,20 +60,21 @@ from raftd.storage.wal_segments import (
     zero_sectors,
 )
 
-_WAY_BACK = (
-    "A server that went on could break promises that it has made, so it does not start; "
-    "start one with an empty data directory and bring it in with `raftctl replace`"
-)
+_REFUSAL = "A server that went on could break promises that it has made, so it does not start"
 
 
 class CorruptLog(StorageFault):
     """Synced data is damaged or missing; going on would forget votes or acknowledged entries."""
 
-    def __init__(self, path: Path, offset: int, reason: str, first_lost_index: Index) -> None:
+    def __init__(
+        self, path: Path, offset: int, reason: str, first_lost_index: Index, what: str = ""
+    ) -> None:
+        """Keep what is known; `what` is said of the file instead of place and reason."""
+        what = what or f"{path}: damaged at byte {offset}: {reason}."
         super().__init__(
-            f"{path}: damaged at byte {offset}: {reason}. "
-            f"Entries from index {first_lost_index} on, and any vote stored since, are lost. "
-            f"{_WAY_BACK}"
+            f"{what} Entries from index {first_lost_index} on, and any vote stored since, are "
+            f"lost. {_REFUSAL}",
+            Remedy.REPLACE,
         )
         self.path = path
         self.offset = offset
@@ -100,8 +101,44 @@ class MissingEntries(CorruptLog):
             self,
             f"{directory}: entries {self.first_lost_index} to {base_index} are lost: "
             f"{self.reason}. If a newer snapshot, or older segments of the log, are somewhere "
-            f"else, put them back. {_WAY_BACK}",
+            f"else, put them back. {_REFUSAL}",
+            Remedy.REPLACE,
         )
+
+
+class MissingSegment(CorruptLog):
+    """Between two segments there is a gap. `path` is the segment after it."""
+
+    def __init__(
+        self, path: Path, before: Segment, position: Position, after: SegmentHeader, lost: Index
+    ) -> None:
+        """Keep what is known.
+
+        Args:
+            path: The segment after the gap.
+            before: The one before it.
+            position: What was read so far comes to.
+            after: The header of the segment after the gap.
+            lost: The first entry that neither the log before the gap nor the snapshot has.
+        """
+        last_index = position.terms.last_index
+        last_sequence, next_sequence = position.next_sequence - 1, after.first_sequence
+        self.first_missing_index = last_index + 1
+        self.last_missing_index = after.after_index
+        """Below `first_missing_index` if in the gap entries were replaced and none was added."""
+        missing = f"batches {last_sequence + 1} to {next_sequence - 1}"
+        if after.after_index > last_index:
+            missing = f"entries {last_index + 1} to {after.after_index}"
+        reason = (
+            f"a segment is missing: {before.name} ends with batch {last_sequence} and entry "
+            f"{last_index}, {path.name} begins with batch {next_sequence} after entry "
+            f"{after.after_index}"
+        )
+        what = (
+            f"{path.parent}: {missing} are missing: {reason}. If the segment between them is "
+            "somewhere else, put it back."
+        )
+        super().__init__(path, 0, reason, lost, what)
 
 
 @attrs.frozen
@@ -216,7 +253,7 @@ class WalReading:
         """
         self.unread = segment_names(self._directory, self._files)
         if not self.unread:
-            raise StorageFault(f"{self._directory}: there is no log")
+            raise StorageFault(f"{self._directory}: there is no log", Remedy.REPLACE)
         while self.unread:
             name = self.unread.pop(0)
             self._read_file(name, is_last=not self.unread)
@@ -233,8 +270,10 @@ class WalReading:
             raise MissingEntries(self._directory, self._snapshot_index, base_index)
 
     def _corrupt(self, name: str, offset: int, reason: str) -> CorruptLog:
-        last_index = max(self.position.terms.last_index, self._snapshot_index or 0)
-        return CorruptLog(self._directory / name, offset, reason, last_index + 1)
+        return CorruptLog(self._directory / name, offset, reason, self._first_lost_index())
+
+    def _first_lost_index(self) -> Index:
+        return max(self.position.terms.last_index, self._snapshot_index or 0) + 1
 
     def _read_file(self, name: str, *, is_last: bool) -> None:
         # The content is let go of at the end, before the next one is read.
@@ -258,12 +297,20 @@ class WalReading:
         if not self.segments and header.first_sequence != FIRST_SEGMENT.first_sequence:
             self.position = Position(header)
             self._base_may_move = True
+        if self.segments and header.first_sequence > self.position.next_sequence:
+            raise MissingSegment(
+                self._directory / name,
+                self.segments[-1],
+                self.position,
+                header,
+                self._first_lost_index(),
+            )
         if header != self.position.header():
             raise Damage(
                 0,
                 f"the segment begins with batch {header.first_sequence} after entry "
                 f"{header.after_index}, where batch {self.position.next_sequence} after entry "
-                f"{self.position.terms.last_index} is due: a segment is missing or from elsewhere",
+                f"{self.position.terms.last_index} is due: it is from elsewhere",
             )
 
     def _read_batches(self, content: bytes, *, is_last: bool) -> None:

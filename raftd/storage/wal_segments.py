@@ -46,7 +46,7 @@ from raftd.records import (
     decode_record,
     encode_record,
 )
-from raftd.storage.files import FileSystem, StorageFault
+from raftd.storage.files import FileSystem, Remedy, StorageFault
 
 FORMAT_VERSION = 1
 """Of the segments that this release writes and reads."""
@@ -219,7 +219,8 @@ def decode_segment_header(path: Path, content: bytes) -> tuple[SegmentHeader, in
         if version != FORMAT_VERSION:
             raise StorageFault(
                 f"{path}: written in format {version} of the log; this release reads format "
-                f"{FORMAT_VERSION}. Start the release that wrote it"
+                f"{FORMAT_VERSION}. Start the release that wrote it",
+                Remedy.NAMED,
             )
         hard_state = _decode_hard_state(body[_SEGMENT_BODY.size :])
     except RecordError as error:

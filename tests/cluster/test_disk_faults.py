@@ -101,12 +101,14 @@ def test_a_call_that_the_kernel_fails_ends_the_server_and_is_not_repeated(
         victim.signal(signal.SIGUSR1)
         assert victim.wait_exit() == EXIT_STORAGE
         tell_substitute(victim, capsys)
-        # Asked once, and never again: what a second sync says means nothing.
-        (failure,) = failures(victim)
-        path = failure.split(": ")[0].rpartition(" ")[2]
-        assert path.startswith(str(victim.data_dir))
-        assert f"{path}: " in message_of(victim)
-        assert words in message_of(victim)
+        assert re.search(rf"{victim.data_dir}/\S+: .*{words}", message_of(victim))
+        # Asked once, and never again: what a second sync says means nothing. The database of the
+        # state writes past the functions that are observed, and syncs nothing while it runs.
+        observed = failures(victim)
+        assert len(observed) == 1 or (fault == "disk-full" and not observed)
+        for failure in observed:
+            path = failure.split(": ")[0].rpartition(" ")[2]
+            assert f"{path}: " in message_of(victim)
         workload.wait_writes(20)
         workload.stop()
     rest = sorted({"n1", "n2", "n3"} - {victim.name})
@@ -129,13 +131,15 @@ def test_a_small_disk_that_fills_up_ends_the_server_and_a_larger_one_brings_it_b
     victim.program = ("tests.cluster.failing_disk", f"small-disk={SMALL_DISK_BYTES}")
     victim.start("--data-dir", str(victim.data_dir))
     wait_for(f"{victim.name} answers", victim.status)
-    words = ("replace", victim.name, f"{victim.name}={victim.address}", "--yes")
-    assert cluster.ctl(*words).code == 0
+    replaced = cluster.ctl("replace", victim.name, f"{victim.name}={victim.address}", "--yes")
+    assert replaced.code == 0, replaced.stderr
     put_megabytes(cluster, SMALL_DISK_BYTES // VALUE_BYTES + 1)
     assert victim.wait_exit() == EXIT_STORAGE
     tell_substitute(victim, capsys)
     assert str(victim.data_dir) in message_of(victim)
-    assert re.search("No space left on device|File too large", message_of(victim))
+    # The database of the state calls a write that was taken in part an input/output error.
+    words = "No space left on device|File too large|Input/output error"
+    assert re.search(words, message_of(victim))
     assert cluster.ctl("put", "a", "1").code == 0
     bring_back(cluster, victim)
     assert cluster.ctl("get", "a", "--stale", "-e", victim.address).stdout == "1"

@@ -5,6 +5,7 @@ What `raftctl status` says about them is what an operator does, word for word.
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.cluster.conftest import MakeCluster
 from tests.cluster.processes import RunningCluster, Server, wait_for
 
 EXIT_REMOVED = 70
+EXIT_STORAGE = 74
 EXIT_NOT_HEALTHY = 1
 LETTERS = "abcdef"
 
@@ -286,6 +288,19 @@ def test_a_disk_that_went_back_in_time_is_a_follower_that_lags_for_the_next_lead
     cluster.wait_settled(["n1", "n2", "n3"])
     check_has_all(old)
     assert cluster.wait_leader() is other
+
+
+def test_an_older_log_under_a_newer_state_is_refused(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster("n1", "n2", "n3")
+    old, _, copy = restored(cluster)
+    shutil.rmtree(old.data_dir / "wal")
+    shutil.copytree(copy / "wal", old.data_dir / "wal")
+    old.start()
+    assert old.wait_exit() == EXIT_STORAGE
+    said = old.log.splitlines()[-1]
+    assert f"{old.data_dir}: " in said
+    assert re.search(r"entries \d+ to \d+ were applied, but the log ends at \d+", said)
+    assert "raftctl replace" in said
 
 
 # --- copies -----------------------------------------------------------------------------------

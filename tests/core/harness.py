@@ -7,7 +7,7 @@ properties across servers of Figure 3 of the paper hold too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
 from raftd.core.errors import RequestRefused
@@ -21,11 +21,13 @@ from raftd.core.membership import (
     MembershipChange,
     encode_configuration,
 )
-from raftd.core.messages import AppendEntries, Envelope
+from raftd.core.messages import AppendEntries, Envelope, InstallSnapshot
 from raftd.core.options import Options
 from raftd.core.raft import Raft
 from raftd.core.ready import ReadAnswer, Ready
-from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId, Term
+from raftd.core.snapshot import Snapshot
+from raftd.core.types import Entry, EntryKind, Index, ServerId, Term
+from tests.core.disk import Disk, decode_state, snapshot_of
 
 OPTIONS = Options(heartbeat_ticks=1, election_ticks=10, joint_timeout_ticks=20, departing_ticks=200)
 
@@ -46,20 +48,8 @@ def address_of(server: ServerId) -> str:
     return f"{server}:1"
 
 
-class Disk:
-    """What survives a crash of one server."""
-
-    def __init__(self, entries: Iterable[Entry] = (), term: Term = 0) -> None:
-        self.hard_state = HardState(term)
-        self.entries: list[Entry] = list(entries)
-
-    def append(self, hard_state: HardState | None, entries: tuple[Entry, ...]) -> None:
-        if hard_state is not None:
-            self.hard_state = hard_state
-        if entries:
-            first = self.entries[0].index if self.entries else entries[0].index
-            del self.entries[entries[0].index - first :]
-            self.entries.extend(entries)
+class PowerLoss(Exception):
+    """The server that is at work stops here; what its disk has not got is gone."""
 
 
 class Server:
@@ -73,18 +63,35 @@ class Server:
         self.applied: list[Entry] = []
         self.reads: list[ReadAnswer] = []
         self.lost_leadership = 0
+        self.received: Snapshot | None = None
+        """A snapshot that is there as a whole; the core has not been told yet."""
         self.start()
 
-    def start(self) -> None:
+    def start(self, applied: Sequence[Entry] = ()) -> None:
+        """Start from the disk; the state comes from the newest snapshot.
+
+        Args:
+            applied: a state that has outlived the process. It is used if it reaches further.
+        """
+        disk = self.disk
+        disk.recover()
+        self.applied = max(disk.state(), list(applied), key=len)
         self.raft = Raft(
             server=self.name,
-            log=RaftLog(self.disk.entries),
-            hard_state=self.disk.hard_state,
+            log=RaftLog(
+                disk.entries,
+                base_index=disk.base_index,
+                base_term=disk.base_term,
+                snapshot=disk.snapshot,
+                applied_index=len(self.applied),
+            ),
+            hard_state=disk.hard_state,
             options=self.options,
             random=self.random,
+            snapshot=disk.snapshot,
         )
         self.checker = InvariantChecker(self.raft)
-        self.applied = []
+        self.received = None
 
 
 class Cluster:
@@ -106,6 +113,10 @@ class Cluster:
         self.down: set[ServerId] = set()
         self.cut: set[tuple[ServerId, ServerId]] = set()
         self.queue: list[Envelope] = []
+        self.installs_at_once = True
+        """Whether a snapshot is put in force as soon as its last part has arrived."""
+        self.power_loss_at: tuple[ServerId, str] | None = None
+        """The server and the step after which it dies, once."""
         self.transcript: list[str] = []
         self.leaders: dict[Term, ServerId] = {}
         self.committed: dict[Index, Entry] = {}
@@ -155,9 +166,13 @@ class Cluster:
 
     def give(self, server: ServerId, action: Callable[[Raft], object]) -> object:
         """Put one input into `server`, then do all the work that it asks for."""
-        result = action(self.raft(server))
-        self.settle(server)
-        return result
+        try:
+            result = action(self.raft(server))
+            self.settle(server)
+            return result
+        except PowerLoss:
+            self.crash(server)
+            return None
 
     def settle(self, server: ServerId) -> None:
         """Do what the server's Readys say, in their order."""
@@ -165,20 +180,127 @@ class Cluster:
         node.checker.check()
         while (ready := node.raft.take_ready()) is not None:
             self._handle(node, ready)
+            if node.received is not None and self.installs_at_once:
+                self._tell_received(node)
+        node.disk.keep(node.raft.snapshots_in_use())
         self._check_across(node)
 
     def _handle(self, node: Server, ready: Ready) -> None:
         self._post(ready.early_messages)
+        if ready.restore is not None:
+            self._install(node, ready.restore)
         if ready.hard_state is not None or ready.entries:
             node.disk.append(ready.hard_state, ready.entries)
         node.raft.persisted(ready)
         node.checker.check()
         self._post(ready.messages)
-        for entry in ready.committed:
-            self.note_committed(node, entry)
-            node.applied.append(entry)
+        self._handle_chunks(node, ready)
+        self._apply(node, ready)
         node.reads.extend(ready.reads)
         node.lost_leadership += ready.lost_leadership
+
+    def _apply(self, node: Server, ready: Ready) -> None:
+        for entry in ready.committed:
+            assert entry.index == len(node.applied) + 1, "applied out of order"
+            self.note_committed(node, entry)
+            node.applied.append(entry)
+
+    def _gap(self, node: Server, step: str) -> None:
+        """Stand between two steps of `node`; raise `PowerLoss` if it dies here."""
+        if self.power_loss_at == (node.name, step):
+            self.power_loss_at = None
+            raise PowerLoss
+
+    # --- snapshots ---
+
+    def take_snapshot(self, server: ServerId, applied: Index | None = None) -> Snapshot:
+        """Let `server` write a snapshot of its state, or of what it was after fewer entries."""
+        node = self.servers[server]
+        snapshot, encoded = snapshot_of(node.applied[:applied])
+
+        def publish(raft: Raft) -> None:
+            self._gap(node, "written")
+            is_newest = node.disk.publish(snapshot, encoded)
+            self._gap(node, "published")
+            if is_newest:
+                raft.snapshot_taken(snapshot)
+
+        self.give(server, publish)
+        return snapshot
+
+    def compact(self, server: ServerId, index: Index | None = None) -> None:
+        """Let `server` forget its log up to `index`, by default all that its snapshot has."""
+        node = self.servers[server]
+        assert node.raft.snapshot is not None
+        last = node.raft.snapshot.id.last_included_index if index is None else index
+
+        def forget(raft: Raft) -> None:
+            raft.compact(last)
+            self._gap(node, "forgotten")
+            node.disk.compact(last)
+
+        self.give(server, forget)
+
+    def take_and_compact(self, server: ServerId) -> Snapshot:
+        """Let `server` take a snapshot, and forget all of its log that the snapshot has."""
+        snapshot = self.take_snapshot(server)
+        self.compact(server)
+        return snapshot
+
+    def finish_receiving(self, server: ServerId) -> None:
+        """Tell `server` that the snapshot is there as a whole, where that waits for a test."""
+        node = self.servers[server]
+        self.give(server, lambda raft: self._tell_received(node))
+
+    def _tell_received(self, node: Server) -> None:
+        snapshot, node.received = node.received, None
+        assert snapshot is not None
+        if not node.raft.snapshot_received(snapshot):
+            node.disk.partial = None
+
+    def _handle_chunks(self, node: Server, ready: Ready) -> None:
+        for chunk in ready.chunks_to_send:
+            end = chunk.offset + chunk.size_bytes
+            assert end <= chunk.snapshot.size_bytes, "a part that is not there"
+            message = InstallSnapshot(
+                term=chunk.term,
+                snapshot=chunk.snapshot,
+                offset=chunk.offset,
+                data=node.disk.snapshots[chunk.snapshot][chunk.offset : end],
+                round=chunk.round,
+            )
+            self._post([Envelope(node.name, chunk.dest, message)])
+        for envelope in ready.chunks_received:
+            part = envelope.message
+            assert isinstance(part, InstallSnapshot)
+            if part.snapshot.last_included_index <= node.raft.log.commit_index:
+                continue
+            received_bytes = node.disk.receive(part.snapshot, part.offset, part.data)
+            self._gap(node, "stored")
+            node.raft.snapshot_progress(part.snapshot, received_bytes, received_bytes // 2)
+            node.received = node.disk.received()
+
+    def _install(self, node: Server, snapshot: Snapshot) -> None:
+        disk, index = node.disk, snapshot.id.last_included_index
+        assert disk.partial is not None
+        id_, encoded = disk.partial
+        assert id_ == snapshot.id
+        self._gap(node, "received")
+        assert disk.publish(snapshot, encoded), "an older snapshot takes the place of a newer one"
+        disk.partial = None
+        self._gap(node, "published")
+        if node.raft.log.durable_index > index:
+            disk.compact(index)
+        else:
+            disk.reset(index, snapshot.id.last_included_term)
+        self._gap(node, "log changed")
+        before = node.applied
+        node.applied = decode_state(encoded)
+        assert node.applied[: len(before)] == before, "the snapshot is of another history"
+        for entry in node.applied:
+            assert self.committed.get(entry.index) == entry, "a snapshot of what nobody committed"
+
+    # --- across servers ---
 
     def note_committed(self, node: Server, entry: Entry) -> None:
         """State Machine Safety (Figure 3); remember in which term `entry` was committed."""
@@ -198,7 +320,7 @@ class Cluster:
         known = self.leaders.setdefault(raft.current_term, node.name)
         assert known == node.name, f"two leaders in term {raft.current_term}"
         for index, entry in self.committed.items():
-            if self.committed_in[index] < raft.current_term:
+            if index >= raft.log.base_index and self.committed_in[index] < raft.current_term:
                 assert raft.log.term_at(index) == entry.term, f"leader lacks entry {index}"
 
     def _post(self, envelopes: Iterable[Envelope]) -> None:
@@ -301,9 +423,11 @@ class Cluster:
         """Stop `server`; what its disk has not got is gone."""
         self.down.add(server)
 
-    def restart(self, server: ServerId) -> None:
+    def restart(self, server: ServerId, *, state_is_kept: bool = False) -> None:
+        """Start `server` from its disk, and from the state that it had if that is to be trusted."""
         self.down.discard(server)
-        self.servers[server].start()
+        node = self.servers[server]
+        node.start(node.applied if state_is_kept else ())
 
     def partition(self, *groups: Iterable[ServerId]) -> None:
         """Cut every link between servers of different groups."""

@@ -16,22 +16,28 @@ from raftd.core.invariants import InvariantChecker
 from raftd.core.log import RaftLog
 from raftd.core.membership import (
     Configuration,
+    ConfigurationAt,
     ConfigurationEntry,
     ConfigurationKind,
     MembershipChange,
+    decode_configuration,
     encode_configuration,
 )
 from raftd.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
     Envelope,
+    InstallSnapshot,
+    InstallSnapshotResponse,
     Message,
     PreVoteResponse,
     RequestVoteResponse,
 )
 from raftd.core.options import Options
+from raftd.core.progress import SNAPSHOT_CHUNK_BYTES
 from raftd.core.raft import Raft
-from raftd.core.ready import ReadAnswer, Ready
+from raftd.core.ready import Chunk, ReadAnswer, Ready
+from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId, Term
 from tests.core.harness import (
     OPTIONS,
@@ -42,6 +48,9 @@ from tests.core.harness import (
 )
 
 M = TypeVar("M")
+
+SNAPSHOT_BYTES = 10 * SNAPSHOT_CHUNK_BYTES
+"""Ten parts: more than may be unanswered at once."""
 
 
 def command(index: Index, term: Term, text: bytes | None = None) -> Entry:
@@ -71,6 +80,26 @@ def log_of(terms: Sequence[Term], founding: Entry | None = None) -> list[Entry]:
     return entries
 
 
+def snapshot_at(
+    index: Index,
+    term: Term,
+    configuration: ConfigurationAt | None = None,
+    *,
+    voters: Iterable[ServerId] = ("1", "2", "3"),
+    size_bytes: int = SNAPSHOT_BYTES,
+    checksum: str = "c",
+) -> Snapshot:
+    """Return a snapshot up to an entry; its configuration is the founding one by default."""
+    founding = ConfigurationAt(1, decode_configuration(founding_entry(voters).data))
+    identity = SnapshotId(
+        last_included_index=index,
+        last_included_term=term,
+        size_bytes=size_bytes,
+        checksum=checksum,
+    )
+    return Snapshot(identity, configuration or founding)
+
+
 class Solo:
     """One server. Every input is followed by all the work that the server asks for."""
 
@@ -86,15 +115,19 @@ class Solo:
         voted_for: ServerId | None = None,
         options: Options = OPTIONS,
         seed: object = 0,
+        snapshot: Snapshot | None = None,
     ) -> None:
-        """Start `server` on a disk with a log of `terms`, or with `entries`."""
+        """Start `server` on a disk with a log of `terms`, or with `entries` after `snapshot`."""
         stored = (
             log_of(terms, founding_entry(voters, learners)) if entries is None else list(entries)
         )
-        last_term = stored[-1].term if stored else 0
+        base_index = snapshot.id.last_included_index if snapshot else 0
+        base_term = snapshot.id.last_included_term if snapshot else 0
+        last_term = stored[-1].term if stored else base_term
         self.raft = Raft(
             server=server,
-            log=RaftLog(stored),
+            log=RaftLog(stored, base_index=base_index, base_term=base_term, snapshot=snapshot),
+            snapshot=snapshot,
             hard_state=HardState(last_term if term is None else term, voted_for),
             options=options,
             random=Random(str(seed)),
@@ -104,6 +137,11 @@ class Solo:
         self.sent: list[Envelope] = []
         self.reads: list[ReadAnswer] = []
         self.applied: list[Entry] = []
+        self.chunks: list[Chunk] = []
+        """The parts of snapshots that were to be sent."""
+        self.stored: list[Envelope] = []
+        """The parts of snapshots that were to be stored."""
+        self.restored: list[Snapshot] = []
 
     @property
     def role(self) -> str:
@@ -134,9 +172,13 @@ class Solo:
         while (ready := self.raft.take_ready()) is not None:
             self.readies.append(ready)
             sent += ready.early_messages
+            if ready.restore is not None:
+                self.restored.append(ready.restore)
             self.raft.persisted(ready)
             self.checker.check()
             sent += ready.messages
+            self.chunks += ready.chunks_to_send
+            self.stored += ready.chunks_received
             self.applied += ready.committed
             self.reads += ready.reads
         self.sent += sent
@@ -216,10 +258,69 @@ class Solo:
 
     @property
     def round(self) -> int:
-        """The round of the latest AppendEntries that was sent."""
-        return max(
-            (e.message.round for e in self.sent if isinstance(e.message, AppendEntries)), default=0
+        """The latest round in which something was sent."""
+        rounds = [e.message.round for e in self.sent if isinstance(e.message, AppendEntries)]
+        return max([*rounds, *(chunk.round for chunk in self.chunks)], default=0)
+
+    # --- snapshots ---
+
+    def compact(self, index: Index, *, to: Index | None = None, **extra: object) -> Snapshot:
+        """Take a snapshot up to `index`, and forget the log up to there, or up to `to`."""
+        log = self.raft.log
+        snapshot = snapshot_at(
+            index,
+            log.term_at(index) or 0,
+            log.configurations.at(index),
+            **extra,  # type: ignore[arg-type]
         )
+        self.give(lambda raft: raft.snapshot_taken(snapshot))
+        self.give(lambda raft: raft.compact(index if to is None else to))
+        return snapshot
+
+    def chunks_to(self, server: ServerId) -> list[tuple[int, int]]:
+        """Take out offset and size of the parts that were sent to `server`, no heartbeats."""
+        mine = [c for c in self.chunks if c.dest == server]
+        self.chunks = [c for c in self.chunks if c.dest != server]
+        return [(c.offset, c.size_bytes) for c in mine if c.size_bytes]
+
+    def has_received(
+        self, source: ServerId, snapshot: Snapshot, received_bytes: int, **fields: object
+    ) -> list[Envelope]:
+        """Have `source` answer how much of a snapshot it has; return what was sent then."""
+        response = InstallSnapshotResponse(
+            **{
+                "term": self.term,
+                "snapshot": snapshot.id,
+                "round": self.round,
+                "received_bytes": received_bytes,
+                "installed_bytes": 0,
+                "match_index": 0,
+                "commit_index": 0,
+                **fields,
+            }  # type: ignore[arg-type]
+        )
+        return self.give(lambda raft: raft.step(Envelope(source, raft.server, response)))
+
+    def receive(
+        self, source: ServerId, snapshot: Snapshot, term: Term | None = None, **fields: object
+    ) -> list[Message]:
+        """Put a part of `snapshot` in, all of it by default; return what went back at once."""
+        message = InstallSnapshot(
+            **{
+                "term": self.term if term is None else term,
+                "snapshot": snapshot.id,
+                "offset": 0,
+                "data": b"x",
+                "round": 1,
+                **fields,
+            }  # type: ignore[arg-type]
+        )
+        return self.step(source, message)
+
+    def received(self, snapshot: Snapshot) -> list[Message]:
+        """Say that `snapshot` is there as a whole; return what was sent then."""
+        sent = self.give(lambda raft: raft.snapshot_received(snapshot))
+        return [envelope.message for envelope in sent]
 
     def heartbeat(
         self,

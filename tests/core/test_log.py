@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from raftd.core.errors import Divergence
-from raftd.core.log import RaftLog
+from raftd.core.log import ENTRY_HEAD_BYTES, RaftLog
 from raftd.core.membership import (
     Configuration,
     ConfigurationAt,
     ConfigurationKind,
     decode_configuration,
 )
+from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.core.types import Entry
 from tests.core.harness import founding_entry
 from tests.core.scenario import command, configuration_entry, log_of
@@ -40,6 +43,15 @@ def _final(index: int, term: int) -> Entry:
     return configuration_entry(index, term, ConfigurationKind.FINAL, Configuration({"4"}))
 
 
+def _snapshot(index: int, term: int, configuration_index: int = 1) -> Snapshot:
+    return Snapshot(
+        SnapshotId(
+            last_included_index=index, last_included_term=term, size_bytes=100, checksum="c"
+        ),
+        ConfigurationAt(configuration_index, decode_configuration(founding_entry("123").data)),
+    )
+
+
 def test_an_empty_log_knows_the_position_before_its_first_entry() -> None:
     log = RaftLog()
     assert (log.first_index, log.last_index, log.last_term) == (1, 0, 0)
@@ -49,7 +61,7 @@ def test_an_empty_log_knows_the_position_before_its_first_entry() -> None:
 
 
 def test_a_log_after_a_snapshot_starts_where_the_snapshot_ends() -> None:
-    log = RaftLog([command(8, 3)], base_index=7, base_term=2)
+    log = RaftLog([command(8, 3)], base_index=7, base_term=2, snapshot=_snapshot(7, 2))
     assert (log.first_index, log.last_index, log.last_term) == (8, 8, 3)
     assert [log.term_at(index) for index in (6, 7, 8, 9)] == [None, 2, 3, None]
     assert log.commit_index == log.handed_index == 7
@@ -121,7 +133,9 @@ def test_a_committed_entry_is_never_replaced() -> None:
 
 
 def test_entries_that_the_snapshot_covers_match_by_definition() -> None:
-    log = RaftLog([command(8, 3), command(9, 3)], base_index=7, base_term=2)
+    log = RaftLog(
+        [command(8, 3), command(9, 3)], base_index=7, base_term=2, snapshot=_snapshot(7, 2)
+    )
     log.merge([command(6, 2), command(7, 2), command(8, 3)])
     assert _terms(log) == [3, 3]
 
@@ -193,10 +207,10 @@ def test_two_configurations_are_truncated_at_once() -> None:
 
 
 def test_truncation_falls_back_to_the_configuration_of_the_snapshot() -> None:
-    base = ConfigurationAt(5, decode_configuration(founding_entry("123").data))
-    log = RaftLog([command(8, 1), _joint(9, 1)], base_index=7, base_term=1, base_configuration=base)
+    snapshot = _snapshot(7, 1)
+    log = RaftLog([command(8, 1), _joint(9, 1)], base_index=7, base_term=1, snapshot=snapshot)
     log.merge([command(9, 2)])
-    assert log.configurations.latest == base
+    assert log.configurations.latest == snapshot.configuration
 
 
 def test_restart_finds_a_configuration_that_is_not_committed() -> None:
@@ -204,3 +218,133 @@ def test_restart_finds_a_configuration_that_is_not_committed() -> None:
     log = RaftLog([founding_entry("123"), _joint(2, 1), _final(3, 1), command(4, 2)])
     assert _configurations(log) == [1, 2, 3]
     assert log.commit_index == 0
+
+
+def _compacted(terms: list[int], base: int, extra: Iterable[Entry] = ()) -> RaftLog:
+    log = RaftLog([*log_of(terms), *extra], applied_index=len(terms))
+    log.compact(base)
+    return log
+
+
+@given(term_lists.filter(bool), st.data())
+def test_compaction_changes_nothing_above_it(terms: list[int], data: st.DataObject) -> None:
+    """Dissertation 5.1: positions, terms, bounds of terms and sizes are those of what is left."""
+    base = data.draw(st.integers(0, len(terms)))
+    log = _compacted(terms, base)
+    log.compact(data.draw(st.integers(base, len(terms))))
+    base = log.base_index
+    left = terms[base:]
+    assert (log.first_index, log.last_index, _terms(log)) == (base + 1, len(terms), left)
+    assert log.last_term == terms[-1]
+    assert log.size_bytes == sum(
+        ENTRY_HEAD_BYTES + len(e.data) for e in log.entries(base + 1, log.last_index)
+    )
+    for index in range(base, len(terms) + 1):
+        assert log.term_at(index) == (terms[index - 1] if index else 0)
+    assert log.term_at(base - 1) is None
+    for index in range(base + 1, len(terms) + 1):
+        assert log.term_first_index(index) == base + 1 + left.index(terms[index - 1])
+    for term in range(6):
+        last = max((i for i, t in enumerate(left, start=base + 1) if t == term), default=None)
+        assert log.last_index_of_term(term) == last
+
+
+@given(term_lists.filter(bool), st.data())
+def test_a_compacted_log_grows_and_is_cut_as_before(terms: list[int], data: st.DataObject) -> None:
+    base = data.draw(st.integers(0, len(terms)))
+    log = _compacted(terms, base)
+    log.append([command(len(terms) + 1, terms[-1]), command(len(terms) + 2, 5)])
+    log.merge([command(len(terms) + 1, 6)])
+    assert _terms(log) == [*terms[base:], 6]
+    assert log.term_first_index(len(terms) + 1) == len(terms) + 1
+    assert log.last_index_of_term(5) is None
+    assert log.size_bytes == sum(
+        ENTRY_HEAD_BYTES + len(e.data) for e in log.entries(base + 1, log.last_index)
+    )
+
+
+@pytest.mark.parametrize(("base", "known"), [(1, [1, 3, 5]), (2, [1, 3, 5]), (3, [3, 5]), (5, [5])])
+def test_compaction_keeps_the_configuration_that_was_in_force(base: int, known: list[int]) -> None:
+    entries = [
+        founding_entry("123"),
+        command(2, 1),
+        _joint(3, 1),
+        command(4, 1),
+        _final(5, 1),
+        command(6, 1),
+    ]
+    log = RaftLog(entries, applied_index=6)
+    log.compact(base)
+    assert _configurations(log) == known
+
+
+def test_only_what_the_state_machine_has_is_compacted() -> None:
+    log = RaftLog(log_of([1, 1, 1, 1]), applied_index=2)
+    for index in (3, -1):
+        with pytest.raises(AssertionError):
+            log.compact(index)
+    log.compact(2)
+    log.compact(2)
+    with pytest.raises(AssertionError):
+        log.compact(1)
+    assert log.base_index == 2
+
+
+def test_a_restart_finds_the_configuration_of_the_snapshot_among_the_entries_it_includes() -> None:
+    """The log keeps a tail before the snapshot; the configuration may stand in it."""
+    snapshot = _snapshot(6, 1, configuration_index=5)
+    entries = [
+        command(4, 1),
+        configuration_entry(5, 1, ConfigurationKind.SIMPLE, Configuration("123")),
+        command(6, 1),
+        command(7, 2),
+    ]
+    log = RaftLog(entries, base_index=3, base_term=1, snapshot=snapshot, applied_index=6)
+    assert _configurations(log) == [5]
+    assert (log.commit_index, log.handed_index, log.durable_index) == (6, 6, 7)
+
+
+@given(term_lists.filter(bool), st.integers(1, 14), st.integers(1, 5), st.data())
+def test_a_snapshot_keeps_exactly_what_agrees_with_it(
+    terms: list[int], index: int, term: int, data: st.DataObject
+) -> None:
+    """Figure 13, receiver steps 6 and 7, written out."""
+    commit = data.draw(st.integers(0, min(index - 1, len(terms))))
+    log = RaftLog(log_of(terms), applied_index=commit)
+    log.durable_index = data.draw(st.integers(commit, len(terms)))
+    durable = log.durable_index
+    agrees = index <= len(terms) and terms[index - 1] == term
+    log.restore(_snapshot(index, term))
+    assert (log.base_index, log.base_term) == (index, term)
+    assert log.commit_index == log.handed_index == index
+    assert _terms(log) == (terms[index:] if agrees else [])
+    assert log.durable_index == (max(durable, index) if agrees else index)
+    assert log.last_term == (terms[-1] if agrees else term)
+    log.append([command(log.last_index + 1, 5)])
+    assert log.last_index_of_term(5) == log.last_index
+    assert log.size_bytes == sum(
+        ENTRY_HEAD_BYTES + len(e.data) for e in log.entries(index + 1, log.last_index)
+    )
+
+
+@given(term_lists.filter(bool), st.data())
+def test_sizes_by_the_average_stay_within_the_log(terms: list[int], data: st.DataObject) -> None:
+    log = _compacted(terms, data.draw(st.integers(0, len(terms))))
+    index = data.draw(st.integers(log.base_index, log.last_index))
+    size_bytes = data.draw(st.integers(0, 1000))
+    before = log.index_before(index, size_bytes)
+    assert log.base_index <= before <= index
+    assert log.bytes_between(before, index) <= size_bytes
+    assert log.bytes_between(log.base_index, log.last_index) == log.size_bytes
+    assert log.bytes_between(index, index) == log.bytes_between(0, log.base_index) == 0
+
+
+def test_another_entry_where_the_log_begins_proves_that_the_group_has_diverged() -> None:
+    log = RaftLog([command(8, 3)], base_index=7, base_term=2, snapshot=_snapshot(7, 2))
+    with pytest.raises(Divergence, match="committed"):
+        log.merge([command(6, 1), command(7, 1), command(8, 1)])
+    with pytest.raises(Divergence, match="committed"):
+        log.check_base(7, 3)
+    log.check_base(6, 1)
+    RaftLog().check_base(0, 9)
+    assert _terms(log) == [3]

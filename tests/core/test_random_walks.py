@@ -1,10 +1,12 @@
 """Random walks over a group under faults: what must hold holds after every input.
 
 Each walk has one to six servers, random delivery order, loss, duplication, power losses in the
-gaps of a Ready, partitions, and membership changes of any size, aborted and transferred at random.
-The invariants of each server, Election Safety, Leader Completeness, State Machine Safety, Log
-Matching (Figure 3 of the paper) and fresh reads are checked all along; at the end everybody comes
-back and the group has to become whole. A failure names its seed: `Walk(seed).run()` repeats it.
+gaps of a Ready, partitions, and membership changes of any size, aborted and transferred at random;
+snapshots are taken, logs compacted, snapshots sent and installed, at random times too. The
+invariants of each server, Election Safety, Leader Completeness, State Machine Safety, Log Matching
+(Figure 3 of the paper), fresh reads, and that an installed state is the one that others have
+applied, are checked all along; at the end everybody comes back and the group has to become whole.
+A failure names its seed: `Walk(seed).run()` repeats it.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import pytest
 
 from raftd.core.leader import Leader
-from tests.core.walks import MidChangeWalk, Walk
+from tests.core.walks import MidChangeWalk, SnapshotWalk, Walk
 
 SEEDS_IN_A_BLOCK = 25
 
@@ -39,9 +41,22 @@ def test_what_must_hold_holds_when_a_leader_died_in_the_middle_of_a_change(block
     _walk(MidChangeWalk, _block(block))
 
 
+@pytest.mark.parametrize("block", range(6))
+def test_what_must_hold_holds_while_snapshots_are_sent(block: int) -> None:
+    _walk(SnapshotWalk, _block(block))
+
+
+def test_the_walks_install_snapshots() -> None:
+    """Else they would prove nothing about it."""
+    walks = [SnapshotWalk(seed) for seed in range(20)]
+    for walk in walks:
+        walk.run()
+    assert sum(walk.cluster.installed for walk in walks) > 20
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("kind", [Walk, MidChangeWalk])
+@pytest.mark.parametrize("kind", [Walk, MidChangeWalk, SnapshotWalk])
 @pytest.mark.parametrize("block", range(1000, 1100))
 def test_what_must_hold_holds_for_long(block: int, kind: type[Walk]) -> None:
     _walk(kind, _block(block, 1000))

@@ -16,12 +16,9 @@ from raftd.core.options import Options
 from raftd.core.raft import Raft
 from raftd.core.ready import Ready
 from raftd.core.types import Entry, Index, ServerId, Term
-from tests.core.harness import Cluster, Disk, Server, appends, founding_entry
+from tests.core.disk import Disk, chunks_of
+from tests.core.harness import Cluster, PowerLoss, Server, appends, founding_entry
 from tests.core.scenario import configuration_entry
-
-
-class PowerLoss(Exception):
-    """The server that is at work stops here; what its disk has not got is gone."""
 
 
 @attrs.frozen
@@ -44,6 +41,10 @@ class Faults:
     """Chance that something is aimed at a configuration that a leader has just appended."""
     batch: int
     """Entries in one AppendEntries: with few, an entry arrives without the ones behind it."""
+    compaction: float
+    """Weight of snapshots and of compaction among the actions."""
+    chunk: int
+    """Bytes in one part of a snapshot: with few, much happens before the last one is there."""
 
 
 class FaultyCluster(Cluster):
@@ -69,44 +70,52 @@ class FaultyCluster(Cluster):
         self.commit_seen: dict[ServerId, Index] = dict.fromkeys(self.servers, 0)
         self.reads_asked = 0
         self.power_losses = 0
+        self.installed = 0
 
     def give(self, server: ServerId, action: Callable[[Raft], object]) -> object:
-        if server in self.down:
-            return None
-        try:
-            return super().give(server, action)
-        except PowerLoss:
-            self.power_losses += 1
-            self.crash(server)
-            return None
+        return None if server in self.down else super().give(server, action)
 
-    def restart(self, server: ServerId) -> None:
-        super().restart(server)
+    def crash(self, server: ServerId) -> None:
+        super().crash(server)
+        node = self.servers[server]
+        if node.disk.partial is not None and self.chance.random() < 0.5:
+            # What has arrived of a snapshot was not synced: a part of it may be lost.
+            id_, there = node.disk.partial
+            node.disk.partial = id_, there[: self.chance.randrange(len(there) + 1)]
+
+    def restart(self, server: ServerId, *, state_is_kept: bool = False) -> None:
+        super().restart(server, state_is_kept=state_is_kept)
         self.commit_seen[server] = 0
         self.servers[server].reads = []
 
-    def _gap(self) -> None:
+    def _gap(self, node: Server, step: str) -> None:
         if self.chance.random() < self.power_loss:
+            self.power_losses += 1
             raise PowerLoss
 
     def _handle(self, node: Server, ready: Ready) -> None:
         self._check_log_matching(node, ready.entries)
         self._check_committed(node)
-        self._gap()
+        self._gap(node, "nothing")
         self._post(ready.early_messages)
+        if ready.restore is not None:
+            self._install(node, ready.restore)
+            self.installed += 1
         if self.chance.random() < self.power_loss:
             # The batch is one write: any prefix of it may have reached the disk.
             kept = ready.entries[: self.chance.randrange(len(ready.entries) + 1)]
             node.disk.append(ready.hard_state, kept)
+            self.power_losses += 1
             raise PowerLoss
         node.disk.append(ready.hard_state, ready.entries)
-        self._gap()
+        self._gap(node, "appended")
         node.raft.persisted(ready)
         node.checker.check()
         self._check_committed(node)
         self._post(ready.messages)
-        self._gap()
-        node.applied.extend(ready.committed)
+        self._gap(node, "sent")
+        self._handle_chunks(node, ready)
+        self._apply(node, ready)
         node.lost_leadership += ready.lost_leadership
         for answer in ready.reads:
             floor = answer.token
@@ -138,6 +147,8 @@ class Walk:
 
     def __init__(self, seed: int, steps: int = 400, log: list[str] | None = None) -> None:
         self.chance = Random(seed)
+        # Apart, so that what is drawn for snapshots changes nothing else in a walk without them.
+        self.snapshot_chance = Random(f"{seed}/snapshots")
         self.steps = steps
         self.log = log
         chance = self.chance
@@ -156,6 +167,8 @@ class Walk:
             membership=10.0 if aimed else chance.choice((0.3, 1.0, 3.0)),
             malice=chance.choice((0.2, 0.5, 0.8) if aimed else (0.0, 0.3, 0.8)),
             batch=chance.choice((1, 2, leader_module.APPEND_ENTRIES_MAX)),
+            compaction=self.snapshot_chance.choice((0.0, 1.0, 6.0)),
+            chunk=self.snapshot_chance.choice((100, 400, 3000)),
         )
         if aimed:
             self.steps = steps // 3
@@ -164,6 +177,7 @@ class Walk:
             election_ticks=chance.choice((3, 5, 10)),
             joint_timeout_ticks=chance.choice((4, 30)),
             departing_ticks=30,
+            catch_up_bytes_per_tick=self.snapshot_chance.choice((0, 0, 300)),
         )
         self.cluster = FaultyCluster(
             founders,
@@ -178,7 +192,11 @@ class Walk:
 
     def run(self) -> None:
         """Walk through the faults, then let the weather clear: the group has to recover."""
-        with patch.object(leader_module, "APPEND_ENTRIES_MAX", self.faults.batch):
+        self.cluster.installs_at_once = False
+        with (
+            patch.object(leader_module, "APPEND_ENTRIES_MAX", self.faults.batch),
+            chunks_of(self.faults.chunk, 3 * self.faults.chunk),
+        ):
             for _ in range(self.steps):
                 self._step()
             self._recover()
@@ -216,6 +234,7 @@ class Walk:
         )  # fmt: skip
         action()
         self._aim()
+        self._snapshots()
 
     def _note(self, text: str) -> None:
         if self.log is not None:
@@ -263,6 +282,8 @@ class Walk:
             for server in self._up():
                 self.cluster.tick(server)
             self._calm_messages()
+            if self.snapshot_chance.random() < 0.5:
+                self._install()
 
     def _calm_messages(self) -> None:
         for _ in range(30):
@@ -355,8 +376,54 @@ class Walk:
     def _restart(self) -> None:
         if self.cluster.down:
             server = self.chance.choice(sorted(self.cluster.down))
-            self._note(f"restart {server}")
-            self.cluster.restart(server)
+            state_is_kept = self.snapshot_chance.random() < 0.5
+            self._note(f"restart {server}, with its state: {state_is_kept}")
+            self.cluster.restart(server, state_is_kept=state_is_kept)
+
+    # --- snapshots ---
+
+    def _snapshots(self) -> None:
+        """Perhaps take one, compact, or put one in force that has arrived."""
+        compaction = self.faults.compaction
+        if self.snapshot_chance.random() < 0.01 * compaction:
+            self._take_snapshot()
+        if self.snapshot_chance.random() < 0.02 * compaction:
+            self._compact()
+        if self.snapshot_chance.random() < 0.05:
+            self._install()
+
+    def _take_snapshot(self) -> None:
+        """Let one server publish a snapshot, perhaps one that it began long ago."""
+        chance, cluster = self.snapshot_chance, self.cluster
+        ready = [name for name in self._up() if cluster.servers[name].applied]
+        if ready:
+            server = chance.choice(ready)
+            count = len(cluster.servers[server].applied)
+            index = count if chance.random() < 0.7 else chance.randint(1, count)
+            self._note(f"snapshot of {index} at {server}")
+            cluster.take_snapshot(server, index)
+
+    def _compact(self) -> None:
+        cluster = self.cluster
+        ready = [name for name in self._up() if cluster.raft(name).snapshot is not None]
+        if ready:
+            server = self.snapshot_chance.choice(ready)
+            raft = cluster.raft(server)
+            assert raft.snapshot is not None
+            last = raft.snapshot.id.last_included_index
+            index = last
+            if self.snapshot_chance.random() < 0.3:
+                index = self.snapshot_chance.randint(raft.log.base_index, last)
+            self._note(f"compact {server} to {index}")
+            cluster.compact(server, index)
+
+    def _install(self) -> None:
+        """Let one server find that a snapshot is there as a whole."""
+        ready = [name for name in self._up() if self.cluster.servers[name].received is not None]
+        if ready:
+            server = self.snapshot_chance.choice(ready)
+            self._note(f"snapshot received at {server}")
+            self.cluster.finish_receiving(server)
 
     def _partition(self) -> None:
         sides: dict[int, list[ServerId]] = {}
@@ -440,8 +507,12 @@ class Walk:
         cluster = self.cluster
         cluster.power_loss = 0.0
         cluster.heal()
+        cluster.installs_at_once = True
         for server in sorted(cluster.down):
             cluster.restart(server)
+        for server in self.names:
+            if cluster.servers[server].received is not None:
+                cluster.finish_receiving(server)
         self._note("recover")
         ticks_max = 60 * self.options.election_ticks
         cluster.run_until(self._is_settled, ticks_max)
@@ -450,6 +521,14 @@ class Walk:
         cluster.run_until(lambda: self._is_settled() and index in cluster.committed, ticks_max)
         assert index > before
         assert cluster.committed[index].data == b"last"
+        self._check_states()
+
+    def _check_states(self) -> None:
+        """Whoever has applied as much as another has the same state, however it got there."""
+        for node in self.cluster.servers.values():
+            expected = [self.cluster.committed[e.index] for e in node.applied]
+            assert node.applied == expected
+            assert len(node.applied) == node.raft.log.handed_index
 
     def _is_settled(self) -> bool:
         leaders = self._leaders()
@@ -541,3 +620,55 @@ class MidChangeWalk(Walk):
             (6, 10, 1, 3, 1, 0.7, 1, 1, 2),
         )
         action()
+        self._snapshots()
+
+
+class SnapshotWalk(Walk):
+    """A walk in which servers fall behind what the others still have in their logs.
+
+    They are then sent a snapshot, and everything else happens meanwhile.
+    """
+
+    def __init__(self, seed: int, steps: int = 250, log: list[str] | None = None) -> None:
+        super().__init__(seed, steps, log)
+        chance = self.snapshot_chance
+        self.steps = steps
+        self.faults = attrs.evolve(
+            self.faults,
+            compaction=chance.choice((1.0, 4.0)),
+            calm=chance.choice((0.05, 0.2)),
+            membership=chance.choice((0.3, 2.0)),
+            power_loss=chance.choice((0.0, 0.01, 0.03)),
+            malice=chance.choice((0.0, 0.2)),
+        )
+        self.cluster.power_loss = self.faults.power_loss
+
+    def _step(self) -> None:
+        if self.snapshot_chance.random() < 0.03:
+            self._fall_behind()
+        else:
+            super()._step()
+
+    def _fall_behind(self) -> None:
+        """Keep one server out of it while the others go on and shorten their logs."""
+        chance, cluster = self.snapshot_chance, self.cluster
+        late = chance.choice(self.names)
+        self._note(f"{late} falls behind")
+        cluster.heal()
+        cluster.partition([late], [name for name in self.names if name != late])
+        self._calm(chance.randint(1, 2 * self.options.election_ticks))
+        for _ in range(chance.randint(1, 4)):
+            self._propose()
+            if chance.random() < 0.3:
+                self._change()
+            self._calm(1)
+        for server in self._up():
+            if server != late and chance.random() < 0.7:
+                self._note(f"{server} takes a snapshot and compacts")
+                if cluster.servers[server].applied:
+                    cluster.take_snapshot(server)
+                if server not in cluster.down and cluster.raft(server).snapshot is not None:
+                    cluster.compact(server)
+        cluster.heal()
+        if chance.random() < 0.5:
+            self._calm(chance.randint(1, 3))

@@ -53,7 +53,8 @@ from raftd.core.messages import (
 from raftd.core.quorum import committed_index, majority
 from raftd.core.ready import Ready
 from raftd.core.types import Entry, EntryKind, HardState
-from tests.core.harness import OPTIONS, Cluster, Disk, Server, founding_entry
+from tests.core.disk import Disk
+from tests.core.harness import OPTIONS, Cluster, Server, founding_entry
 
 COMMAND_CHARACTERS_MAX = 24
 """Longer commands are abbreviated in the output."""

@@ -223,9 +223,7 @@ class RealDisk:
         directory = DataDirectory.open(self._path, self._name, files)
         snapshots = SnapshotDirectory(directory.snapshots_path, files)
         snapshots.open()
-        log = recover_log(
-            directory.wal_path, files, snapshots.latest, segment_bytes=SEGMENT_BYTES
-        )
+        log = recover_log(directory.wal_path, files, snapshots.latest, segment_bytes=SEGMENT_BYTES)
         self._open = (directory, snapshots, log.wal)
         return Found(
             directory,

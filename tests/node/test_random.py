@@ -16,6 +16,7 @@ from raftd.core.membership import Configuration
 from raftd.core.types import server_name
 from raftd.protocol import AbortRequest, ErrorReply, MemberChange, TransferRequest
 from tests.node.clients import Client
+from tests.node.growing import EAGER
 from tests.node.world import Asked, World, become, drop, new
 
 WALKS = 60
@@ -23,6 +24,9 @@ WALK_TICKS = 250
 HEALING_TICKS = 400
 """Enough for elections, for a catch-up that fails and for a joint change that is rolled back."""
 CLIENTS = 3
+NO_SNAPSHOTS = 1 << 30
+LOG_BYTES = (EAGER, 500, 4000, NO_SNAPSHOTS)
+"""Sizes of the log at which a snapshot is taken, in turn: after each entry, seldom, never."""
 NAMES = tuple(f"n{number}" for number in range(1, 9))
 ADMINISTRATIVE_ERRORS = {"refused", "unsafe", "not-leader", "unavailable", "unknown-outcome"}
 
@@ -30,9 +34,11 @@ ADMINISTRATIVE_ERRORS = {"refused", "unsafe", "not-leader", "unavailable", "unkn
 class Walk:
     """One random walk, and what is asserted at its end."""
 
-    def __init__(self, seed: int, *, checks_invariants: bool = False) -> None:
+    def __init__(
+        self, seed: int, *, checks_invariants: bool = False, log_bytes: int = NO_SNAPSHOTS
+    ) -> None:
         self.random = Random(seed)
-        self.world = World(seed, checks_invariants=checks_invariants)
+        self.world = World(seed, checks_invariants=checks_invariants, snapshot_log_bytes=log_bytes)
         self.world.form(3)
         self.world.shuffled = True
         for name in NAMES[3:6]:
@@ -151,8 +157,13 @@ class Walk:
         if not running:
             return
         server = self.random.choice(running)
-        if self.random.random() < 0.3:
-            server.kill()
+        kind = self.random.random()
+        if kind < 0.3:
+            server.kill(keeps_cache=kind < 0.1)
+        elif kind < 0.5:
+            # Within taking, receiving, publishing or removing a snapshot.
+            files = server.disk.files
+            files.crash_at = len(files.calls) + self.random.randint(1, 8)
         else:
             server.power.fail_at = len(server.power.steps) + self.random.randint(1, 30)
 
@@ -165,7 +176,7 @@ class Walk:
             # Its operator empties the data folder and uses the machine again.
             self.world.boot(server.name)
         else:
-            server.start()
+            server.start(keeps_state=self.random.random() < 0.3)
 
     def partition(self) -> None:
         names = list(NAMES)
@@ -188,7 +199,7 @@ class Walk:
         world.heal()
         world.loss, world.delay_ticks = 0.0, (0, 0)
         for server in world.servers.values():
-            server.power.fail_at = 0
+            server.power.fail_at = server.disk.files.crash_at = 0
             if server.node is None and not server.disk.identity.removed_index:
                 server.start()
         for client in self.clients:
@@ -251,7 +262,8 @@ class Walk:
 
 def walk(seed: int, *, checks_invariants: bool) -> Walk:
     """Go the walk of `seed` to its end and return it."""
-    walk = Walk(seed, checks_invariants=checks_invariants)
+    log_bytes = LOG_BYTES[seed % len(LOG_BYTES)]
+    walk = Walk(seed, checks_invariants=checks_invariants, log_bytes=log_bytes)
     for _ in range(WALK_TICKS):
         walk.step()
     walk.heal()
@@ -267,6 +279,8 @@ def count(walks: Sequence[Walk]) -> Counter[str]:
         counted["reads"] += sum(client.reads for client in each.clients)
         leader = each.world.leader()
         counted["terms"] += leader.status.term
+        for server in each.world.servers.values():
+            counted.update(event[0] for event in server.journal)
         counted.update(record.result for record in leader.state.operations())
         counted["removed"] += sum(
             bool(server.disk.identity.removed_index) for server in each.world.servers.values()
@@ -294,3 +308,5 @@ def test_whatever_happens_nothing_is_lost_or_done_twice_and_no_operation_is_stuc
     assert counted["reads"] > 30
     assert counted["done"] > 10
     assert counted["terms"] > 15
+    assert counted["publish-snapshot"] > 50
+    assert counted["install"] > 5

@@ -25,11 +25,14 @@ from raftd.trace import EVENT_KINDS, Event, Trace, main, tracing_to_file
 from tests.node import world as world_module
 from tests.node.asking import abort
 from tests.node.clients import Client
+from tests.node.growing import EAGER, did, fill
 from tests.node.world import (
     CLUSTER,
+    ELECTION_TICKS,
     HEARTBEAT_TICKS,
     Server,
     World,
+    become,
     drop,
     is_joint,
     new,
@@ -133,6 +136,8 @@ def in_words(event: Event) -> str:
             words = f"{event['commit_index']}/{event['term']}"
         case "apply":
             words = f"{event['first_index']}-{event['applied_index']}"
+        case "restore":
+            words = f"{event['last_index']}/{event['last_term']}"
         case kind:
             assert kind == "stop"
             words = event["why"]
@@ -430,10 +435,41 @@ def test_a_role_that_changes_without_work_for_disk_and_network_is_traced(
     ]
 
 
+def installed(world: World) -> Server:
+    """Form a cluster in which `n3` gets a snapshot; return it."""
+    world.settings["snapshot_log_bytes"] = EAGER
+    world.form(3)
+    follower = world["n3"]
+    follower.kill()
+    world.run(2 * ELECTION_TICKS)
+    world.finish(world.started(world.change("demote", become("n3", "learner"))))
+    fill(world, 5)
+    world.run(HEARTBEAT_TICKS)
+    follower.start()
+    world.until(world.is_settled)
+    return follower
+
+
+def test_a_snapshot_that_was_installed_is_traced_with_the_configuration_it_brings(
+    world: World, traces: Traces
+) -> None:
+    follower = installed(world)
+    index = did(follower, "install")[0][1]
+    latest = world.leader().running.raft.configuration
+    mark = next(n for n, e in enumerate(traces.events) if e["event"] == "restore")
+    words = traces.words(follower, mark)
+    assert words[0] == f"restore {index}/{world.leader().status.term}"
+    assert words[1].startswith(f"configuration {latest.index}/")
+    assert traces.events[mark]["server"] == follower.id
+    # What follows goes on from there.
+    applied = traces.of(follower, mark, "apply")
+    assert all(event["first_index"] > index for event in applied)
+
+
 def test_events_have_exactly_the_fields_of_the_documented_table(
     world: World, traces: Traces
 ) -> None:
-    world.form(3)
+    installed(world)
     world["n2"].restart()
     world.leader()
     traces.traces[-1].stopped("enough")

@@ -30,6 +30,7 @@ from raftd.core.messages import (
     PreVote,
     PreVoteResponse,
     RequestVoteResponse,
+    StateCheckResponse,
 )
 from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId, Term
@@ -83,6 +84,7 @@ _RESPONSES = (
     RequestVoteResponse,
     AppendEntriesResponse,
     InstallSnapshotResponse,
+    StateCheckResponse,
 )
 
 
@@ -234,13 +236,13 @@ class _PoweredSnapshots(SteppedSnapshots):
             found.snapshots, found.files, store, lambda item: server.inbox.append(item)
         )
 
-    def work(self) -> bool:
+    def work(self, lane: str | None = None) -> bool:
         if not self.jobs:
             return False
         self._server.power.step("work")
-        super().work()
+        done = super().work(lane)
         self._server.power.step("worked")
-        return True
+        return done
 
     def take(self, cluster_id: str) -> None:
         self._server.journal.append(("take", self._server.state.applied_index))
@@ -284,7 +286,7 @@ class Server:
         self.free_bytes = FREE_BYTES_UNKNOWN
         """What its disk says that it has left."""
         self.works = True
-        """Whether work in the background goes on, a step in a tick; else `work` does one."""
+        """Whether work in the background goes on, a step of each lane in a tick."""
         self.inbox: list[Input] = []
         self.exit: Stop | None = None
         self.process = 0
@@ -380,15 +382,23 @@ class Server:
             self.disk.lose_power()
         self.world.process_ended(self)
 
-    def work(self, steps: int = 1) -> None:
-        """Do the next steps in the background, as far as there are any."""
-        for _ in range(steps):
+    def work(self, *lanes: str) -> None:
+        """Do the next step in the background of each of these lanes, or of all."""
+        for lane in lanes or ("take", "receive", "remove"):
             if self.node is None:
                 return
             try:
-                self.snapshots.work()
+                self.snapshots.work(lane)
             except Crash:
                 self._went_down()
+
+    def work_off(self, *lanes: str) -> None:
+        """Do all there is to be done in the background, and take in what comes of it."""
+        while self.node is not None and any(
+            not lanes or lane in lanes for lane, _ in self.snapshots.jobs
+        ):
+            self.work(*lanes)
+        self.turn(tick=False)
 
     def turn(self, *, tick: bool, count: int | None = None) -> None:
         """Let the node take what is in its inbox, or the first `count` of it."""

@@ -429,6 +429,106 @@ def test_numbers_that_move_a_little_do_not_flood_the_log(
     assert len(shown) == 4
 
 
+def _installing(received: int, installed: int = 0, rate: int = 4 << 20) -> PeerView:
+    return attrs.evolve(
+        _peer(0, rounds=0),
+        snapshot_bytes=50 << 20,
+        snapshot_received_bytes=received << 20,
+        snapshot_installed_bytes=installed << 20,
+        lag_bytes=3 << 19,
+        catch_up_bytes_per_second=rate,
+    )
+
+
+@pytest.mark.parametrize(
+    ("peer", "line"),
+    [
+        (
+            _installing(12),
+            "12.0 MiB of a snapshot of 50.0 MiB received, 4.0 MiB/s, 1.5 MiB of entries after it, "
+            "about 22.4s, round 1",
+        ),
+        (
+            _installing(50, 30),
+            "30.0 MiB of a snapshot of 50.0 MiB installed, 4.0 MiB/s, 1.5 MiB of entries after "
+            "it, about 5.4s, round 1",
+        ),
+        (
+            _installing(0, rate=0),
+            "0 B of a snapshot of 50.0 MiB received, 1.5 MiB of entries after it, round 1",
+        ),
+        (
+            attrs.evolve(_peer(400), lag_bytes=6 << 10),
+            "400 of 1,000 entries, 40%, 600 remaining (6.0 KiB), round 3",
+        ),
+    ],
+)
+def test_a_server_that_catches_up_shows_bytes_rate_remaining_time_and_round(
+    peer: PeerView, line: str
+) -> None:
+    assert watching.describe_peer(peer, 1000, None) == f"n4: catching up: {line}"
+
+
+def test_the_rate_of_entries_is_said_in_bytes_as_well() -> None:
+    peer = attrs.evolve(_peer(400), lag_bytes=6 << 10, catch_up_bytes_per_second=2048)
+    assert "200/s (2.0 KiB/s), 600 remaining (6.0 KiB), about 3.0s" in watching.describe_peer(
+        peer, 1000, 200.0
+    )
+
+
+def test_a_snapshot_that_moves_a_little_does_not_flood_the_log(
+    leader: Leader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = operation_record("catching-up")
+    leader.views = [
+        OperationView(
+            record=record,
+            step="catching-up",
+            peers=(_installing(received),),
+            last_index=1000,
+            blocked_by=f"n4 to catch up; n4 has {received} of 50",
+        )
+        for received in range(1, 51)
+    ] + [ENDED]
+
+    assert _run(leader, "add", "n4=127.0.0.1:7104") == 0
+
+    shown = [line for line in capsys.readouterr().err.splitlines() if "catching up:" in line]
+    # Half of the way is receiving: a line at its beginning, at a quarter and at the half.
+    assert len(shown) == 3
+
+
+def test_a_snapshot_that_arrives_is_progress_although_no_entry_does(
+    leader: Leader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "POLL_MS_MAX", 100.0)
+    record = operation_record("catching-up")
+    leader.views = [
+        OperationView(record=record, step="catching-up", peers=(_installing(received),))
+        for received in range(1, 9)
+    ] + [ENDED]
+    words = ["add", "n4=127.0.0.1:7104", "-e", leader.server.address, "--timeout", "350ms"]
+    assert main(words) == 0
+
+
+def test_progress_as_json_has_the_numbers_of_a_snapshot(
+    leader: Leader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = operation_record("catching-up")
+    leader.views = [
+        OperationView(record=record, step="catching-up", peers=(_installing(12),)),
+        ENDED,
+    ]
+    assert _run(leader, "add", "n4=127.0.0.1:7104", "-o", "json") == 0
+    (server,) = json.loads(capsys.readouterr().out.splitlines()[0])["servers"]
+    assert server["snapshot_bytes"] == 50 << 20
+    assert server["snapshot_received_bytes"] == 12 << 20
+    assert server["snapshot_installed_bytes"] == 0
+    assert server["bytes_per_second"] == 4 << 20
+    assert server["lag_bytes"] == 3 << 19
+    assert server["remaining_ms"] == 22_375
+
+
 def test_progress_as_json_is_lines_and_the_last_one_is_the_result(
     leader: Leader, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,8 +12,18 @@ from raftd.core.membership import (
     decode_configuration,
 )
 from raftd.core.quorum import majority
+from raftd.core.snapshot import SnapshotId
 from raftd.core.types import Entry, EntryKind, ServerId
-from tests.simulation.machine import AMID_DISK, POINTS, PUBLISHING, RETRY_US, Durable, Machine
+from tests.simulation.durable import Durable
+from tests.simulation.machine import (
+    AMID_BACKGROUND,
+    AMID_DISK,
+    INSTALLING,
+    POINTS,
+    PUBLISHING,
+    RETRY_US,
+    Machine,
+)
 from tests.simulation.network import Network
 from tests.simulation.operator import Operator
 from tests.simulation.profile import MILLISECOND
@@ -24,6 +34,7 @@ DISK_CALLS = (
     *("truncate", "unlink", "make_directory"),
 )
 DISK_FULL_US = 500 * MILLISECOND
+ABSENCE_US = (1_500 * MILLISECOND, 6_000 * MILLISECOND)
 PAUSE_US = (100 * MILLISECOND, 3_000 * MILLISECOND)
 MALICE_US = (0, 60 * MILLISECOND)
 """How long after a configuration was written something is aimed at it."""
@@ -94,6 +105,8 @@ class Adversary:
         self._random = world.random("adversary")
         self._malicious = world.random("malice")
         self._malice_count = 0
+        self._hits: list[Random] = []
+        """For each install that is to be hit: what draws how."""
 
     # --- scheduled faults ---
 
@@ -116,6 +129,10 @@ class Adversary:
             "clock-rate": self._clock_rate,
             "disk-fails": self._disk_fails,
             "disk-full": self._disk_full,
+            "disk-nearly-full": self._disk_nearly_full,
+            "long-absence": self._long_absence,
+            "hit-install": self._hit_install,
+            "damage-partial": self._damage_partial,
             "bit-flip": self._bit_flip,
             "wipe": self._wipe,
         }
@@ -161,7 +178,11 @@ class Adversary:
             # Who belongs to no cluster yet is about to publish an identity.
             machine = random.choice(blank)
         if machine is not None:
-            most = {AMID_DISK: 12, **dict.fromkeys(PUBLISHING, 1)}.get(point, 4)
+            if point in INSTALLING:
+                machine = self._receiver(random) or machine
+            most = {AMID_DISK: 12, AMID_BACKGROUND: 12, **dict.fromkeys(range(12, POINTS), 1)}.get(
+                point, 4
+            )
             after = random.randint(1, most)
             down = [each for each in self._machines() if each.exit == "down"]
             if point == AMID_DISK and down and random.random() < 0.5:
@@ -169,6 +190,11 @@ class Adversary:
                 machine = random.choice(down)
             self._count(f"crash armed at point {point}", machine)
             machine.arm(point, after, loses_power=random.random() < 0.6)
+
+    def _receiver(self, random: Random) -> Machine | None:
+        """Return somebody who is being sent a snapshot, if there is one."""
+        receivers = [m for m in self._network.up() if m.raft.incoming_snapshot is not None]
+        return random.choice(receivers) if receivers else None
 
     def _crash_everybody(self, random: Random) -> None:
         loses_power = random.random() < 0.6
@@ -252,17 +278,107 @@ class Adversary:
         if machine is None:
             return
         machine.disk.is_full = True
+        self._world.after(random.randint(1, 4) * DISK_FULL_US, machine.disk.make_room)
 
-        def make_room() -> None:
-            machine.disk.is_full = False
+    def _disk_nearly_full(self, random: Random) -> None:
+        """Let a disk say for a while that there is too little left."""
+        machine = self._chosen(random)
+        if machine is None:
+            return
+        self._count("disk: nearly full", machine)
+        reserve = self._world.profile.disk_reserve_bytes
+        # Too little for clients, or just for a snapshot.
+        machine.disk.free = random.choice((0, reserve // 2, reserve, reserve + 1_000))
+        self._world.after(random.randint(1, 6) * DISK_FULL_US, machine.disk.make_room)
 
-        self._world.after(random.randint(1, 4) * DISK_FULL_US, make_room)
+    def _long_absence(self, random: Random) -> None:
+        """Keep a server away until the others have compacted what it lacks."""
+        machine = self._chosen(random)
+        if machine is None or machine.is_held:
+            return
+        self._count("long absence", machine)
+        machine.is_held = True
+        machine.end(loses_power=random.random() < 0.5)
+
+        def come_back() -> None:
+            machine.is_held = False
+            self.start_again(machine)
+
+        self._world.after(random.randint(*ABSENCE_US), come_back)
+
+    def _hit_install(self, random: Random) -> None:
+        """Do something to the next install, or to one that is under way."""
+        self._hits.append(random)
+
+    def on_received(self, receiver: Machine, snapshot: SnapshotId, received_bytes: int) -> None:
+        """Hit an install, where a part of the snapshot has just been stored."""
+        is_whole = received_bytes == snapshot.size_bytes
+        leader = self._operator.believed_leader()
+        if not self.is_active or not self._hits or leader is None or leader is receiver:
+            return
+        random = self._hits.pop(0)
+        acts = ("receiver", "sender", "transfer", "link", "point", "overtake", "overtake")
+        act = random.choice(acts if is_whole else acts[:-2])
+        process = receiver.process
+
+        def strike() -> None:
+            if self.is_active and receiver.process == process and receiver.node is not None:
+                self._count(f"install hit: {act}", receiver)
+                self._strike_install(act, receiver, leader, random)
+
+        self._world.after(random.randint(*MALICE_US), strike)
+
+    def _strike_install(self, act: str, receiver: Machine, leader: Machine, random: Random) -> None:
+        loses_power = random.random() < 0.5
+        match act:
+            case "receiver":
+                receiver.end(loses_power=loses_power)
+            case "sender":
+                leader.end(loses_power=loses_power)
+            case "transfer":
+                self._operator.act("transfer", random)
+            case "link":
+                cut = {(leader.name, receiver.name), (receiver.name, leader.name)}
+                self._network.cuts |= cut
+
+                def mend() -> None:
+                    self._network.cuts -= cut
+
+                self._world.after(random.randint(*PAUSE_US), mend)
+            case "point":
+                receiver.arm(random.choice(INSTALLING), 1, loses_power=loses_power)
+            case "overtake":
+                self._overtake(receiver, random)
+
+    def _overtake(self, receiver: Machine, random: Random) -> None:
+        """Hold up an install, so that another leader feeds the receiver from its longer log."""
+        held_us = random.randint(*ABSENCE_US)
+        receiver.background_from_us = self._world.now_us + held_us
+        others = [m for m in self._network.up() if m is not receiver]
+        longest = min(others, key=lambda m: (m.raft.log.base_index, m.name), default=None)
+        if longest is not None:
+            self._operator.transfer(longest)
+        if random.random() < 0.7:
+            # What it knows to be committed is lost with its memory, not the log behind it.
+            self._let_die(receiver, random.randint(held_us // 2, held_us), random)
+
+    def _damage_partial(self, random: Random) -> None:
+        """Flip a bit in a snapshot that is being received; its receiver fetches it again."""
+        receiver = self._receiver(random)
+        # It may be verified already, and be published in a moment.
+        if receiver is None or not self.may_lose(receiver):
+            return
+        where = receiver.disk.flip_a_bit(".part")
+        if where:
+            self._count("bit flip in a part of a snapshot", receiver)
+            self._world.note("flipped", machine=receiver.name, where=where)
+            if random.random() < 0.5:
+                receiver.end(loses_power=False)
 
     def _bit_flip(self, random: Random) -> None:
         machine = self._chosen(random)
         if machine is not None and self.may_lose(machine):
-            where = machine.disk.flip_a_bit()
-            machine.is_damaged = True
+            where = machine.damage()
             self._count("bit flip", machine)
             self._world.note("flipped", machine=machine.name, where=where)
             machine.end(loses_power=random.random() < 0.5)

@@ -35,7 +35,7 @@ GIVES_UP = 0.03
 """Chance that a client does not ask again after its patience has ended."""
 TAKES_NO = 0.1
 """Chance that a client believes a server that says that nothing was done, and leaves it at that."""
-NOT_TAKEN = ("not-leader", "unavailable", "session-expired")
+NOT_TAKEN = ("not-leader", "unavailable", "session-expired", "disk-full")
 """Answers that promise that this request has done nothing and never will."""
 APPEND_KEY = "append"
 APPEND_TOKENS_MAX = 60
@@ -316,7 +316,9 @@ class Client:
             elif reply.code == "session-expired":
                 go_on(reply)
             else:
-                assert reply.code in ("not-leader", "unavailable", "unknown-outcome"), reply
+                assert reply.code in (*NOT_TAKEN, "unknown-outcome"), reply
+                if reply.code == "disk-full":
+                    self._world.count("writes refused since a disk is nearly full")
                 self._hint = reply.leader_address
                 draw = self._random.random()
                 if reply.code == "unknown-outcome" and draw < GIVES_UP:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from raftd.core.leader import Leader
 from raftd.core.membership import Configuration, decode_configuration
+from raftd.core.messages import Envelope, InstallSnapshot, InstallSnapshotResponse
+from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId, Term
 from tests.simulation.invariants import Invariant, Server
 from tests.simulation.world import World
@@ -25,6 +27,8 @@ class Coverage(Invariant):
         super().__init__(durable)
         self._leaders = set()
         self._last_indexes: dict[ServerId, Index] = {}
+        self._just_restored: tuple[ServerId, Index] = ("", 0)
+        self._senders: dict[tuple[ServerId, SnapshotId], ServerId] = {}
 
     def appended(
         self, server: Server, hard_state: HardState | None, entries: Sequence[Entry]
@@ -35,6 +39,27 @@ class Coverage(Invariant):
         if entries[0].index <= self._last_indexes.get(server.id, 0):
             self.world.count("suffixes of logs replaced")
         self._last_indexes[server.id] = entries[-1].index
+
+    def restored(self, server: Server, snapshot: Snapshot) -> None:
+        """Count what an install leaves of the log."""
+        log = server.raft.log
+        self._last_indexes[server.id] = len(server.durable.entries)
+        if log.last_index > snapshot.id.last_included_index:
+            self.world.count("installs that kept a suffix of the log")
+        self._just_restored = (server.id, snapshot.id.last_included_index)
+
+    def sent(self, server: Server, envelope: Envelope) -> None:
+        """Count installs that are answered at once, since they are not needed."""
+        message = envelope.message
+        if isinstance(message, InstallSnapshotResponse) and message.match_index:
+            if (server.id, message.match_index) != self._just_restored:
+                self.world.count("installs answered as not needed")
+        elif isinstance(message, InstallSnapshot) and message.data:
+            self.world.count("parts of snapshots sent")
+            first = self._senders.setdefault((envelope.dest, message.snapshot), server.id)
+            if first != server.id:
+                self._senders[envelope.dest, message.snapshot] = server.id
+                self.world.count("installs that another leader has gone on with")
 
     def committed(
         self, server: Server, configuration: Configuration, old: Index, new: Index

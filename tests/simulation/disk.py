@@ -11,9 +11,7 @@ from pathlib import Path
 from random import Random
 
 from raftd.storage.files import StorageFault
-from tests.storage.memory_files import MemoryFileSystem
-
-READING = ("exists", "size", "names", "read")
+from tests.storage.memory_files import FREE_BYTES, MemoryFileSystem
 
 
 class SimulatedDisk(MemoryFileSystem):
@@ -29,6 +27,10 @@ class SimulatedDisk(MemoryFileSystem):
         """A call of this name fails once: write, sync, read, create, rename, sync_directory."""
         self.is_full = False
         """Nothing can be written until somebody makes room."""
+        self.free = FREE_BYTES
+        """What it says that it has left. Nothing is refused because of it."""
+        self._flipped: set[str] = set()
+        """The names of files that a bit was flipped in."""
         self.on_call: Callable[[str], None] = lambda call: None
         """Told of every call that changes something; may end the process."""
         self.on_fault: Callable[[str], None] = lambda fault: None
@@ -48,13 +50,31 @@ class SimulatedDisk(MemoryFileSystem):
             return True
         return False
 
+    def free_bytes(self, path: Path) -> int:
+        """Return what is left."""
+        return self.free
+
     def read(self, path: Path) -> bytes:
         """Return the content of a file, or fail."""
+        self._fail_to_read(path)
+        return super().read(path)
+
+    def read_at(self, path: Path, offset: int, size_bytes: int) -> bytes:
+        """Return a part of a file, or fail."""
+        self._fail_to_read(path)
+        return super().read_at(path, offset, size_bytes)
+
+    def _fail_to_read(self, path: Path) -> None:
         if self.fails_next == "read":
             self.fails_next = ""
             self.on_fault("disk: a read fails")
             raise StorageFault(f"{path}: reading it: Input/output error")
-        return super().read(path)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Rename a file; damage stays."""
+        super().rename(source, target)
+        if source.name in self._flipped:
+            self._flipped.add(target.name)
 
     def process_ended(self) -> None:
         """Let go of the locks: the kernel does it when a process ends. The cache stays."""
@@ -71,14 +91,24 @@ class SimulatedDisk(MemoryFileSystem):
         """Put a new disk into the machine."""
         blank = MemoryFileSystem()
         self.directories, self.durable_directories = blank.directories, blank.durable_directories
+        self._flipped.clear()
 
-    def flip_a_bit(self) -> str:
-        """Change one bit of one file, on the disk itself; return where."""
+    def make_room(self) -> None:
+        """Have room again."""
+        self.is_full = False
+        self.free = FREE_BYTES
+
+    def flip_a_bit(self, suffix: str = "") -> str:
+        """Change one bit of one file, on the disk itself; return where.
+
+        Args:
+            suffix: of the names of the files that are meant.
+        """
         files = [
             (directory / name, node)
             for directory, below in sorted(self.directories.items())
             for name, node in sorted(below.entries.items())
-            if node.content and not name.endswith(".lock")
+            if node.content and not name.endswith(".lock") and name.endswith(suffix)
         ]
         if not files:
             return ""
@@ -87,4 +117,14 @@ class SimulatedDisk(MemoryFileSystem):
         node.content[offset] ^= 1 << bit
         if offset < len(node.durable):
             node.durable[offset] ^= 1 << bit
+        self._flipped.add(path.name)
         return f"{path.name} byte {offset} bit {bit}"
+
+    def has_damaged_snapshot(self) -> bool:
+        """Return whether a bit was flipped in a published snapshot that is still there."""
+        # No published snapshot ever has the name of another one.
+        return any(
+            name.endswith(".snap") and name in self._flipped
+            for directory in self.directories.values()
+            for name in directory.entries
+        )

@@ -19,42 +19,56 @@ place is a numbered point.
 | 11 | before an answer to a client |
 | 12 | before an identity is published |
 | 13 | after it was published |
+| 14 | before a snapshot that was taken is published |
+| 15 | after it was published, before the log is compacted |
+| 16 | before the log gives up what a snapshot has |
+| 17 | after it, before the files are removed |
+| 18 | before a part of a snapshot is stored |
+| 19 | after it, before the leader is told |
+| 20 | before a snapshot that was received is published |
+| 21 | after it was published, before its state takes the place of the live one |
+| 22 | after the states were swapped, before the log follows |
+| 23 | after the log was reset, before the state machine follows |
+| 24 | after the state machine has followed |
+| 25 | between two calls of the file system in the background |
 """
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import attrs
-
 from raftd.core.leader import Leader
 from raftd.core.messages import Envelope
 from raftd.core.raft import Raft
-from raftd.core.types import Entry, EntryKind, HardState, ServerId
-from raftd.inputs import Input, LinkChanged
+from raftd.core.snapshot import SnapshotId
+from raftd.core.types import Entry, EntryKind, ServerId
+from raftd.inputs import DiskFailed, Input, LinkChanged
 from raftd.node import Node
 from raftd.protocol import ErrorReply, GetRequest, ListRequest, Reply, Request
-from raftd.records import decode_entries, encode_entries
+from raftd.recovery import RecoveredLog, recover_log
 from raftd.storage.files import StorageFault
 from raftd.storage.hashed_store import HashedStore
-from raftd.storage.identity import DataDirectory, Identity
-from raftd.storage.state import Results, StateMachine
-from raftd.storage.store import MemoryStore
-from raftd.storage.wal import Wal
+from raftd.storage.identity import DataDirectory
+from raftd.storage.snapshots import SnapshotDirectory
 from raftd.surroundings import Settings
 from raftd.trace import Trace
 from tests.simulation.disk import SimulatedDisk
+from tests.simulation.durable import Durable
 from tests.simulation.network import Link, Network
 from tests.simulation.profile import MILLISECOND
+from tests.simulation.storage import ApplyingState, Snapshots, Storage, live_state
 from tests.simulation.watch import Watch
 from tests.simulation.world import World
 
 DATA = Path("/data")
-POINTS = 13
+POINTS = 25
 AMID_DISK = 4
 PUBLISHING = (12, 13)
+INSTALLING = (18, 19, 20, 21, 22, 23, 24)
+AMID_BACKGROUND = 25
 TURN_US = 50
 """What a turn takes beside the disk."""
 RETRY_US = 100 * MILLISECOND
@@ -63,65 +77,6 @@ RETRY_US = 100 * MILLISECOND
 
 class Crash(BaseException):
     """The process ends here. Not an Exception: nothing may handle it."""
-
-
-@attrs.define
-class Durable:
-    """What a data directory has certainly kept."""
-
-    hard_state: HardState = attrs.field(factory=HardState)
-    entries: list[Entry] = attrs.field(factory=list)
-
-    def append(self, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
-        """Note what the log has returned from."""
-        if hard_state is not None:
-            self.hard_state = hard_state
-        if entries:
-            del self.entries[entries[0].index - 1 :]
-            # By value: what memory changes later is not on the disk.
-            self.entries += decode_entries(encode_entries(tuple(entries)))
-
-
-class _Applying(StateMachine):
-    def __init__(self, machine: Machine, store: HashedStore) -> None:
-        super().__init__(store)
-        self._machine = machine
-
-    def apply(self, entries: Sequence[Entry]) -> Results:
-        self._machine.point(9)
-        results = super().apply(entries)
-        self._machine.watch.tell("applied", self._machine, entries)
-        self._machine.point(10)
-        return results
-
-
-class _Storage:
-    """The log and the identity of one process, as its node sees them."""
-
-    def __init__(self, machine: Machine, directory: DataDirectory, wal: Wal) -> None:
-        self._machine = machine
-        self._directory = directory
-        self._wal = wal
-
-    @property
-    def identity(self) -> Identity:
-        return self._directory.identity
-
-    def publish(self, identity: Identity) -> None:
-        self._machine.point(12)
-        self._directory.publish(identity)
-        self._machine.point(13)
-
-    def append(self, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
-        machine = self._machine
-        machine.point(3)
-        machine.appending = (hard_state, tuple(entries))
-        self._wal.append(hard_state, entries)
-        machine.appending = None
-        machine.durable.append(hard_state, entries)
-        machine.watch.tell("appended", machine, hard_state, entries)
-        machine.on_append(machine, entries)
-        machine.point(5)
 
 
 class Machine:
@@ -135,6 +90,7 @@ class Machine:
         network: Network,
         watch: Watch,
         durable: dict[ServerId, Durable],
+        committed: list[Entry],
         settings: Settings,
     ) -> None:
         self.name = name
@@ -146,21 +102,27 @@ class Machine:
         self.disk.on_call = self._on_disk_call
         self.disk.on_fault = lambda fault: world.count(f"fault: {fault}")
         self.node: Node | None = None
-        self.state: _Applying
+        self.state: ApplyingState
+        self.snapshots: Snapshots
+        self.storage: Storage
+        self.wal_path = DATA
         self.id: ServerId = ""
         self.process = 0
         self.exit = ""
         """Why it does not run: down, removed, or refuses."""
-        self.is_damaged = False
-        """Its disk has lost something for good, or may have."""
+        self._is_damaged = False
         self.is_held = False
         """Nobody starts it for now."""
         self.clock_rate = 1.0
         self.paused_until_us = 0
+        self.background_from_us = 0
+        """No step in the background happens before."""
         self.members: dict[ServerId, str] = {}
         self.links: dict[ServerId, Link] = {}
-        self.appending: tuple[HardState | None, tuple[Entry, ...]] | None = None
+        self.committed = committed
+        """All that any server has ever applied, from index 1 on."""
         self.on_append: Callable[[Machine, Sequence[Entry]], None] = lambda machine, entries: None
+        self.on_received: Callable[[Machine, SnapshotId, int], None] = lambda *arguments: None
         self.on_elected: Callable[[Machine], None] = lambda machine: None
         self.went_down: Callable[[Machine], None] = lambda machine: None
         self._durable = durable
@@ -178,7 +140,11 @@ class Machine:
         """The next messages of this turn are those that had to wait for the disk."""
         self.drains = False
         """It has been told to stop, and hands leadership over."""
-        self._store: HashedStore
+        self._attempted: Callable[[Durable], None] | None = None
+        """What was being made durable when the process ended: it is there or not."""
+        self._survivor: HashedStore | None = None
+        """The live state that the process before has left."""
+        self._is_in_background = False
         self._trace: Trace
         network.machines[self.address] = self
 
@@ -198,11 +164,26 @@ class Machine:
 
     @property
     def state_hash(self) -> int:
-        return self._store.state_hash
+        store = self.snapshots.store
+        assert isinstance(store, HashedStore)
+        return store.state_hash
 
     @property
     def leads(self) -> bool:
         return self.node is not None and isinstance(self.node.raft.role, Leader)
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether its disk has lost something for good, or may have.
+
+        A start reads all of the log, but only the ends of a snapshot.
+        """
+        return self._is_damaged or self.disk.has_damaged_snapshot()
+
+    def damage(self) -> str:
+        """Let the disk flip a bit; return where."""
+        self._is_damaged = True
+        return self.disk.flip_a_bit()
 
     @property
     def is_paused(self) -> bool:
@@ -228,7 +209,18 @@ class Machine:
                 raise Crash
 
     def _on_disk_call(self, call: str) -> None:
-        self.point(AMID_DISK)
+        self.point(AMID_BACKGROUND if self._is_in_background else AMID_DISK)
+
+    def attempt(self, note: Callable[[Durable], None], act: Callable[[], object]) -> None:
+        """Make something durable and note it; if the process ends within, it is there or not."""
+        self._attempted = note
+        act()
+        self._attempted = None
+        note(self.durable)
+
+    def note_applied(self, entries: Sequence[Entry]) -> None:
+        """Remember what is committed, whoever applies it first."""
+        self.committed += [entry for entry in entries if entry.index > len(self.committed)]
 
     def start(self) -> None:
         """Start the process on whatever the disk holds."""
@@ -259,30 +251,33 @@ class Machine:
             self.watch.tell("removed", self)
             self._end("removed", False)
             return
-        wal, recovered = Wal.open(
-            directory.wal_path, self.disk, segment_bytes=world.profile.segment_bytes
+        self.wal_path = directory.wal_path
+        snapshots = SnapshotDirectory(directory.snapshots_path, self.disk, owner=str(self.process))
+        snapshots.open()
+        log = recover_log(
+            directory.wal_path,
+            self.disk,
+            snapshots.latest,
+            segment_bytes=world.profile.segment_bytes,
         )
-        if self.appending is not None:
-            # The batch that was being written may be there as a whole, or not at all.
-            possible = Durable(self.durable.hard_state, list(self.durable.entries))
-            possible.append(*self.appending)
-            if (recovered.hard_state, list(recovered.entries)) == (
-                possible.hard_state,
-                possible.entries,
-            ):
-                self._durable[self.id] = possible
-            self.appending = None
-        if recovered.cut_bytes:
-            world.count("torn batches cut off")
-        self._store = HashedStore(MemoryStore())
-        self.state = _Applying(self, self._store)
-        storage, store, started_us = _Storage(self, directory, wal), self._store, world.now_us
-        self._trace = Trace(world.write, lambda: world.now_us, lambda: store.state_hash)
+        self._compare_with_durable(log, snapshots)
+        survivor, self._survivor = self._survivor, None
+        store = live_state(survivor, snapshots, log, self)
+        process, started_us = self.process, world.now_us
+        self.snapshots = Snapshots(
+            self, snapshots, store, self.receive, lambda lane: self._work_later(process, lane)
+        )
+        self.state = ApplyingState(self, store)
+        storage = self.storage = Storage(self, directory, log.wal)
+        self._trace = Trace(world.write, lambda: world.now_us, lambda: self.state_hash)
         node = Node(
             identities=storage,
             log=storage,
-            hard_state=recovered.hard_state,
-            entries=recovered.entries,
+            hard_state=log.hard_state,
+            entries=log.entries,
+            base_index=log.base_index,
+            base_term=log.base_term,
+            snapshots=self.snapshots,
             state=self.state,
             network=self,
             settings=self._settings,
@@ -290,12 +285,26 @@ class Machine:
             wall_clock_ms=world.wall_clock_ms,
             uptime_ms=lambda: (world.now_us - started_us) // MILLISECOND,
             mint_cluster_id=world.mint,
+            free_bytes=lambda: self.disk.free_bytes(DATA),
             trace=self._trace,
         )
         self.node = node
-        self.is_damaged = False
+        self._is_damaged = False
         self.watch.tell("started", self)
         world.after(self._tick_us(), self._tick, self.process)
+
+    def _compare_with_durable(self, log: RecoveredLog, snapshots: SnapshotDirectory) -> None:
+        """Take note of what has become of that which the process before was about to do."""
+        found = (log.hard_state, log.base_index, log.entries, snapshots.latest)
+        attempted, self._attempted = self._attempted, None
+        if attempted is not None and not self.durable.agrees_with(*found):
+            possible = copy.copy(self.durable)
+            possible.entries = list(possible.entries)
+            attempted(possible)
+            if possible.agrees_with(*found):
+                self._durable[self.id] = possible
+        if self.durable.agrees_with(*found):
+            self.durable.base_index = log.base_index
 
     def stop(self) -> None:
         """Let the process hand leadership over and end, as SIGTERM does."""
@@ -308,6 +317,7 @@ class Machine:
         if self.node is not None:
             self._end("down", loses_power)
         elif loses_power:
+            self._survivor = None
             self.disk.lose_power()
 
     def keep_down(self) -> None:
@@ -320,6 +330,12 @@ class Machine:
         if was_running:
             self.watch.tell("ended", self)
             assert self._trace.problem is None, self._trace.problem
+            # What was applied in whole transactions is there for as long as the kernel runs.
+            store = self.snapshots.store
+            assert isinstance(store, HashedStore)
+            self._survivor = store if self._random.random() < 0.5 else None
+        if loses_power:
+            self._survivor = None
         self.world.note("ended", server=self.name, why=why, power=loses_power)
         self.node = None
         self.exit = why
@@ -336,9 +352,10 @@ class Machine:
     def wipe(self) -> None:
         """Put an empty disk into a machine that does not run."""
         assert self.node is None
-        self.appending = None
+        self._attempted = None
+        self._survivor = None
         self.disk.empty()
-        self.is_damaged = False
+        self._is_damaged = False
         self.id = ""
 
     # --- time ---
@@ -352,6 +369,36 @@ class Machine:
         self._tick_due = True
         self.world.after(self._tick_us(), self._tick, process)
         self._schedule()
+
+    def _work_later(self, process: int, lane: str) -> None:
+        """Let one more step in the background happen some time; sometimes very late."""
+        profile, random = self.world.profile, self._random
+        delay_us = random.randint(0, profile.background_us)
+        if not self.network.is_calm and random.random() < 0.1:
+            delay_us *= 10
+        self.world.after(delay_us, self._work, process, lane)
+
+    def _work(self, process: int, lane: str) -> None:
+        if self.process != process:
+            return
+        from_us = max(self.paused_until_us, self.background_from_us)
+        if self.world.now_us < from_us:
+            self.world.at(from_us, self._work, process, lane)
+            return
+        if self.node is None:
+            return
+        self.watch.working = self
+        self._is_in_background = True
+        lag_us = self.disk.lag_us
+        try:
+            self.snapshots.work(lane)
+        except Crash:
+            self._end("down", self._loses_power)
+        except StorageFault as error:
+            self.receive(DiskFailed(str(error)))
+        finally:
+            self._is_in_background = False
+            self.disk.lag_us = lag_us
 
     def receive(self, item: Input) -> None:
         """Put something into the inbox."""

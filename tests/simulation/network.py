@@ -17,8 +17,10 @@ from raftd.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
     Envelope,
+    InstallSnapshotResponse,
     PreVoteResponse,
     RequestVoteResponse,
+    StateCheckResponse,
 )
 from raftd.core.types import Index, ServerId
 from raftd.inputs import Contacted, PeerRefused, Received, Requested
@@ -32,7 +34,10 @@ if TYPE_CHECKING:
 STRAGGLER_US = 3_000 * MILLISECOND
 """The second copy of a message may be so late: several elections later."""
 CALM_DELAY_US = (100, 3 * MILLISECOND)
-_ANSWERS = (PreVoteResponse, RequestVoteResponse, AppendEntriesResponse)
+_ANSWERS = (
+    *(PreVoteResponse, RequestVoteResponse, AppendEntriesResponse),
+    *(InstallSnapshotResponse, StateCheckResponse),
+)
 
 
 @attrs.define(eq=False)

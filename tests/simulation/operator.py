@@ -84,6 +84,12 @@ class Operator:
                 at_index = latest.index if random.random() < 0.3 else None
                 self.change(machine, kind, changes, at_index)
 
+    def transfer(self, target: Machine) -> None:
+        """Ask for a hand-over of leadership to a server."""
+        leader = self.believed_leader()
+        if leader is not None:
+            self._ask(leader, TransferRequest(target=target.id))
+
     def abort(self, machine: Machine, operation: str, *, in_session: bool = False) -> None:
         """Ask for an abort of an operation; since it is named, no session is needed."""
         session, serial = "", 0

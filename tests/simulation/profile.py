@@ -35,8 +35,12 @@ ADVERSARY = {
     "clock-rate": 1.0,
     "disk-fails": 1.5,
     "disk-full": 0.7,
+    "disk-nearly-full": 0.7,
     "bit-flip": 0.5,
     "wipe": 0.7,
+    "long-absence": 2.0,
+    "hit-install": 3.0,
+    "damage-partial": 0.7,
 }
 """What is done to the cluster, with its usual weight."""
 
@@ -131,6 +135,12 @@ class Profile:
     limits: tuple[tuple[str, int], ...]
     """Constants of the product that are smaller in this run, so that their edges are met."""
     segment_bytes: int
+    snapshot_log_bytes: int
+    """A snapshot is taken when the log has grown by so much."""
+    catch_up_bytes_per_second: int
+    disk_reserve_bytes: int
+    background_us: int
+    """How long a step in the background takes at most, usually."""
     loses_new_half: bool
     """Whether, in the end, the new half of one more change dies before it has heard of it."""
     steps: tuple[Step, ...]
@@ -160,6 +170,18 @@ SMALL_LIMITS = {
     "raftd.storage.ledger.OPERATIONS_MAX": (2, 5),
 }
 """Limits that a run may shrink, each one the same on all servers."""
+
+
+SNAPSHOT_LIMITS = {
+    "raftd.core.leader.SNAPSHOT_CHUNK_BYTES": (150, 400, 1_500),
+    "raftd.core.progress.SNAPSHOT_INFLIGHT_BYTES_MAX": (1, 600, 3_000),
+    "raftd.compaction.COMPACTED_ENTRIES_MAX": (1, 3, 4_096),
+    "raftd.compaction.KEPT_LOG_DIVISOR": (1, 4, 1_000),
+    "raftd.compaction.RETRY_ELECTION_TIMEOUTS": (1, 2),
+    "raftd.storage.snapshot_file.BLOCK_BYTES": (100, 500, 262_144),
+    "raftd.storage.snapshots.REWRITE_SYNC_BYTES": (1, 1_000),
+}
+"""Those without which a snapshot of a small state is over in one step: small in every run."""
 
 
 def draw(seed: int) -> Profile:
@@ -209,11 +231,16 @@ def draw(seed: int) -> Profile:
         downtime_us=random.choice((200, 600, 2_000)) * MILLISECOND,
         limits=tuple(
             (name, random.choice(values))
-            for name, values in SMALL_LIMITS.items()
-            if random.random() < 0.15
+            for name, values in (*SMALL_LIMITS.items(), *SNAPSHOT_LIMITS.items())
+            if name in SNAPSHOT_LIMITS or random.random() < 0.15
         ),
         loses_new_half=random.random() < 0.3,
-        segment_bytes=random.choice((2_048, 16_384, 65_536)),
+        segment_bytes=random.choice((1_024, 2_048, 16_384, 65_536)),
+        # In a quarter of the runs none is ever taken.
+        snapshot_log_bytes=random.choice((400, 1_000, 3_000, 10_000_000)),
+        catch_up_bytes_per_second=random.choice((0, 0, 2_000, 20_000)),
+        disk_reserve_bytes=random.choice((0, 100_000)),
+        background_us=random.choice((1, 20, 200)) * MILLISECOND,
         steps=_schedule(random, duration_us, is_about_changes),
     )
 

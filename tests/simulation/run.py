@@ -25,10 +25,11 @@ from tests.history.recorder import Recorder
 from tests.simulation.adversary import Adversary
 from tests.simulation.clients import Client
 from tests.simulation.coverage import Coverage
+from tests.simulation.durable import Durable
 from tests.simulation.invariants import Invariant
 from tests.simulation.invariants.all import ALL
 from tests.simulation.limits import small_limits
-from tests.simulation.machine import RETRY_US, Durable, Machine, describe
+from tests.simulation.machine import RETRY_US, Machine, describe
 from tests.simulation.network import Network
 from tests.simulation.operator import Operator, drop
 from tests.simulation.profile import (
@@ -133,6 +134,7 @@ class Simulation:
         self.world = World(profile, emit)
         self.network = Network(self.world)
         self.durable: dict[ServerId, Durable] = {}
+        self.committed: list[Entry] = []
         self.coverage = Coverage(self.durable)
         self.watch = Watch(invariants, self.durable)
         self.watch.add(self.coverage)
@@ -156,6 +158,11 @@ class Simulation:
             election_timeout_ms=profile.election_ticks * tick_ms,
             catch_up_timeout_ms=profile.catch_up_ticks * tick_ms,
             joint_timeout_ms=profile.joint_ticks * tick_ms,
+            # Servers need not have the same configuration: some keep more of the log.
+            snapshot_log_bytes=profile.snapshot_log_bytes
+            * self.world.random(f"log of {name}").choice((1, 1, 3)),
+            catch_up_bytes_per_second=profile.catch_up_bytes_per_second,
+            disk_reserve_bytes=profile.disk_reserve_bytes,
         )
         machine = Machine(
             name,
@@ -163,9 +170,11 @@ class Simulation:
             network=self.network,
             watch=self.watch,
             durable=self.durable,
+            committed=self.committed,
             settings=settings,
         )
         machine.on_append = self.adversary.on_append
+        machine.on_received = self.adversary.on_received
         machine.on_elected = self.adversary.on_elected
         machine.went_down = self.adversary.went_down
         return machine
@@ -276,11 +285,18 @@ class Simulation:
         self.network.is_calm = True
         for machine in self.machines:
             machine.disarm()
-            machine.paused_until_us = 0
+            machine.paused_until_us = machine.background_from_us = 0
             machine.clock_rate = 1.0
-            machine.disk.fails_next, machine.disk.is_full = "", False
+            machine.is_held = False
+            machine.disk.fails_next = ""
+            machine.disk.make_room()
             if machine.drains:
                 machine.end(loses_power=False)
+            if machine.is_damaged and machine.node is not None:
+                # Nobody can install its snapshot: it serves until somebody needs that.
+                world.count("disks replaced because of a damaged snapshot")
+                machine.end(loses_power=True)
+                machine.wipe()
             self.adversary.start_again(machine)
             if machine.exit == "refuses":
                 # Its disk was damaged, or else nothing excuses it.

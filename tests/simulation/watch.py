@@ -18,6 +18,7 @@ from tests.simulation.invariants import Durable, Invariant
 
 METHODS = (
     *("started", "appended", "sent", "committed", "applied", "turned", "ended"),
+    *("published", "restored", "compacted", "released"),
     *("read_arrived", "read_answered", "removed"),
 )
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
+
+import attrs
 
 from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.inputs import Input, SnapshotProgressed, SnapshotReceived, SnapshotTaken
@@ -26,6 +29,10 @@ from raftd.storage.store import MemoryStore, Store
 from raftd.storage.wal import unlink_segments
 from raftd.storage.worker import pairs_of, write_snapshot
 
+Lane: TypeAlias = str
+"""What goes on beside each other in production: "take", "receive" and "remove". The steps of one
+lane are done in their order."""
+
 
 def store_of(files: FileSystem, path: Path) -> MemoryStore:
     """Return a store with what the snapshot file at `path` holds; verifies all of it."""
@@ -35,6 +42,13 @@ def store_of(files: FileSystem, path: Path) -> MemoryStore:
             for key, value in pairs:
                 store.put(key, value)
     return store
+
+
+@attrs.frozen(eq=False)
+class _Build:
+    """A state that is being built; another one of the same snapshot is another build."""
+
+    snapshot: SnapshotId
 
 
 class SteppedSnapshots:
@@ -47,7 +61,7 @@ class SteppedSnapshots:
         store: Store,
         put: Callable[[Input], None],
         *,
-        on_work: Callable[[], None] = lambda: None,
+        on_work: Callable[[Lane], None] = lambda lane: None,
         make_store: Callable[[MemoryStore], Store] = lambda store: store,
     ) -> None:
         """Go on from a directory that is open.
@@ -55,11 +69,11 @@ class SteppedSnapshots:
         Args:
             store: where the state lives at first.
             put: takes the inputs that follow.
-            on_work: called whenever there is one more step to be done.
+            on_work: called whenever there is one more step to be done, with its lane.
             make_store: wraps a store that was built from a snapshot.
         """
         self.store = store
-        self.jobs: deque[Callable[[], None]] = deque()
+        self.jobs: deque[tuple[Lane, Callable[[], None]]] = deque()
         """The steps that are due, the next one first."""
         self._directory = directory
         self._files = files
@@ -67,19 +81,25 @@ class SteppedSnapshots:
         self._on_work = on_work
         self._make_store = make_store
         self._built: tuple[SnapshotId, Store] | None = None
-        self._building: SnapshotId | None = None
+        self._building: _Build | None = None
         self._build_if_whole()
 
-    def work(self) -> bool:
-        """Do the next step in the background; return whether there was one."""
-        if not self.jobs:
-            return False
-        self.jobs.popleft()()
-        return True
+    def work(self, lane: Lane | None = None) -> bool:
+        """Do the next step in the background, or the next one of a lane.
 
-    def _later(self, job: Callable[[], None]) -> None:
-        self.jobs.append(job)
-        self._on_work()
+        Returns:
+            Whether there was one.
+        """
+        for number, (lane_of_job, job) in enumerate(self.jobs):
+            if lane is None or lane_of_job == lane:
+                del self.jobs[number]
+                job()
+                return True
+        return False
+
+    def _later(self, lane: Lane, job: Callable[[], None]) -> None:
+        self.jobs.append((lane, job))
+        self._on_work(lane)
 
     @property
     def latest(self) -> Snapshot | None:
@@ -90,9 +110,12 @@ class SteppedSnapshots:
         return self._directory
 
     def take(self, cluster_id: str) -> None:
+        self._later("take", lambda: self._read(cluster_id))
+
+    def _read(self, cluster_id: str) -> None:
         # What a read transaction would see: the state as it is now, whatever is applied later.
         head, pairs = head_of(self.store, cluster_id), list(pairs_of(self.store))
-        self._later(lambda: self._write(head, pairs))
+        self._later("take", lambda: self._write(head, pairs))
 
     def _write(self, head: SnapshotHead, pairs: list[Pairs]) -> None:
         path = self._directory.temporary_path()
@@ -128,13 +151,18 @@ class SteppedSnapshots:
             and self._directory.received_bytes == snapshot.size_bytes
             and self._building is None
         ):
-            self._building = snapshot
-            self._later(lambda: self._sync_and_build(snapshot))
+            build = self._building = _Build(snapshot)
+            self._later("receive", lambda: self._sync(build))
 
-    def _sync_and_build(self, snapshot: SnapshotId) -> None:
-        if self._building != snapshot:
+    def _sync(self, build: _Build) -> None:
+        if self._building is build:
+            self._directory.sync_received()
+            self._later("receive", lambda: self._build(build))
+
+    def _build(self, build: _Build) -> None:
+        if self._building is not build:
             return
-        self._directory.sync_received()
+        snapshot = build.snapshot
         path = self._directory.received_path(snapshot)
         try:
             store = store_of(self._files, path)
@@ -143,10 +171,22 @@ class SteppedSnapshots:
                 raise CorruptSnapshot(path, 0, "it is another snapshot than was announced")
         except CorruptSnapshot:
             self.drop_received()
-            self._put(SnapshotProgressed(snapshot=snapshot, received_bytes=0, installed_bytes=0))
+            self._progressed(snapshot, 0, 0)
             return
-        self._built = (snapshot, self._make_store(store))
-        self._put(SnapshotReceived(snapshot_of(head, id)))
+        self._progressed(snapshot, snapshot.size_bytes, snapshot.size_bytes // 2)
+        self._later("receive", lambda: self._finish(build, snapshot_of(head, id), store))
+
+    def _finish(self, build: _Build, snapshot: Snapshot, store: MemoryStore) -> None:
+        if self._building is build:
+            self._built = (snapshot.id, self._make_store(store))
+            self._put(SnapshotReceived(snapshot))
+
+    def _progressed(self, snapshot: SnapshotId, received_bytes: int, installed_bytes: int) -> None:
+        self._put(
+            SnapshotProgressed(
+                snapshot=snapshot, received_bytes=received_bytes, installed_bytes=installed_bytes
+            )
+        )
 
     def is_received(self, snapshot: SnapshotId) -> bool:
         return self._built is not None and self._built[0] == snapshot
@@ -159,10 +199,15 @@ class SteppedSnapshots:
         assert self._built is not None
         assert self.is_received(snapshot.id)
         self._directory.publish_received(snapshot.id)
+        return self._adopt()
+
+    def _adopt(self) -> Store:
+        """Let the state that was built take the place of the live one."""
+        assert self._built is not None
         self.store = self._built[1]
         self._built = self._building = None
         return self.store
 
     def remove(self, paths: Sequence[Path]) -> None:
         if paths:
-            self._later(lambda: unlink_segments(self._files, paths))
+            self._later("remove", lambda: unlink_segments(self._files, paths))

@@ -26,7 +26,7 @@ from raftd.core.snapshot import SnapshotId
 from raftd.core.types import Entry, EntryKind
 from raftd.records import RECORD_HEADER, encode_record
 from raftd.storage import snapshot_file
-from raftd.storage.files import OsFileSystem, StorageFault
+from raftd.storage.files import OsFileSystem, Remedy, StorageFault
 from raftd.storage.snapshot_file import (
     BLOCK,
     BLOCK_BYTES,
@@ -400,7 +400,7 @@ def test_a_block_that_no_writer_makes_is_refused(flat: object, reason: str) -> N
     assert caught.value.offset == len(head)
 
 
-def test_a_refusal_names_file_place_reason_and_way_back(small_file: bytes) -> None:
+def test_a_refusal_names_file_place_and_reason(small_file: bytes) -> None:
     damaged = bytearray(small_file)
     damaged[-TAIL_BYTES - 1] ^= 1
     with pytest.raises(CorruptSnapshot) as caught:
@@ -410,8 +410,17 @@ def test_a_refusal_names_file_place_reason_and_way_back(small_file: bytes) -> No
     assert caught.value.path == FILE
     assert caught.value.offset == offset
     assert f"{FILE}: damaged at byte {offset}: the checksum does not match" in str(caught.value)
-    assert "raftctl replace" in str(caught.value)
-    assert "fetched again" in str(caught.value)
+    # Whether it can be had again is for whoever asked for it to say.
+    assert caught.value.remedy is Remedy.RESTART
+    assert "raftctl replace" not in str(caught.value)
+
+
+def test_a_refusal_of_the_snapshot_that_a_server_starts_from_says_what_is_lost() -> None:
+    corrupt = CorruptSnapshot(FILE, 7, "no", 90)
+    assert corrupt.remedy is Remedy.REPLACE
+    assert corrupt.what.startswith(f"{FILE}: damaged at byte 7: no. ")
+    assert "the effects of entries 1 to 90 are lost" in corrupt.what
+    assert "raftctl replace" in str(corrupt)
 
 
 # --- the head ----------------------------------------------------------------------------------

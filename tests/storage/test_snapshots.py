@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from raftd.core.snapshot import SnapshotId
 from raftd.records import RECORD_HEADER
 from raftd.storage import snapshot_file, snapshots
-from raftd.storage.files import FileSystem, OpenFile, OsFileSystem, StorageFault
+from raftd.storage.files import FileSystem, OpenFile, OsFileSystem, Remedy, StorageFault
 from raftd.storage.snapshot_file import (
     CorruptSnapshot,
     SnapshotWriter,
@@ -194,7 +194,8 @@ def test_a_damaged_newest_snapshot_is_refused_even_if_there_is_an_older_one(
         with pytest.raises(CorruptSnapshot) as caught:
             open_directory(files)
         assert caught.value.path == path
-        assert "raftctl replace" in str(caught.value)
+        assert "the effects of entries 1 to 11 are lost" in caught.value.what
+        assert caught.value.remedy is Remedy.REPLACE
     files.replace(path, whole)
     open_directory(files)
 

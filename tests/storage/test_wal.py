@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from raftd.core.types import Entry, EntryKind, HardState
 from raftd.records import encode_record
-from raftd.storage.files import OsFileSystem, StorageFault
+from raftd.storage.files import OsFileSystem, Remedy, StorageFault
 from raftd.storage.wal import (
     BATCH_HEADER_BYTES,
     FORMAT_VERSION,
@@ -28,6 +28,7 @@ from raftd.storage.wal import (
     Wal,
     unlink_segments,
 )
+from raftd.storage.wal_recovery import MissingSegment
 from tests.storage.memory_files import Crash, MemoryFileSystem
 
 FILES = OsFileSystem()
@@ -574,6 +575,21 @@ def test_a_missing_segment_is_refused_wherever_it_was(tmp_path: Path, missing: i
     with pytest.raises(CorruptLog, match=reason) as raised:
         recover(tmp_path / "wal")
     assert raised.value.first_lost_index == (1, 9, 17)[missing]
+    assert raised.value.remedy is Remedy.REPLACE
+    if missing == 1:
+        names = [path.name for path in segment_paths(tmp_path / "wal")]
+        assert isinstance(raised.value, MissingSegment)
+        assert raised.value.what.startswith(f"{tmp_path}/wal: entries 9 to 16 are missing: ")
+        assert f"{names[0]} ends with batch 1 and entry 8, {names[1]} begins" in raised.value.what
+        assert "Entries from index 9 on, and any vote stored since, are lost" in raised.value.what
+
+
+def test_a_missing_segment_without_new_entries_is_named_by_its_batches(tmp_path: Path) -> None:
+    appends: list[Append] = [(None, entries(1, 8)), (None, entries(1, 8, 2)), (None, [entry(9, 2)])]
+    write_log(tmp_path / "wal", appends, segment_bytes=300)
+    segment_paths(tmp_path / "wal")[1].unlink()
+    with pytest.raises(MissingSegment, match="batches 2 to 2 are missing: a segment is missing"):
+        recover(tmp_path / "wal")
 
 
 def test_a_segment_of_another_log_is_refused(tmp_path: Path) -> None:

@@ -13,16 +13,33 @@ from typing import ClassVar, Protocol
 from raftd.core.membership import Configuration
 from raftd.core.messages import Envelope
 from raftd.core.raft import Raft
+from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.core.types import Entry, HardState, Index, ServerId
 from raftd.storage.state import StateMachine
 
 
 class Durable(Protocol):
-    """What a data directory has certainly kept, by what its log has returned from."""
+    """What a data directory has certainly kept, by what log and snapshots have returned from."""
 
     hard_state: HardState
     entries: list[Entry]
-    """From index 1 on, without what was replaced."""
+    """From index 1 on, without what was replaced: snapshot and log together, as the log that they
+    stand for. What a snapshot brought are the entries that were committed."""
+    base_index: Index
+    """The log itself begins after it."""
+    snapshot: Snapshot | None
+    """The newest that is published."""
+
+
+class Content(Protocol):
+    """The store that a snapshot was made from, or into."""
+
+    @property
+    def state_hash(self) -> int:
+        """Of all pairs."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value of a key."""
 
 
 class Server(Protocol):
@@ -70,6 +87,18 @@ class Invariant:
 
     def applied(self, server: Server, entries: Sequence[Entry]) -> None:
         """Its state machine has just applied these."""
+
+    def published(self, server: Server, snapshot: Snapshot, content: Content) -> None:
+        """A snapshot has become durable, its own or one that a leader sent."""
+
+    def restored(self, server: Server, snapshot: Snapshot) -> None:
+        """A snapshot that a leader sent is in force: log and state machine have followed it."""
+
+    def compacted(self, server: Server, keep_after: Index) -> None:
+        """Its log has given up entries up to `keep_after`, or all of them at a reset to it."""
+
+    def released(self, server: Server, snapshots: frozenset[SnapshotId]) -> None:
+        """These are not readable any more."""
 
     def turned(self, server: Server) -> None:
         """It has finished a turn, all that followed from a batch of inputs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.simulation.invariants import Invariant
+from tests.simulation.invariants.acknowledged_is_kept import AcknowledgedIsKept
 from tests.simulation.invariants.committed_never_changes import CommittedNeverChanges
 from tests.simulation.invariants.committed_on_quorum import CommittedOnQuorum
 from tests.simulation.invariants.core_invariants import CoreInvariants
@@ -17,11 +18,16 @@ from tests.simulation.invariants.monotonic_positions import MonotonicPositions
 from tests.simulation.invariants.one_unfinished_configuration import OneUnfinishedConfiguration
 from tests.simulation.invariants.recovery import Recovery
 from tests.simulation.invariants.removal import Removal
+from tests.simulation.invariants.snapshot_content import SnapshotContent
+from tests.simulation.invariants.snapshot_positions import SnapshotPositions
+from tests.simulation.invariants.snapshots_in_use import SnapshotsInUse
 from tests.simulation.invariants.state_machine_safety import StateMachineSafety
 
 ALL: tuple[type[Invariant], ...] = (
     Recovery,
     DurableBeforeSent,
+    AcknowledgedIsKept,
+    SnapshotPositions,
     MonotonicPositions,
     ElectionSafety,
     LeaderAppendOnly,
@@ -32,6 +38,8 @@ ALL: tuple[type[Invariant], ...] = (
     CommittedNeverChanges,
     StateMachineSafety,
     EqualState,
+    SnapshotContent,
+    SnapshotsInUse,
     FreshReads,
     Removal,
     CoreInvariants,

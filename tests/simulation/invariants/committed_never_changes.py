@@ -8,6 +8,7 @@ import attrs
 
 from raftd.core.leader import Leader
 from raftd.core.membership import Configuration
+from raftd.core.snapshot import Snapshot
 from raftd.core.types import Entry, HardState, Index, ServerId, Term
 from tests.simulation.invariants import Durable, Invariant, Server
 from tests.simulation.invariants.words import Content, content, in_words
@@ -84,7 +85,7 @@ class CommittedNeverChanges(Invariant):
             f"{server.id}, leader of term {term}, counts on from index {old}, which nobody has "
             f"committed: expected at most {len(self._committed)}"
         )
-        if old:
+        if old > log.base_index:
             # By Log Matching this speaks for everything below as well.
             self._compare(server, log.entry(old), "commits on top of")
         for entry in log.entries(old + 1, new):
@@ -98,6 +99,18 @@ class CommittedNeverChanges(Invariant):
     def applied(self, server: Server, entries: Sequence[Entry]) -> None:
         for entry in entries:
             self._compare(server, entry, "applies")
+
+    def restored(self, server: Server, snapshot: Snapshot) -> None:
+        index, term = snapshot.id.last_included_index, snapshot.id.last_included_term
+        known = self._committed.get(index)
+        assert known is not None, (
+            f"{server.id} installs a snapshot up to entry {index}, which no leader has committed: "
+            f"expected at most index {len(self._committed)}"
+        )
+        assert known.content[0] == term, (
+            f"{server.id} installs a snapshot of another log: expected that entry {index} is of "
+            f"term {known.content[0]}, found {term}"
+        )
 
     def turned(self, server: Server) -> None:
         raft = server.raft
@@ -117,6 +130,7 @@ class CommittedNeverChanges(Invariant):
         known = self._known[server.id]
         if commit_index <= known:
             # It has started again and learns what it knew, and its log is that of its disk.
+            # What is at or below its base came with a snapshot, which was looked at then.
             for entry in log.entries(commit_index, commit_index):
                 self._compare(server, entry, "believes committed")
             return
@@ -131,7 +145,7 @@ class CommittedNeverChanges(Invariant):
 
     def _look_at_leader(self, server: Server) -> None:
         log, term = server.raft.log, server.raft.current_term
-        index = self._known[server.id] + 1
+        index = max(self._known[server.id], log.base_index) + 1
         while index in self._committed and self._committed[index].committed_in < term:
             known = self._committed[index]
             found = content(log.entry(index)) if index <= log.last_index else None

@@ -8,9 +8,14 @@ from raftd.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
     Envelope,
+    InstallSnapshot,
+    InstallSnapshotResponse,
     PreVote,
     RequestVote,
     RequestVoteResponse,
+    StateCheck,
+    StateCheckResponse,
+    StateVerdict,
     TimeoutNow,
 )
 from raftd.core.types import HardState, Index, ServerId, Term
@@ -23,10 +28,12 @@ class DurableBeforeSent(Invariant):
     | message | what has to be durable |
     |---|---|
     | PreVote | nothing: it asks what would be if |
+    | StateCheck and its kin | nothing: they are no part of Raft |
     | every other one | its term |
     | RequestVoteResponse, granted | the vote for the addressee |
-    | RequestVote, AppendEntries, TimeoutNow | the vote for the sender itself |
+    | RequestVote, AppendEntries, InstallSnapshot, TimeoutNow | the vote for the sender itself |
     | AppendEntriesResponse, success | all up to `match_index`, as that term's leader sent it |
+    | InstallSnapshotResponse with a `match_index` | the end of the snapshot, and it is that |
 
     The entries of an AppendEntries may be ahead of the leader's own disk (dissertation 10.2.1).
 
@@ -66,7 +73,7 @@ class DurableBeforeSent(Invariant):
             f"{server.id}, found {envelope.source}; its disk has "
             f"{len(server.durable.entries)} entries"
         )
-        if isinstance(message, PreVote):
+        if isinstance(message, PreVote | StateCheck | StateCheckResponse | StateVerdict):
             return
         if isinstance(message, AppendEntries):
             self._note_end(server, message)
@@ -87,10 +94,27 @@ class DurableBeforeSent(Invariant):
         if isinstance(message, RequestVoteResponse):
             if message.vote_granted:
                 self._voted_for(server, kind, term, envelope.dest)
-        elif isinstance(message, RequestVote | AppendEntries | TimeoutNow):
+        elif isinstance(message, RequestVote | AppendEntries | InstallSnapshot | TimeoutNow):
             self._voted_for(server, kind, term, server.id)
         elif isinstance(message, AppendEntriesResponse) and message.success:
             self._stored(server, envelope.dest, message)
+        elif isinstance(message, InstallSnapshotResponse) and message.match_index:
+            self._installed(server, message)
+
+    @staticmethod
+    def _installed(server: Server, message: InstallSnapshotResponse) -> None:
+        index, term = message.snapshot.last_included_index, message.snapshot.last_included_term
+        assert message.match_index == index, (
+            f"{server.id} acknowledges index {message.match_index} in term {message.term} for a "
+            f"snapshot: expected nothing, or its last index {index}"
+        )
+        entries = server.durable.entries
+        found = entries[index - 1].term if index <= len(entries) else None
+        assert found == term, (
+            f"{server.id} acknowledges a snapshot up to index {index} in term {message.term} "
+            f"before it is durable: expected an entry of term {term} on its disk, found "
+            f"{'none' if found is None else f'one of term {found}'}"
+        )
 
     def _note_end(self, server: Server, message: AppendEntries) -> None:
         index, term = message.prev_log_index, message.prev_log_term

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from raftd.core.leader import Leader
+from raftd.core.log import RaftLog
 from raftd.core.types import Entry, HardState, Index, ServerId, Term
 from tests.simulation.invariants import Durable, Invariant, Server
 from tests.simulation.invariants.words import Content, content, in_words
@@ -21,7 +22,7 @@ class _Leading:
     process: int
     term: Term
     last_index: Index
-    last: Content
+    last: Content | None
     stored_index: Index
     """The last entry on its disk."""
     looked_at: Index = 0
@@ -32,7 +33,8 @@ class LeaderAppendOnly(Invariant):
     """While a server leads in a term its log only grows, and no entry of it changes.
 
     What was the last entry is compared after every turn. Older entries are compared with what the
-    disk got when they were appended, some of them whenever the log has grown.
+    disk got when they were appended, some of them whenever the log has grown. What was compacted
+    is not there any more; its last entry is known by its term alone.
     """
 
     title = "Leader Append-Only"
@@ -77,7 +79,7 @@ class LeaderAppendOnly(Invariant):
                 server.process,
                 raft.current_term,
                 log.last_index,
-                content(log.entry(log.last_index)),
+                _content_at(log, log.last_index),
                 len(server.durable.entries),
             )
             return
@@ -90,7 +92,7 @@ class LeaderAppendOnly(Invariant):
             return
         self._look_back(server, leading)
         leading.last_index = log.last_index
-        leading.last = content(log.entry(log.last_index))
+        leading.last = _content_at(log, log.last_index)
 
     @staticmethod
     def _still_leads(server: Server, leading: _Leading) -> bool:
@@ -106,9 +108,17 @@ class LeaderAppendOnly(Invariant):
             self._compare(server, leading.term, leading.looked_at, expected)
 
     @staticmethod
-    def _compare(server: Server, term: Term, index: Index, expected: Content) -> None:
-        found = content(server.raft.log.entry(index))
+    def _compare(server: Server, term: Term, index: Index, expected: Content | None) -> None:
+        log = server.raft.log
+        if index <= log.base_index or expected is None:
+            return
+        found = content(log.entry(index))
         assert found == expected, (
             f"{server.id}, leader of term {term}, has changed its entry {index}: "
             f"expected {in_words(expected)}, found {in_words(found)}"
         )
+
+
+def _content_at(log: RaftLog, index: Index) -> Content | None:
+    """Return what is at an index, None if it is compacted."""
+    return content(log.entry(index)) if index > log.base_index else None

@@ -20,12 +20,15 @@ class _Shape:
     """Where the terms begin in a leader's log, when it was first seen to lead."""
 
     leader: ServerId
+    base_index: Index
+    """Everything below came into a snapshot, so it was committed; that the snapshot is right is
+    another property."""
     starts: list[Index]
     terms: list[Term]
     last_index: Index
 
     def term_at(self, index: Index) -> Term:
-        """Return the term of the entry at `index`, 0 if there is none."""
+        """Return the term of the entry at `index`, 0 if there is none; not below the base."""
         if index > self.last_index:
             return 0
         return self.terms[bisect_right(self.starts, index) - 1]
@@ -98,6 +101,8 @@ class LeaderCompleteness(Invariant):
 
     @staticmethod
     def _compare(term: Term, shape: _Shape, committed_in: Term, counted: _Committed) -> None:
+        if counted.index < shape.base_index:
+            return
         found = shape.term_at(counted.index)
         assert found == counted.term, (
             f"{shape.leader} leads in term {term} without entry {counted.index}, which "
@@ -108,12 +113,11 @@ class LeaderCompleteness(Invariant):
 
 
 def _shape(leader: ServerId, log: RaftLog) -> _Shape:
-    starts: list[Index] = []
-    terms: list[Term] = []
-    term: Term = 0
+    term = log.base_term
+    starts, terms = [log.base_index], [term]
     for entry in log.entries(log.first_index, log.last_index):
         if entry.term != term:
             term = entry.term
             starts.append(entry.index)
             terms.append(term)
-    return _Shape(leader, starts, terms, log.last_index)
+    return _Shape(leader, log.base_index, starts, terms, log.last_index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from raftd.core.snapshot import Snapshot
 from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId, Term
 from tests.simulation.invariants import Durable, Invariant, Server
 from tests.simulation.invariants.words import in_words
@@ -26,12 +27,14 @@ class LogMatching(Invariant):
         self._seen: dict[tuple[Index, Term], tuple[EntryKind, bytes, Term, ServerId]] = {}
         """Kind, data, the predecessor's term, and who had it first."""
         self._memories: dict[ServerId, list[Term]] = {}
-        """The terms of each running process's log in memory, as far as it was compared."""
+        """The terms of each running process's log in memory, as far as it was compared; what was
+        compacted there has the terms that are durable."""
 
     def started(self, server: Server) -> None:
         stored = server.durable.entries
         self._compare(server, "disk", stored, 0)
         self._memories[server.id] = []
+        self._compact(server)
         self.turned(server)
 
     def appended(
@@ -42,6 +45,15 @@ class LogMatching(Invariant):
             stored = server.durable.entries
             self._compare(server, "disk", entries, stored[before - 1].term if before else 0)
 
+    def restored(self, server: Server, snapshot: Snapshot) -> None:
+        self._compact(server)
+
+    def _compact(self, server: Server) -> None:
+        """Take the durable terms for those of entries that memory has not any more."""
+        base_index = server.raft.log.base_index
+        terms = self._memories[server.id]
+        terms[:base_index] = [entry.term for entry in server.durable.entries[:base_index]]
+
     def turned(self, server: Server) -> None:
         log = server.raft.log
         terms, last_index = self._memories[server.id], log.last_index
@@ -50,7 +62,7 @@ class LogMatching(Invariant):
             return
         # What was compared before and has not been replaced since.
         common = min(common, last_index)
-        while common and terms[common - 1] != log.term_at(common):
+        while common > log.base_index and terms[common - 1] != log.term_at(common):
             common -= 1
         del terms[common:]
         fresh = log.entries(common + 1, last_index)

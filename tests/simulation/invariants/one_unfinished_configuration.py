@@ -15,6 +15,7 @@ from raftd.core.membership import (
     decode_configuration,
 )
 from raftd.core.messages import AppendEntries, Envelope
+from raftd.core.snapshot import Snapshot
 from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId, Term
 from tests.simulation.invariants import Durable, Invariant, Server
 
@@ -96,6 +97,10 @@ class OneUnfinishedConfiguration(Invariant):
     ) -> None:
         if entries:
             self._store(server, entries)
+
+    def restored(self, server: Server, snapshot: Snapshot) -> None:
+        self._stored[server.id] = []
+        self._store(server, server.durable.entries)
 
     def _store(self, server: Server, entries: Iterable[Entry]) -> None:
         stored = self._stored.setdefault(server.id, [])

@@ -12,9 +12,11 @@ from tests.simulation.invariants.words import content, in_words
 class Recovery(Invariant):
     """A start finds all that was durable, and nothing else: term, vote, log, configuration.
 
-    The configuration in force is the newest in the log, committed or not. What is committed is
-    not durable: the commit index starts at 0. One process campaigns before its first turn, the
-    one that founds the cluster: its term and vote are ahead of its disk, which has only entry 1.
+    The configuration in force is the newest in the log, committed or not; where the log has none
+    any more, that of the snapshot. What is committed is not durable: the commit index starts at
+    what the state machine has, which is the state of a snapshot, or one that has outlived its
+    process; the log goes on from there. One process campaigns before its first turn, the one that
+    founds the cluster: its term and vote are ahead of its disk, which has only entry 1.
     """
 
     title = "Recovery finds what was durable"
@@ -27,12 +29,31 @@ class Recovery(Invariant):
         _check_hard_state(server)
         _check_log(server)
         _check_configuration(server)
-        log = server.raft.log
-        assert log.commit_index == log.handed_index == log.base_index == 0, (
-            f"{server.id} starts in term {server.raft.current_term} with something committed: "
-            f"expected commit index 0, found {log.commit_index} ({log.handed_index} handed to "
-            f"the state machine, log after index {log.base_index})"
-        )
+        _check_positions(server)
+
+
+def _check_positions(server: Server) -> None:
+    log, term = server.raft.log, server.raft.current_term
+    snapshot = server.raft.snapshot
+    snapshot_index = snapshot.id.last_included_index if snapshot is not None else 0
+    applied_index = server.state.applied_index
+    assert snapshot == server.durable.snapshot, (
+        f"{server.id} starts in term {term} with another snapshot than was durable: expected "
+        f"{server.durable.snapshot}, found {snapshot}"
+    )
+    assert log.base_index <= snapshot_index, (
+        f"{server.id} starts in term {term} with a log after index {log.base_index}: expected "
+        f"that its snapshot includes as much, found {snapshot_index}"
+    )
+    assert log.base_index <= applied_index <= log.last_index, (
+        f"{server.id} starts in term {term} with a state of index {applied_index}: expected one "
+        f"that the log of {log.base_index + 1} to {log.last_index} goes on from"
+    )
+    assert log.commit_index == log.handed_index == applied_index, (
+        f"{server.id} starts in term {term} with something committed that it has not applied: "
+        f"expected commit index {applied_index}, found {log.commit_index} ({log.handed_index} "
+        "handed to the state machine)"
+    )
 
 
 def _check_hard_state(server: Server) -> None:
@@ -56,8 +77,16 @@ def _check_hard_state(server: Server) -> None:
 def _check_log(server: Server) -> None:
     log, term = server.raft.log, server.raft.current_term
     stored = server.durable.entries
+    base_index = log.base_index
     found = log.entries(log.first_index, log.last_index)
-    for index, (kept, entry) in enumerate(zip(stored, found, strict=False), start=1):
+    kept_terms = [0, *(entry.term for entry in stored)]
+    assert base_index == 0 or log.base_term == kept_terms[min(base_index, len(stored))], (
+        f"{server.id} starts in term {term} with a log that follows entry {base_index} of term "
+        f"{log.base_term}: expected what was durable, one of term "
+        f"{kept_terms[min(base_index, len(stored))]}"
+    )
+    pairs = zip(stored[base_index:], found, strict=False)
+    for index, (kept, entry) in enumerate(pairs, start=base_index + 1):
         assert (entry.index, content(entry)) == (index, content(kept)), (
             f"{server.id} starts in term {term} with another entry {index} than was durable: "
             f"expected {in_words(content(kept))}, found {in_words(content(entry))} of index "

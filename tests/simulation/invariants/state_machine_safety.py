@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from raftd.core.snapshot import Snapshot
 from raftd.core.types import Entry, Index, ServerId
 from tests.simulation.invariants import Durable, Invariant, Server
 from tests.simulation.invariants.words import Content, content, in_words
@@ -12,8 +13,9 @@ from tests.simulation.invariants.words import Content, content, in_words
 class StateMachineSafety(Invariant):
     """What one process applies at an index, no other applies otherwise; and none skips an index.
 
-    A process goes on right after what its state machine had when it started. It applies nothing
-    that it does not know to be committed.
+    A process goes on right after what its state machine had when it started, or what a snapshot
+    that it has installed includes. It applies nothing that it does not know to be committed, and
+    installs no snapshot that takes it back.
     """
 
     title = "State Machine Safety"
@@ -31,6 +33,14 @@ class StateMachineSafety(Invariant):
 
     def started(self, server: Server) -> None:
         self._last[server.id] = server.state.applied_index
+
+    def restored(self, server: Server, snapshot: Snapshot) -> None:
+        index, last = snapshot.id.last_included_index, self._last[server.id]
+        assert index > last, (
+            f"{server.id} (process {server.process}) installs a snapshot up to entry {index} over "
+            f"what it has applied: expected more than {last}"
+        )
+        self._last[server.id] = index
 
     def applied(self, server: Server, entries: Sequence[Entry]) -> None:
         last = self._last[server.id]

@@ -1,0 +1,18 @@
+"""The measurements of snapshots and catch-up, with a small state. Prints tables; judges nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.__main__ import MEASUREMENTS, measure
+
+
+@pytest.mark.benchmark
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("name", list(MEASUREMENTS))
+def test_quick_measurement(name: str, tmp_path: Path) -> None:
+    print()
+    tables = measure([name], quick=True, folder=tmp_path)
+    assert all(table.rows for table in tables)
