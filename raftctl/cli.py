@@ -71,6 +71,14 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "cas": ("raftctl.commands.data:cas", "Set a key if its value is the expected one."),
         "list": ("raftctl.commands.data:list_keys", "List keys and values in order."),
     },
+    "Safety net": {
+        "backup": ("raftctl.commands.backup:backup", "Write all that the cluster holds to a file."),
+        "restore": ("raftctl.commands.backup:restore", "Make a new cluster of a backup."),
+        "inspect": (
+            "raftctl.commands.inspect:inspect",
+            "Show and verify a data directory or a backup, offline.",
+        ),
+    },
     "Local": {
         "playground": (
             "raftctl.commands.playground:playground",

@@ -27,6 +27,7 @@ from raftd.protocol import (
     ConfigurationView,
     ErrorReply,
     MemberChange,
+    SnapshotId,
     StatusReply,
 )
 
@@ -70,32 +71,34 @@ def form_cluster(context: Context, *, dry_run: bool) -> Forming:
             cause="--endpoints says only where to dial",
             hint="raftctl init --config cluster.yaml",
         )
-    answers = _survey_patiently(endpoints, context.timeout_ms)
+    answers = survey_patiently(endpoints, context.timeout_ms)
     members = [answer.reply for answer in answers if answer.reply and answer.reply.cluster_id]
     if members:
         return _go_on(context, config, answers, members)
-    _refuse_problems(context, config, _problems(config, answers))
+    refuse_problems(context, config, problems_of(config, answers))
     changes = tuple(
         MemberChange(role=server.role, name=server.id, address=server.address)
         for server in config.servers.values()
-        if server.id != _first_voter(config).id
+        if server.id != first_voter(config).id
     )
     if dry_run:
-        first, others = _first_voter(config).id, " ".join(change.name for change in changes)
+        first, others = first_voter(config).id, " ".join(change.name for change in changes)
         return Forming(
             changes=changes,
             message=f"all servers are blank; {first} would become the cluster {config.cluster}"
             + (f" and bring in {others} by one change" if others else ""),
         )
-    _bootstrap(context, config, answers)
+    bootstrap(context, config, answers)
     return Forming(changes=changes)
 
 
-def _first_voter(config: ClusterConfig) -> ServerConfig:
+def first_voter(config: ClusterConfig) -> ServerConfig:
+    """Return the server that becomes the cluster before it brings in the others."""
     return next(server for server in config.servers.values() if server.role == "voter")
 
 
-def _survey_patiently(endpoints: Endpoints, timeout_ms: float) -> list[Answer]:
+def survey_patiently(endpoints: Endpoints, timeout_ms: float) -> list[Answer]:
+    """Ask every server how it is, for a while again where one does not answer yet."""
     deadline = Deadline.after_ms(min(timeout_ms or PATIENCE_MS, PATIENCE_MS))
     while True:
         answers = survey(endpoints, timeout_ms)
@@ -104,8 +107,14 @@ def _survey_patiently(endpoints: Endpoints, timeout_ms: float) -> list[Answer]:
         time.sleep(RETRY_MS / 1000)
 
 
-def _problems(config: ClusterConfig, answers: Sequence[Answer]) -> dict[str, str]:
-    """Return what is wrong with each server of the file that cannot be brought in."""
+def problems_of(
+    config: ClusterConfig, answers: Sequence[Answer], *, held_index: int = 0
+) -> dict[str, str]:
+    """Return what is wrong with each server of the file that cannot be brought in.
+
+    Args:
+        held_index: The first voter may hold the backup that ends with this entry.
+    """
     by_address = {answer.address: answer for answer in answers}
     problems = {}
     for server in config.servers.values():
@@ -116,29 +125,56 @@ def _problems(config: ClusterConfig, answers: Sequence[Answer]) -> dict[str, str
             problems[server.id] = (
                 f"{server.id} {server.address}: {server_name(answer.reply.server)} answers there"
             )
+        elif answer.reply.role == "blank" and answer.reply.snapshot_index:
+            held = answer.reply.snapshot_index
+            if server.id != first_voter(config).id or held != held_index:
+                problems[server.id] = (
+                    f"{server.id} {server.address}: it holds a backup up to entry {held}; restore "
+                    "that one, or empty its data directory and start it again"
+                )
     return problems
 
 
-def _refuse_problems(context: Context, config: ClusterConfig, problems: dict[str, str]) -> None:
+def refuse_problems(
+    context: Context, config: ClusterConfig, problems: dict[str, str], *, command: str = "init"
+) -> None:
+    """Raise the refusal that names every server with a problem, if there is one.
+
+    Raises:
+        Refused: nothing was changed.
+    """
     if problems:
         raise Refused(
             f"{config.cluster} cannot be formed: {' '.join(sorted(problems, key=natural_key))} "
             f"{'is' if len(problems) == 1 else 'are'} not ready",
             code="not-ready",
             cause="\n".join(problems.values()) + "\nnothing was changed",
-            hint=f"start every server of the file, then repeat: {context.command('init')}",
+            hint=f"start every server of the file, then repeat: {context.command(command)}",
         )
 
 
-def _bootstrap(context: Context, config: ClusterConfig, answers: Sequence[Answer]) -> None:
-    """Make the first voter a cluster of its own; durable there when this returns."""
-    first = _first_voter(config)
+def bootstrap(
+    context: Context,
+    config: ClusterConfig,
+    answers: Sequence[Answer],
+    *,
+    snapshot: SnapshotId | None = None,
+    command: str = "init",
+) -> None:
+    """Make the first voter a cluster of its own; durable there when this returns.
+
+    Args:
+        snapshot: the backup that it holds and that the cluster goes on from.
+        command: what finishes it if it is interrupted.
+    """
+    first = first_voter(config)
     status = next(answer.reply for answer in answers if answer.address == first.address)
     assert status is not None, "all servers have answered"
     request = BootstrapRequest(
         cluster_name=config.cluster,
         incarnation=server_incarnation(status.server),
         address=first.address,
+        snapshot=snapshot,
     )
     cluster = context.cluster()
     deadline = cluster.deadline().or_after_ms(BOOTSTRAP_TIMEOUT_MS)
@@ -148,7 +184,7 @@ def _bootstrap(context: Context, config: ClusterConfig, answers: Sequence[Answer
         raise OutcomeUnknown(
             f"{first.id} did not say whether it became the cluster {config.cluster}",
             cause=f"{first.id} {first.address}: {problem}",
-            hint=f"{context.command('init')}, which goes on from wherever it stopped",
+            hint=f"{context.command(command)}, which goes on from wherever it stopped",
         ) from None
     if isinstance(reply, ErrorReply):
         raise error_of(reply)
@@ -168,8 +204,8 @@ def _go_on(
     members: Sequence[StatusReply],
 ) -> Forming:
     """Return what is left to do, some servers of the file belonging to a cluster already."""
-    _refuse_other_clusters(config, members)
-    speaker = max(members, key=_authority)
+    refuse_other_clusters(config, members)
+    speaker = max(members, key=authority)
     operation = speaker.operation
     if operation is not None and operation.record.running:
         if operation.record.kind == "init":
@@ -181,9 +217,9 @@ def _go_on(
             hint=context.command(f"operation watch {operation.record.id}"),
         )
     configuration = speaker.configuration
-    problems = _problems(config, answers)
+    problems = problems_of(config, answers)
     if configuration is None:
-        _refuse_problems(context, config, problems)
+        refuse_problems(context, config, problems)
         raise Refused(
             f"{config.cluster} cannot be formed: no server knows its members yet",
             code="not-ready",
@@ -191,7 +227,7 @@ def _go_on(
             "never finished, and its first server is not in the file or has lost its data",
             hint="start them with empty data folders and repeat init",
         )
-    _refuse_wiped(context, answers, configuration)
+    refuse_wiped(context, answers, configuration)
     wanted = {server.id: server.role for server in config.servers.values()}
     have = {server_name(server): "voter" for server in configuration.voters}
     have |= {server_name(server): "learner" for server in configuration.learners}
@@ -204,7 +240,7 @@ def _go_on(
     # The others come in by one change, all or none: a cluster of one is an init half done.
     if len(configuration.voters) > 1 or configuration.joint or not have.keys() <= wanted.keys():
         _refuse_other_members(context, config, configuration, wanted)
-    _refuse_problems(
+    refuse_problems(
         context, config, {name: why for name, why in problems.items() if name not in have}
     )
     changes = tuple(
@@ -218,7 +254,7 @@ def _go_on(
     return Forming(changes=changes, configuration=configuration)
 
 
-def _authority(member: StatusReply) -> tuple[bool, bool, int, int]:
+def authority(member: StatusReply) -> tuple[bool, bool, int, int]:
     """Return a sort key: whose word about the cluster counts most is the largest."""
     configuration = member.configuration
     return (
@@ -229,7 +265,7 @@ def _authority(member: StatusReply) -> tuple[bool, bool, int, int]:
     )
 
 
-def _refuse_other_clusters(config: ClusterConfig, members: Sequence[StatusReply]) -> None:
+def refuse_other_clusters(config: ClusterConfig, members: Sequence[StatusReply]) -> None:
     clusters = {member.cluster_id: member.cluster_name for member in members}
     if len(clusters) == 1 and set(clusters.values()) <= {config.cluster}:
         return
@@ -250,7 +286,7 @@ def _refuse_other_clusters(config: ClusterConfig, members: Sequence[StatusReply]
     )
 
 
-def _refuse_wiped(
+def refuse_wiped(
     context: Context, answers: Sequence[Answer], configuration: ConfigurationView
 ) -> None:
     """Refuse if a member's disk is another one than the configuration knows."""

@@ -60,6 +60,7 @@ from raftd.core.types import (
     Term,
     server_name,
 )
+from raftd.disk_space import DiskSpace
 from raftd.fencing import FencingLog
 from raftd.founding import become_member, held_problem
 from raftd.founding import founding_entry as founding_entry
@@ -113,7 +114,6 @@ from raftd.replies import (
     bad_request,
     disk_full,
     invalid,
-    mebibytes,
     read_reply,
     unavailable,
     write_reply,
@@ -238,15 +238,9 @@ class Node:
         self._compaction = Compaction(snapshots, log, settings)
         self._snapshots = snapshots
         self._backups = Backups(self._compaction, snapshots, settings)
-        self._free_bytes = free_bytes
-        self._disk_problem = ""
+        self._disk = DiskSpace(free_bytes, settings.disk_reserve_bytes)
         self._fencing = FencingLog()
-        self._free = free_bytes()
-        self._agreement = Agreement(
-            identities.identity.server,
-            interval_ticks=settings.ticks(CHECK_INTERVAL_MS),
-            patience_ticks=settings.ticks(CHECK_PATIENCE_MS),
-        )
+        self._agreement = self._make_agreement()
         self._state_messages: list[Envelope] = []
         self._links: dict[ServerId, LinkChanged] = {}
         self._addresses: dict[ServerId, str] = {}
@@ -256,19 +250,14 @@ class Node:
         self._stop: Stop | None = None
         self._stop_tick = 0
         self._reported: tuple[str, Term, ServerId | None] = ("", 0, None)
-        self.raft = self._make_raft(
-            hard_state,
-            RaftLog(
-                entries,
-                base_index=base_index,
-                base_term=base_term,
-                snapshot=snapshots.latest,
-                applied_index=state.applied_index,
-            ),
+        found = RaftLog(
+            entries,
+            base_index=base_index,
+            base_term=base_term,
+            snapshot=snapshots.latest,
+            applied_index=state.applied_index,
         )
-        self._compaction.started(self.raft)
-        if trace is not None:
-            trace.started(self.raft)
+        self.raft = self._make_raft(hard_state, found)
         self.operations = Operations(
             state=state,
             contacts=network,
@@ -277,10 +266,17 @@ class Node:
             catch_up_ticks=settings.ticks(settings.catch_up_timeout_ms),
             peers=self._peer_views,
         )
-        if self.identity.bootstrap_address and not hard_state.current_term:
+        self._begin()
+
+    def _begin(self) -> None:
+        """Finish what the last process had begun with the identity, then follow the members."""
+        self._compaction.started(self.raft)
+        if self._trace is not None:
+            self._trace.started(self.raft)
+        if self.identity.bootstrap_address and not self.raft.current_term:
             # The process ended between the identity and the founding entry: it goes on here.
             self._found()
-        elif entries or base_index:
+        elif self.raft.log.last_index:
             # The process ended between the first entry and its note.
             self._note_that_log_has_begun()
         self._follow_members()
@@ -304,13 +300,14 @@ class Node:
         if tick:
             self.raft.tick()
             self._rates.tick(self.raft)
-            self._look_at_the_disk()
+            self._disk.look()
+            self.raft.is_short_of_space = bool(self._disk.problem)
             self._fencing.report(self.raft)
             self._compare_states(None)
         if self._draining:
             hand_over(self.raft)
         self._work()
-        self._compaction.advance(self.raft, self.identity.cluster_id, self._free)
+        self._compaction.advance(self.raft, self.identity.cluster_id, self._disk.free_bytes)
         self._follow_members()
         self._close_removed_peers()
         self._handovers.settle(self.raft)
@@ -371,7 +368,7 @@ class Node:
         self._network.send((*ready.messages, *chunks, *self._state_messages))
         self._state_messages.clear()
         if ready.chunks_received:
-            self._compaction.store(self.raft, ready.chunks_received, self._free)
+            self._compaction.store(self.raft, ready.chunks_received, self._disk.free_bytes)
         # 5
         if ready.lost_leadership:
             self._fail_writes()
@@ -462,6 +459,13 @@ class Node:
         )
         raft.wall_clock_ms = self._wall_clock_ms()
         return raft
+
+    def _make_agreement(self) -> Agreement:
+        return Agreement(
+            self.identity.server,
+            interval_ticks=self._settings.ticks(CHECK_INTERVAL_MS),
+            patience_ticks=self._settings.ticks(CHECK_PATIENCE_MS),
+        )
 
     def _cluster(self) -> Cluster:
         return Cluster(id=self.identity.cluster_id, name=self.identity.cluster_name)
@@ -593,7 +597,7 @@ class Node:
                 applied_index = self._state.applied_index
                 respond(
                     self._backups.answer(
-                        self.raft, self.identity, request, applied_index, self._free
+                        self.raft, self.identity, request, applied_index, self._disk.free_bytes
                     )
                 )
 
@@ -648,21 +652,6 @@ class Node:
         else:
             self.raft.read(_Read(lambda: respond(read_reply(self._state, request)), respond))
 
-    def _look_at_the_disk(self) -> None:
-        """Notice that the disk is getting full, before a write that cannot be refused fails."""
-        self._free = self._free_bytes()
-        reserve = self._settings.disk_reserve_bytes
-        problem = ""
-        if self._free < reserve:
-            problem = f"{mebibytes(self._free)} of disk left, {mebibytes(reserve)} are reserved"
-        if bool(problem) != bool(self._disk_problem):
-            if problem:
-                logger.warning("%s: writes are refused until there is more", problem)
-            else:
-                logger.info("there is enough disk again: writes are accepted")
-        self._disk_problem = problem
-        self.raft.is_short_of_space = bool(problem)
-
     def _refuse_writes(self) -> ErrorReply | None:
         """Return why no write of a client is accepted now; None if they are.
 
@@ -671,7 +660,7 @@ class Node:
         short = self.raft.leader().short_of_space()
         if not short:
             return None
-        return disk_full(short, self._disk_problem)
+        return disk_full(short, self._disk.problem)
 
     def _on_write(self, request: WriteRequest, respond: Respond) -> None:
         refusal = self._refuse_writes()
@@ -865,8 +854,8 @@ class Node:
     def _problems(self) -> list[str]:
         """Return what an operator should know about this server, in words."""
         problems = held_problem(self.identity, self._snapshots.latest)
-        if self._disk_problem:
-            problems.append(f"the disk is nearly full: {self._disk_problem}")
+        if self._disk.problem:
+            problems.append(f"the disk is nearly full: {self._disk.problem}")
         if self._compaction.problem:
             problems.append(f"no snapshot could be taken: {self._compaction.problem}")
         if self._compaction.receive_problem:

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import attrs
 
 from raftd.commands import Operation
-from raftd.core.snapshot import SnapshotId
+from raftd.core.snapshot import SnapshotId as SnapshotId
 from raftd.core.types import Index, ServerId, Term
 
 PROTOCOL_VERSION_MIN = 1

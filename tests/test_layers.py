@@ -39,6 +39,7 @@ ALLOWED = {
     "raftctl": (
         *("raftctl", "raftd.protocol", "raftd.codec", "raftd.commands", *CONFIGURATION),
         *("raftd.core.quorum", "raftd.core.types"),
+        *("raftd.offline",),  # a data directory or a backup, read and never written
     ),
 }
 """What each part may import of ours; the most specific line holds."""

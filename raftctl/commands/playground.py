@@ -237,7 +237,7 @@ def _wait_for_answer(started: dict[str, Any]) -> None:
             log = Path(found["dir"]) / "logs" / f"{started['id']}.log" if found else None
             raise CliError(
                 f"{started['id']} has ended right after its start",
-                cause=(last_line(log) if log else "") or "it said nothing",
+                cause=(_message(last_line(log)) if log else "") or "it said nothing",
                 hint=f"read {log}" if log else "start the playground again",
             )
         if time.monotonic() > deadline_s:
@@ -246,6 +246,18 @@ def _wait_for_answer(started: dict[str, Any]) -> None:
                 cause=f"process {started['pid']}, {START_TIMEOUT_S:.0f} seconds after its start",
             )
         time.sleep(POLL_INTERVAL_S)
+
+
+def _message(line: str) -> str:
+    """Return what a line of a server's log says; a line that is none, such as of Python, as it is.
+
+    Servers of the playground log one JSON object a line.
+    """
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return line
+    return str(record["message"]) if isinstance(record, dict) and "message" in record else line
 
 
 # --- forming the cluster -----------------------------------------------------------------------

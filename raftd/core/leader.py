@@ -379,6 +379,7 @@ class Leader:
         now, limit = self._raft.now, self._options.election_ticks
         return (
             progress.round_was_short
+            and progress.snapshot is None
             and now - progress.round_start_tick < limit
             and progress.in_contact(now, limit)
             and progress.match_index >= self._latest().index

@@ -84,6 +84,8 @@ class LmdbStore:
         self._writing: lmdb.Transaction[bytes] | None = None
         """The same, if it may write."""
         self._is_closed = False
+        self._failure: StorageFault | None = None
+        """The first one."""
 
     @classmethod
     def open(cls, directory: Path, *, read_only: bool = False) -> LmdbStore:
@@ -329,7 +331,12 @@ class LmdbStore:
 
     def _fault(self, action: str, error: lmdb.Error) -> StorageFault:
         assert not self._is_closed, "the store was closed"
-        return _fault(action, self.path, error)
+        if isinstance(error, lmdb.PanicError) and self._failure is not None:
+            # Of a failed commit LMDB may want to hear no more; why it failed must not be lost.
+            return StorageFault(self._failure.what)
+        fault = _fault(action, self.path, error)
+        self._failure = self._failure or fault
+        return fault
 
 
 class _Writing:

@@ -1,6 +1,6 @@
 """All measurements of snapshots, catch-up and large states, from the command line.
 
-    python -m tests.benchmarks [--quick] [--only NAME ...] [--json FILE]
+    python -m tests.benchmarks [--quick] [--only NAME ...] [--rounds N] [--json FILE] [--dir DIR]
 
 Real servers on 127.0.0.1, with real files and real syncs. What is compared is measured in turns in
 the same run. Nothing is judged: the tables are for people, who know what else the machine did.
@@ -23,8 +23,10 @@ from tests.benchmarks.log_size import measure_log_size
 from tests.benchmarks.memory import measure_memory
 from tests.benchmarks.restarts import measure_restarts
 from tests.benchmarks.tables import Table, machine
-from tests.benchmarks.writes import measure_learner, measure_writes
+from tests.benchmarks.writes import measure_full_log, measure_learner, measure_writes
 
+ROUNDS = 3
+"""Of what is measured in turns, unless another number is asked for."""
 EXIT_OK = 0
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -36,6 +38,7 @@ QUICK_DISK_BYTES = 2 * 1024**3
 MEASUREMENTS: dict[str, Callable[[Bed], list[Table]]] = {
     "restart": measure_restarts,
     "writes": measure_writes,
+    "full-log": measure_full_log,
     "memory": measure_memory,
     "learner": measure_learner,
     "log-size": measure_log_size,
@@ -44,6 +47,7 @@ HELP = """\
 measurements:
   restart   restart, rebuild and catch-up for small and large states; lists in a large one
   writes    latency of steady writes alone, during a snapshot and during a catch-up
+  full-log  the same for one snapshot by default settings, when the log is as long as it gets
   memory    anonymous memory of leader, follower and new server: idle, snapshot, install
   learner   what `raftctl add` prints while it brings a server in under load
   log-size  the disk of a server during a day's worth of overwrites, scaled down
@@ -59,12 +63,12 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def measure(names: Sequence[str], *, quick: bool, folder: Path | None) -> list[Table]:
+def measure(names: Sequence[str], *, quick: bool, rounds: int, folder: Path | None) -> list[Table]:
     """Do the measurements `names`, print each table when it is there, and return all of them."""
     path = Path(tempfile.mkdtemp(prefix="raftd-benchmark-", dir=folder))
     tables: list[Table] = []
     try:
-        bed = Bed(path, say, quick=quick)
+        bed = Bed(path, say, quick=quick, rounds=rounds)
         for name in names:
             started_s = time.monotonic()
             say(f"== {name}")
@@ -88,7 +92,10 @@ def main(arguments: Sequence[str]) -> int:
         print("quick: small states and few rounds; the numbers say little")
     try:
         tables = measure(
-            options.only or list(MEASUREMENTS), quick=options.quick, folder=options.dir
+            options.only or list(MEASUREMENTS),
+            quick=options.quick,
+            rounds=options.rounds or (1 if options.quick else ROUNDS),
+            folder=options.dir,
         )
     except KeyboardInterrupt:
         say("interrupted")
@@ -112,6 +119,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="a small state and few rounds")
     parser.add_argument("--only", nargs="+", choices=list(MEASUREMENTS), metavar="NAME", default=[])
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help=f"of what is measured in turns ({ROUNDS}; quick: 1)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the same numbers there")
     parser.add_argument(
         "--dir", type=Path, metavar="DIR", help="where the data goes (the folder for temporaries)"

@@ -43,11 +43,21 @@ class Size:
 class Bed:
     """A temporary folder in which states are kept, and clusters come and go."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None], *, quick: bool) -> None:
-        """Nothing is made before it is needed."""
+    def __init__(
+        self, folder: Path, say: Callable[[str], None], *, quick: bool, rounds: int
+    ) -> None:
+        """Nothing is made before it is needed.
+
+        Args:
+            folder: there, and removed by the caller.
+            say: told what happens.
+            quick: a small state.
+            rounds: how often what is compared is measured.
+        """
         self.folder = folder
         self.say = say
         self.quick = quick
+        self.rounds = rounds
         self._states: dict[Size, State] = {}
         self._addresses = {name: f"127.0.0.1:{free_port()}" for name in NAMES}
         self._count = 0
@@ -159,6 +169,8 @@ def wait_ready(cluster: RunningCluster, *, within_s: float) -> Server:
     """Return the leader once all members of the three have applied all that it has."""
 
     def ready() -> Server | None:
+        for name in NAMES:
+            assert cluster[name].running, f"{name} has ended:\n{cluster[name].log}"
         leader = cluster.confirmed_leader()
         if leader is None:
             return None

@@ -69,7 +69,8 @@ def measure_log_size(bed: Bed) -> list[Table]:
         table.add(label, *(mebibytes(number) for number in numbers))
     table.notes += [
         f"A day of {OVERWRITES_OF_A_DAY:,} overwrites, scaled down "
-        f"{OVERWRITES_OF_A_DAY // overwrites} times: snapshot_log_size is {log_mib} MiB instead of {SNAPSHOT_LOG_MIB} MiB.",
+        f"{OVERWRITES_OF_A_DAY // overwrites} times: snapshot_log_size is {log_mib} MiB instead "
+        f"of {SNAPSHOT_LOG_MIB} MiB, clients are {CLIENTS}.",
         f"All entries together: {mebibytes(overwrites * 340):.0f} MiB; "
         f"the log still has {status.last_index - status.first_index + 1:,} of "
         f"{status.last_index:,} entries. {overwrites / samples.seconds:,.0f} writes/s.",

@@ -58,15 +58,14 @@ def measure_restarts(bed: Bed) -> list[Table]:
         ],
     )
     lists = _list_table()
-    rounds = 1 if bed.quick else 3
     for size in _sizes(bed):
         state = bed.state(size)
-        row = _measure_size(bed, state, rounds, lists, size.label)
+        row = _measure_size(bed, state, lists, size.label)
         table.add(size.label, *row)
         if size != bed.large:
             bed.forget(size)
     table.notes += [
-        f"restart: from exec to an answer with all that was committed, median of {rounds}; the",
+        f"restart: from exec to an answer with all that was committed, median of {bed.rounds}; the",
         "state on disk proves that it survived. rebuilt: the same without it, as after a loss of",
         "power: built from the snapshot. add: an empty server until it votes, from the start of",
         "raftctl to its end; by default 32 MiB/s are sent, and built at 64 MiB/s.",
@@ -76,9 +75,8 @@ def measure_restarts(bed: Bed) -> list[Table]:
     return [table, lists]
 
 
-def _measure_size(
-    bed: Bed, state: State, rounds: int, lists: Table, label: str
-) -> tuple[float, ...]:
+def _measure_size(bed: Bed, state: State, lists: Table, label: str) -> tuple[float, ...]:
+    rounds = bed.rounds
     size_mib = mebibytes(state.id.size_bytes)
     with bed.placed(state) as folder:
         with bed.running(folder) as cluster:

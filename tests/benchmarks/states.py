@@ -43,10 +43,8 @@ CLUSTER_NAME = "orders"
 TERM = 1
 KEY_PREFIX = "k/"
 KEY_DIGITS = 8
-LOG_BATCH_ENTRIES = 64
-"""Entries of a log that is made beforehand, in each of its batches: a busy group commit."""
-FILL_CLIENTS = 16
-"""Sessions whose commands such a log has."""
+LOG_BATCH_ENTRIES = 1024
+"""Entries of a log that is made beforehand, in each of its batches."""
 _REVISIONS = struct.Struct(">QQQ")
 _KEY, _META = b"K", b"M"
 

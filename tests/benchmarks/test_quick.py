@@ -14,5 +14,5 @@ from tests.benchmarks.__main__ import MEASUREMENTS, measure
 @pytest.mark.parametrize("name", list(MEASUREMENTS))
 def test_quick_measurement(name: str, tmp_path: Path) -> None:
     print()
-    tables = measure([name], quick=True, folder=tmp_path)
+    tables = measure([name], quick=True, rounds=1, folder=tmp_path)
     assert all(table.rows for table in tables)

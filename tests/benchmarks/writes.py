@@ -10,11 +10,13 @@ from raftd.commands import Command, Put, encode_command
 from raftd.core.log import ENTRY_HEAD_BYTES
 from tests.benchmarks.bed import (
     LONG_WAIT_S,
+    NAMES,
     SETTLE_SECONDS,
     Added,
     Bed,
     TakingWatch,
     add_server,
+    anonymous_bytes,
     remove_server,
 )
 from tests.benchmarks.foreground import Latencies, Samples
@@ -36,8 +38,22 @@ WARM_UP_SECONDS = 2.0
 WORKER_START_NS = 300_000_000
 """Between the beginning of a snapshot and its file: a Python starts."""
 DEFAULT_SNAPSHOT_LOG_BYTES = 64 * 1024 * 1024
+FULL_LOG = 0.97
+"""So much of the log that brings a snapshot about is there from the start."""
 LINES_SHOWN = 16
 SESSION = "0" * 16
+
+LATENCY_COLUMNS = (
+    "clients, meanwhile",
+    "writes/s",
+    "of none",
+    "p50 ms",
+    "p99 ms",
+    "p99.9 ms",
+    "max ms",
+    "nobody ms",
+    "seconds",
+)
 
 Window = tuple[int, int]
 
@@ -51,36 +67,21 @@ class _Windows:
     catch_up: list[Window] = attrs.field(factory=list)
 
 
-def _entry_bytes(value_bytes: int) -> int:
+def _entry_bytes(value_bytes: int, session: str = SESSION) -> int:
     """Return what a put counts for in the log."""
-    command = Command(Put(key_name(0), bytes(value_bytes)), SESSION, 1 << 20, 1 << 20)
+    serial = 1 << 20 if session else 0
+    command = Command(Put(key_name(0), bytes(value_bytes)), session, serial, serial)
     return len(encode_command(command)) + ENTRY_HEAD_BYTES
 
 
 def measure_writes(bed: Bed) -> list[Table]:
     """Write steadily while nothing else, a snapshot, and a catch-up go on, in turns."""
     state = bed.state(bed.large)
-    table = Table(
-        name="writes",
-        title=f"Steady writes of 256 bytes, all over a state of {bed.large.label}",
-        columns=[
-            "clients, meanwhile",
-            "writes/s",
-            "of none",
-            "p50 ms",
-            "p99 ms",
-            "p99.9 ms",
-            "max ms",
-            "nobody ms",
-            "seconds",
-        ],
-    )
-    rounds = {16: 1 if bed.quick else 3, 1: 1 if bed.quick else 2}
-    for clients in rounds:
-        samples, windows = _run(bed, state, clients, rounds[clients])
+    title = f"Steady writes of 256 bytes, all over a state of {bed.large.label}"
+    table = Table(name="writes", title=title, columns=LATENCY_COLUMNS)
+    for clients, rounds in ((16, bed.rounds), (1, max(1, bed.rounds - 1))):
+        samples, windows = _run(bed, state, clients, rounds)
         _add_rows(table, f"{clients}", samples, windows)
-    if not bed.quick:
-        _measure_full_log(bed, state, table)
     table.notes += [
         "nobody: the longest time in which no client had an answer. Snapshots are taken by all",
         "servers at about the same time, as their logs grow alike; an addition ends with a vote.",
@@ -209,12 +210,17 @@ def _stalls(label: str, samples: Samples, windows: list[Window]) -> list[str]:
     return [f"{label}: {len(found)} stalls over {STALL_MS:.0f} ms: {shown}"]
 
 
-def _measure_full_log(bed: Bed, state: State, table: Table) -> None:
+def measure_full_log(bed: Bed) -> list[Table]:
     """Let a snapshot be taken by default settings, with as long a log as there ever is."""
-    due_bytes = SNAPSHOT_LOG_FACTOR * DEFAULT_SNAPSHOT_LOG_BYTES
-    entries = int(due_bytes * 0.95) // _entry_bytes(VALUE_BYTES)
+    state = bed.state(bed.large)
+    due_bytes = min(SNAPSHOT_LOG_FACTOR * DEFAULT_SNAPSHOT_LOG_BYTES, state.id.size_bytes)
+    due_bytes = max(DEFAULT_SNAPSHOT_LOG_BYTES, due_bytes)
+    entries = int(due_bytes * FULL_LOG) // _entry_bytes(VALUE_BYTES, session="")
+    title = f"The same with default settings and a log of {mebibytes(due_bytes):.0f} MiB"
+    table = Table(name="full-log", title=title, columns=LATENCY_COLUMNS)
     clients = 16
     with bed.cluster(state, log_entries=entries) as cluster:
+        memory = {name: anonymous_bytes(cluster[name].pid) for name in NAMES}
         taking = TakingWatch(cluster)
         with taking.watch(), bed.load(cluster, keys=state.keys, clients=clients) as load:
             time.sleep(WARM_UP_SECONDS)
@@ -227,8 +233,13 @@ def _measure_full_log(bed: Bed, state: State, table: Table) -> None:
             time.sleep(2 * SETTLE_SECONDS)
             windows.snapshot.append((start_ns, time.monotonic_ns()))
             samples = load.stop()
-    label = f"{clients}, log of {mebibytes(due_bytes):.0f} MiB"
-    _add_rows(table, label, samples, windows)
+        after = {name: anonymous_bytes(cluster[name].pid) for name in NAMES}
+    _add_rows(table, f"{clients}", samples, windows)
+    table.notes.append(
+        f"RssAnon of a server with {entries:,} entries: {mebibytes(max(memory.values())):.0f} MiB, "
+        f"after the snapshot {mebibytes(max(after.values())):.0f} MiB"
+    )
+    return [table]
 
 
 def measure_learner(bed: Bed) -> list[Table]:

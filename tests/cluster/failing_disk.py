@@ -9,12 +9,13 @@ filter: the call does nothing and returns the error, in every thread and every c
 |---|---|---|
 | `sync-fails` | fsync, fdatasync | EIO |
 | `disk-full` | pwrite64 | ENOSPC |
-| `small-disk=BYTES` | none; the folder of --data-dir is a disk of so many bytes from the start | |
+| `small-disk=BYTES` | none; the data directory is a disk of so many bytes from the start | |
 
 Each call that fails is told on stderr, so that a test sees how often the process has tried. Where
 the machine has no seccomp, the functions of `os` fail instead. A small disk is a tmpfs in a mount
-namespace of this process, empty at the start and gone at the end; where that is not allowed, no
-file may grow beyond a half of BYTES instead. Either is told on stderr, too.
+namespace of this process, empty at the start and gone at the end. Others reach it through
+/proc/PID/root. Where that is not allowed, no file may grow beyond a half of BYTES instead, and the
+space that is free is what its files leave of BYTES. Either is told on stderr, too.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ import signal
 import struct
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from raftd.__main__ import main as raftd
+from raftd.config import load
 
 NO_SECCOMP = "seccomp is not to be had, os functions fail instead of the kernel"
 NO_SMALL_DISK = "no disk may be mounted, files are limited instead"
@@ -54,6 +57,10 @@ RETURN = 0x06
 NUMBER_OFFSET, ARCHITECTURE_OFFSET = 0, 4
 """In the description of the call (linux/seccomp.h)."""
 
+F_FRSIZE, F_BFREE, F_BAVAIL = 1, 3, 4
+"""Where they are in what statvfs returns."""
+STAT_BLOCK_BYTES = 512
+"""Of `st_blocks`, whatever the file system has."""
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 MS_REC = 0x4000
@@ -153,6 +160,43 @@ class Fault:
         return observed
 
 
+def data_directory() -> Path:
+    """Return the data directory that raftd will use."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--id", required=True)
+    known, _ = parser.parse_known_args()
+    chosen: Path | None = known.data_dir
+    return chosen or load(known.config).servers[known.id].data_dir
+
+
+def used_bytes(directory: Path) -> int:
+    """Return how much the files below `directory` take of a disk."""
+    sizes = 0
+    for path in directory.rglob("*"):
+        # One that is gone meanwhile takes nothing.
+        with suppress(FileNotFoundError):
+            if path.is_file():
+                sizes += path.stat().st_blocks * STAT_BLOCK_BYTES
+    return sizes
+
+
+def limit_files(directory: Path, size_bytes: int) -> None:
+    """Let `directory` look like a disk of `size_bytes`, and no file grow beyond a half of that."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes // 2, size_bytes // 2))
+    ask_kernel = os.statvfs
+
+    def statvfs(path: Path) -> os.statvfs_result:
+        fields = list(ask_kernel(path))
+        if Path(path).is_relative_to(directory):
+            free_bytes = max(0, size_bytes - used_bytes(directory))
+            fields[F_BFREE] = fields[F_BAVAIL] = free_bytes // fields[F_FRSIZE]
+        return os.statvfs_result(fields)
+
+    os.statvfs = statvfs
+
+
 def mount_small_disk(directory: Path, size_bytes: int) -> None:
     """Put a tmpfs at `directory` that only this process and its children see.
 
@@ -184,14 +228,12 @@ def main() -> None:
     """Prepare the fault and become raftd."""
     name, _, amount = sys.argv.pop(1).partition("=")
     if name == "small-disk":
-        parser = argparse.ArgumentParser(allow_abbrev=False)
-        parser.add_argument("--data-dir", type=Path, required=True)
-        known, _ = parser.parse_known_args()
+        directory = data_directory()
         try:
-            mount_small_disk(known.data_dir, int(amount))
+            mount_small_disk(directory, int(amount))
         except OSError:
             print(NO_SMALL_DISK, file=sys.stderr, flush=True)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (int(amount) // 2, int(amount) // 2))
+            limit_files(directory, int(amount))
     else:
         Fault(*FAULTS[name]).prepare()
     raftd()

@@ -7,6 +7,7 @@ and nothing that was acknowledged is lost.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import signal
 from collections.abc import Callable, Iterator
@@ -49,7 +50,24 @@ def choose(cluster: RunningCluster, role: str) -> Server:
 
 def message_of(server: Server) -> str:
     """Return the last thing that a server has logged before it ended."""
-    return [line for line in server.log.splitlines() if line.startswith("{")][-1]
+    line = [line for line in server.log.splitlines() if line.startswith("{")][-1]
+    return str(json.loads(line)["message"])
+
+
+def way_back(server: Server) -> str:
+    """Return how a message ends that says how to get `server` back without its disk."""
+    return (
+        f": stop it, empty {server.data_dir}, start it again (it is blank then), and run: raftctl "
+        f"replace {server.name} {server.name}={server.address}"
+    )
+
+
+def check_says_what_follows(server: Server) -> None:
+    """Check that the message of a failed call goes on with what an operator does."""
+    message = message_of(server)
+    assert f". {server.name} ends and does not try again: " in message
+    assert "Start it again when the disk works" in message
+    assert message.endswith(way_back(server))
 
 
 def tell_substitute(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,14 +119,16 @@ def test_a_call_that_the_kernel_fails_ends_the_server_and_is_not_repeated(
         victim.signal(signal.SIGUSR1)
         assert victim.wait_exit() == EXIT_STORAGE
         tell_substitute(victim, capsys)
-        assert re.search(rf"{victim.data_dir}/\S+: .*{words}", message_of(victim))
+        message = message_of(victim)
+        assert re.search(rf"{victim.data_dir}/\S+: .*{words}", message), message
         # Asked once, and never again: what a second sync says means nothing. The database of the
         # state writes past the functions that are observed, and syncs nothing while it runs.
         observed = failures(victim)
         assert len(observed) == 1 or (fault == "disk-full" and not observed)
         for failure in observed:
             path = failure.split(": ")[0].rpartition(" ")[2]
-            assert f"{path}: " in message_of(victim)
+            assert f"{path}: " in message
+        check_says_what_follows(victim)
         workload.wait_writes(20)
         workload.stop()
     rest = sorted({"n1", "n2", "n3"} - {victim.name})
@@ -138,8 +158,9 @@ def test_a_small_disk_that_fills_up_ends_the_server_and_a_larger_one_brings_it_b
     tell_substitute(victim, capsys)
     assert str(victim.data_dir) in message_of(victim)
     # The database of the state calls a write that was taken in part an input/output error.
-    words = "No space left on device|File too large|Input/output error"
+    words = r"No space left on device|File too large|Input/output error \(\d+ bytes .* are free\)"
     assert re.search(words, message_of(victim))
+    check_says_what_follows(victim)
     assert cluster.ctl("put", "a", "1").code == 0
     bring_back(cluster, victim)
     assert cluster.ctl("get", "a", "--stale", "-e", victim.address).stdout == "1"
@@ -241,7 +262,8 @@ def test_a_damaged_log_is_refused_untouched_and_the_way_that_the_message_names_l
         assert digests(wal) == damaged
         message = message_of(victim)
         assert str(segment if names_segment else wal) in message
-        assert "raftctl replace" in message
+        assert message.endswith(f". To get {victim.name} back{way_back(victim)}")
+        assert message.count("raftctl") == 1
         lost = re.search(r"[Ee]ntries (?:from index )?(\d+) (?:on|to \d+)", message)
         assert lost is not None, message
         assert 1 <= int(lost[1]) <= before.last_index + 1

@@ -228,6 +228,12 @@ def test_a_disk_that_went_back_in_time_under_one_leader_is_fenced_until_it_is_re
     checked = cluster.ctl("status", "--check")
     assert checked.code == EXIT_NOT_HEALTHY
     assert f"    {issue.rpartition(', then ')[2]}" in checked.stdout.splitlines()
+    # It is the server's own issue and nobody else's, and the leader's log tells it once.
+    leader = cluster.wait_leader()
+    assert row_of(cluster, leader.name)["issues"] == []
+    (told,) = [line for line in leader.log.splitlines() if " is fenced" in line]
+    assert '"level": "warning"' in told
+    assert f"raftctl replace {old.name} {old.name}={old.address}" in told
 
     # The way back, step by step as the issue says it.
     assert f"repair: stop {old.name}, empty its data directory, start it again, then " in issue
@@ -300,7 +306,9 @@ def test_an_older_log_under_a_newer_state_is_refused(make_cluster: MakeCluster) 
     said = old.log.splitlines()[-1]
     assert f"{old.data_dir}: " in said
     assert re.search(r"entries \d+ to \d+ were applied, but the log ends at \d+", said)
-    assert "raftctl replace" in said
+    back = f"stop it, empty {old.data_dir}, start it again (it is blank then), and run: raftctl "
+    assert f"{back}replace {old.name} {old.name}={old.address}" in said
+    assert said.count("raftctl replace") == 1
 
 
 # --- copies -----------------------------------------------------------------------------------

@@ -392,8 +392,8 @@ def test_a_part_of_a_snapshot_is_contact_with_the_leader() -> None:
     solo = Solo(terms=(1,), term=2)
     snapshot = snapshot_at(9, 2)
     for _ in range(3 * T):
-        solo.tick()
         solo.receive("2", snapshot, data=b"")
+        solo.tick()
         assert (solo.role, solo.raft.leader_id) == ("follower", "2")
     answer = solo.answer("3", RequestVote(9, 99, 9))
     assert isinstance(answer, RequestVoteResponse)

@@ -20,6 +20,10 @@ What the lines of the output mean:
 | `n1 persist 3@2 put x=1` | on disk from here on: entry 3 of term 2; also terms and votes |
 | `n1 cut 3@2` | entries that leave the log, because the leader has others |
 | `n1 commit 3`, `n1 apply 3@2 put x=1` | known to be committed; given to the state machine |
+| `n1 publishes snapshot 3@2`, `n1 forgets entries up to 3` | on disk: the state, then less log |
+| `n1 drops its log` | nothing of it agrees with the snapshot that takes its place |
+| `n1 stores 0+200 of snapshot 3@2` | 200 bytes from 0 on; of 3@2, the last entry that it includes |
+| `n1 restores 3@2 put x=1` | the state is that of the snapshot, with these commands applied |
 | `  n1 -> n2 n3 RequestVote ...` | sent to both, not yet delivered |
 | `  n1 -x n2 RequestVote ... (why)` | lost on the way |
 | `! change refused (...): why` | a request that was turned down; nothing happened |
@@ -43,6 +47,8 @@ from raftd.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
     Envelope,
+    InstallSnapshot,
+    InstallSnapshotResponse,
     Message,
     PreVote,
     PreVoteResponse,
@@ -52,14 +58,19 @@ from raftd.core.messages import (
 )
 from raftd.core.quorum import committed_index, majority
 from raftd.core.ready import Ready
-from raftd.core.types import Entry, EntryKind, HardState
-from tests.core.disk import Disk
+from raftd.core.snapshot import Snapshot, SnapshotId
+from raftd.core.types import Entry, EntryKind, HardState, Index, Term
+from tests.core.disk import Disk, chunks_of
 from tests.core.harness import OPTIONS, Cluster, Server, founding_entry
 
 COMMAND_CHARACTERS_MAX = 24
 """Longer commands are abbreviated in the output."""
 ENTRIES_MAX = 4
 """Of more entries only the first and the last are shown."""
+SNAPSHOT_CHUNK_BYTES = 200
+"""Snapshots of a few entries are sent in several parts."""
+SNAPSHOT_INFLIGHT_BYTES_MAX = 400
+"""Two parts of a snapshot may be unanswered."""
 ROUNDS_MAX = 100
 """Rounds of delivery after which messages are taken to have no end."""
 
@@ -98,6 +109,11 @@ def configuration_text(at: ConfigurationAt) -> str:
     return f"{at.index} {at.entry.kind.upper()} {at.configuration}"
 
 
+def snapshot_text(snapshot: SnapshotId) -> str:
+    """Return a snapshot as the last entry that it includes."""
+    return f"{snapshot.last_included_index}@{snapshot.last_included_term}"
+
+
 def message_text(message: Message, shown: frozenset[str] = frozenset()) -> str:
     """Return a message with the fields that tell the story; `shown` adds others."""
     name = type(message).__name__
@@ -120,6 +136,16 @@ def message_text(message: Message, shown: frozenset[str] = frozenset()) -> str:
             text += f" conflict={message.conflict_index}@{message.conflict_term}"
         case TimeoutNow():
             text = ""
+        case InstallSnapshot():
+            text = f"{snapshot_text(message.snapshot)} {message.offset}+{len(message.data)}"
+            text += f" of {message.snapshot.size_bytes}"
+        case InstallSnapshotResponse() if message.match_index:
+            text = f"{snapshot_text(message.snapshot)} ok match={message.match_index}"
+        case InstallSnapshotResponse() if message.round == 0:
+            text = "refused: the term is stale"
+        case InstallSnapshotResponse():
+            text = f"{snapshot_text(message.snapshot)} has {message.received_bytes}"
+            text += f" of {message.snapshot.size_bytes}"
     if "rounds" in shown and isinstance(message, AppendEntries | AppendEntriesResponse):
         text += f" round={message.round}"
     if "commits" in shown and isinstance(message, AppendEntriesResponse):
@@ -147,6 +173,26 @@ class RecordedDisk(Disk):
             written.append(entries_text(entries))
         self._say(f"{self._server} persist {', '.join(written)}")
         super().append(hard_state, entries)
+
+    def publish(self, snapshot: Snapshot, encoded: bytes) -> bool:
+        is_newest = super().publish(snapshot, encoded)
+        if is_newest:
+            self._say(f"{self._server} publishes snapshot {snapshot_text(snapshot.id)}")
+        return is_newest
+
+    def compact(self, index: Index) -> None:
+        super().compact(index)
+        self._say(f"{self._server} forgets entries up to {index}")
+
+    def reset(self, index: Index, term: Term) -> None:
+        self._say(f"{self._server} drops its log")
+        super().reset(index, term)
+
+    def receive(self, snapshot: SnapshotId, offset: int, part: bytes) -> int:
+        if part:
+            what = f"{offset}+{len(part)} of snapshot {snapshot_text(snapshot)}"
+            self._say(f"{self._server} stores {what}")
+        return super().receive(snapshot, offset, part)
 
 
 @attrs.define
@@ -216,6 +262,8 @@ class RecordedCluster(Cluster):
         applied, reads = len(node.applied), len(node.reads)
         super()._handle(node, ready)
         self._observe(node)
+        if ready.restore is not None:
+            applied = ready.restore.id.last_included_index
         commands = [e for e in node.applied[applied:] if e.kind is EntryKind.COMMAND]
         if commands:
             self.lines.append(f"{node.name} apply {entries_text(commands)}")
@@ -227,6 +275,11 @@ class RecordedCluster(Cluster):
                 self.lines.append(
                     f"{node.name} answers read of {answer.token} at {answer.read_index}: {value}"
                 )
+
+    def _install(self, node: Server, snapshot: Snapshot) -> None:
+        super()._install(node, snapshot)
+        commands = [e for e in node.applied if e.kind is EntryKind.COMMAND]
+        self.lines.append(f"{node.name} restores {entries_text(commands) or 'no command'}")
 
     @staticmethod
     def _value(node: Server, key: str) -> str:
@@ -261,6 +314,8 @@ class RecordedCluster(Cluster):
     def _is_heartbeat(self, envelope: Envelope) -> bool:
         """Whether it is an AppendEntries without entries, or the friendly answer to one."""
         message = envelope.message
+        if isinstance(message, InstallSnapshot):
+            return not message.data
         if isinstance(message, AppendEntriesResponse) and message.success:
             key = (envelope.dest, envelope.source, message.round, message.match_index)
             return key in self._heartbeats
@@ -508,6 +563,21 @@ class Script:
         server, target = arguments.words
         self.cluster.give(server, lambda raft: raft.transfer_leadership(target))
 
+    def do_snapshot(self, arguments: Arguments) -> None:
+        """`snapshot n1`: `n1` publishes a snapshot of all that it has applied."""
+        for server in arguments.words:
+            self.cluster.take_snapshot(server)
+
+    def do_compact(self, arguments: Arguments) -> None:
+        """`compact n1`: `n1` forgets the entries that its snapshot includes."""
+        for server in arguments.words:
+            self.cluster.compact(server)
+
+    def do_unreachable(self, arguments: Arguments) -> None:
+        """`unreachable n1 n2`: `n1` notices that its link to `n2` is broken."""
+        server, other = arguments.words
+        self.cluster.give(server, lambda raft: raft.report_unreachable(other))
+
     # --- the network and the machines ---
 
     def _wanted(self, arguments: Arguments) -> Callable[[Envelope], bool]:
@@ -572,6 +642,8 @@ class Script:
             line += f" last={raft.log.last_index}@{raft.log.last_term}"
             if raft.configuration is not None:
                 line += f" configuration {configuration_text(raft.configuration)}"
+            if raft.snapshot is not None:
+                line += f" snapshot {snapshot_text(raft.snapshot.id)}"
             self.cluster.lines.append(line)
 
     # --- looking ---
@@ -595,6 +667,8 @@ class Script:
             for peer in status.peers:
                 line = f"  {peer.server} {peer.state} match={peer.match_index}"
                 line += f" next={peer.next_index}"
+                if peer.snapshot is not None:
+                    line += f" has {peer.received_bytes} of snapshot {snapshot_text(peer.snapshot)}"
                 line += " caught-up" * peer.caught_up + " departing" * peer.departing
                 self.cluster.lines.append(line + " fenced" * peer.fenced)
 
@@ -611,7 +685,8 @@ class Script:
         self.cluster.lines.append(f"{'index':<{width}} {header}".rstrip())
         for server in servers:
             log = self.cluster.raft(server).log
-            cells = []
+            # Of what is compacted, nothing is left to be shown.
+            cells = ["     "] * log.base_index
             for entry in log.entries(log.first_index, log.last_index):
                 mark = " "
                 if entry.kind is EntryKind.CONFIGURATION and entry.index > 1:
@@ -650,7 +725,8 @@ def replay(text: str) -> str:
         commands = [line for line in lines if not line.startswith("#")]
         assert lines[len(lines) - len(commands) :] == commands, f"prose after commands: {block}"
         if commands:
-            printed = script.run_all(commands)
+            with chunks_of(SNAPSHOT_CHUNK_BYTES, SNAPSHOT_INFLIGHT_BYTES_MAX):
+                printed = script.run_all(commands)
             lines += ["---", *(printed or ["ok"])]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"

@@ -12,6 +12,7 @@ from raftd.node import EXIT_REMOVED, _Read
 from raftd.operations import CATCH_UP_RESTARTS_MAX
 from raftd.protocol import ErrorReply, GetReply, GetRequest
 from raftd.storage import snapshot_file
+from raftd.views import RATE_SAMPLE_MS, RATE_WINDOW_MS
 from tests.node.growing import (
     EAGER,
     VALUE_BYTES,
@@ -641,6 +642,22 @@ def test_the_leader_shows_how_far_a_snapshot_is_and_how_much_log_comes_after_it(
     world.run(2 * ELECTION_TICKS)
     view = next(peer for peer in leader.status.peers if peer.server == follower.id)
     assert (view.snapshot_bytes, view.lag_bytes, view.catch_up_bytes_per_second) == (0, 0, 0)
+
+
+def test_what_is_kept_to_measure_rates_is_bounded(world: World) -> None:
+    leader = world.form(3)
+    world.run(500)
+    movements = leader.running._rates._movements
+    assert movements.keys() == {world["n2"].id, world["n3"].id}
+    samples_max = RATE_WINDOW_MS / RATE_SAMPLE_MS + 1
+    assert all(2 <= len(each.samples) <= samples_max for each in movements.values())
+    world.finish(world.started(world.change("remove", drop("n3"))))
+    world.until(lambda: leader.running._rates._movements.keys() == {world["n2"].id})
+    # Nobody keeps anything who does not lead.
+    leader.running.drain()
+    world.until(lambda: not leader.leads)
+    world.run(20)
+    assert leader.running._rates._movements == {}
 
 
 # --- those who were removed ---------------------------------------------------------------------

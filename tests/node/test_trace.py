@@ -25,7 +25,8 @@ from raftd.trace import EVENT_KINDS, Event, Trace, main, tracing_to_file
 from tests.node import world as world_module
 from tests.node.asking import abort
 from tests.node.clients import Client
-from tests.node.growing import EAGER, did, fill
+from tests.node.growing import EAGER, did
+from tests.node.growing import fill as write
 from tests.node.world import (
     CLUSTER,
     ELECTION_TICKS,
@@ -443,7 +444,7 @@ def installed(world: World) -> Server:
     follower.kill()
     world.run(2 * ELECTION_TICKS)
     world.finish(world.started(world.change("demote", become("n3", "learner"))))
-    fill(world, 5)
+    write(world, 5)
     world.run(HEARTBEAT_TICKS)
     follower.start()
     world.until(world.is_settled)

@@ -46,6 +46,8 @@ MALICIOUS = (
     *("heard by one of the new half", "entry withheld"),
 )
 """What can be aimed at a change."""
+INSTALL_HITS = ("receiver", "sender", "transfer", "link", "point", *3 * ("overtake",))
+"""What can be aimed at an install."""
 AT_ONCE = (
     *("heard by few", "heard by one of the new half", "halves apart"),
     *("leader with the new half", "abort", "entry withheld"),
@@ -105,8 +107,8 @@ class Adversary:
         self._random = world.random("adversary")
         self._malicious = world.random("malice")
         self._malice_count = 0
-        self._hits: list[Random] = []
-        """For each install that is to be hit: what draws how."""
+        self._hits: list[tuple[str, Random]] = []
+        """What is aimed at the next installs."""
 
     # --- scheduled faults ---
 
@@ -308,7 +310,7 @@ class Adversary:
 
     def _hit_install(self, random: Random) -> None:
         """Do something to the next install, or to one that is under way."""
-        self._hits.append(random)
+        self._hits.append((random.choice(INSTALL_HITS), random))
 
     def on_received(self, receiver: Machine, snapshot: SnapshotId, received_bytes: int) -> None:
         """Hit an install, where a part of the snapshot has just been stored."""
@@ -316,9 +318,10 @@ class Adversary:
         leader = self._operator.believed_leader()
         if not self.is_active or not self._hits or leader is None or leader is receiver:
             return
-        random = self._hits.pop(0)
-        acts = ("receiver", "sender", "transfer", "link", "point", "overtake", "overtake")
-        act = random.choice(acts if is_whole else acts[:-2])
+        act, random = self._hits[0]
+        if act == "overtake" and not is_whole:
+            return
+        del self._hits[0]
         process = receiver.process
 
         def strike() -> None:
@@ -326,7 +329,7 @@ class Adversary:
                 self._count(f"install hit: {act}", receiver)
                 self._strike_install(act, receiver, leader, random)
 
-        self._world.after(random.randint(*MALICE_US), strike)
+        self._world.after(0 if act == "overtake" else random.randint(*MALICE_US), strike)
 
     def _strike_install(self, act: str, receiver: Machine, leader: Machine, random: Random) -> None:
         loses_power = random.random() < 0.5
@@ -406,14 +409,21 @@ class Adversary:
 
         `may_lose` cannot foresee the change that is asked for right after a loss: a leader believes
         in the lost server for two more heartbeats, and may die before it takes C_old,new back.
+        Who has not heard of it could be elected by its own configuration, but not by the votes of
+        those whose logs are longer.
         """
-        present = {machine.id for machine in self._machines() if not machine.is_damaged}
-        in_force = [
-            machine.raft.configuration.configuration
+        return not any(self._can_be_elected(machine) for machine in self._network.up())
+
+    def _can_be_elected(self, candidate: Machine) -> bool:
+        latest, log = candidate.raft.configuration, candidate.raft.log
+        if latest is None:
+            return False
+        supporters = {
+            machine.id
             for machine in self._network.up()
-            if machine.raft.configuration is not None
-        ]
-        return not any(_survives(at, present) for at in in_force)
+            if machine.raft.log.is_up_to_date(log.last_term, log.last_index)
+        }
+        return _survives(latest.configuration, supporters)
 
     def _considered(self) -> list[Configuration]:
         """Return every configuration that decides something, or may soon."""

@@ -40,6 +40,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from raftd.compaction import SNAPSHOT_LOG_FACTOR_MAX
 from raftd.core.leader import Leader
 from raftd.core.messages import Envelope
 from raftd.core.raft import Raft
@@ -69,6 +70,8 @@ AMID_DISK = 4
 PUBLISHING = (12, 13)
 INSTALLING = (18, 19, 20, 21, 22, 23, 24)
 AMID_BACKGROUND = 25
+LOG_SLACK_BYTES = 2_000
+"""A few of the longest entries: estimates go by the average."""
 TURN_US = 50
 """What a turn takes beside the disk."""
 RETRY_US = 100 * MILLISECOND
@@ -188,6 +191,36 @@ class Machine:
     @property
     def is_paused(self) -> bool:
         return self.world.now_us < self.paused_until_us
+
+    def log_is_short(self) -> bool:
+        """Return whether a snapshot has what it should have, and the log little beside the rest.
+
+        Sizes of parts of the log are estimates by the average of all of it.
+        """
+        log, snapshot = self.raft.log, self.raft.snapshot
+        wanted_bytes = self._settings.snapshot_log_bytes
+        index = snapshot.id.last_included_index if snapshot is not None else 0
+        newest_bytes = snapshot.id.size_bytes if snapshot is not None else 0
+        most_bytes = SNAPSHOT_LOG_FACTOR_MAX * wanted_bytes
+        grown_bytes = log.bytes_between(log.base_index, log.last_index) - log.bytes_between(
+            log.base_index, index
+        )
+        kept_bytes = log.bytes_between(log.base_index, index)
+        return (
+            grown_bytes <= max(wanted_bytes, min(newest_bytes, most_bytes)) + LOG_SLACK_BYTES
+            and kept_bytes <= most_bytes + LOG_SLACK_BYTES
+        )
+
+    def waste(self) -> list[str]:
+        """Return the files of log and snapshots that nobody needs."""
+        disk, snapshots = self.disk, self.snapshots.directory
+        needed = {path.name for path in snapshots._published.values()}
+        needed |= self.storage.files_left()
+        if snapshots.receiving is not None:
+            needed.add(snapshots.received_path(snapshots.receiving).name)
+        paths = (self.wal_path, self.wal_path.parent / "snapshots")
+        here = [name for path in paths for name in disk.names(path)]
+        return [name for name in here if name not in needed]
 
     # --- power ---
 
@@ -524,7 +557,9 @@ def describe(machine: Machine) -> str:
     return (
         f"{machine.id} {status.role} of term {status.term}, {status.applied_index} applied, "
         f"{status.commit_index} committed, {status.last_index} in the log, "
-        f"{latest.configuration if latest else 'no configuration'}, {operation}"
+        f"{latest.configuration if latest else 'no configuration'}, {operation}, log of "
+        f"{machine.raft.log.size_bytes} bytes after {machine.raft.log.base_index}, snapshot up to "
+        f"{status.snapshot_index}, not needed: {machine.waste()}"
     )
 
 

@@ -39,7 +39,7 @@ ADVERSARY = {
     "bit-flip": 0.5,
     "wipe": 0.7,
     "long-absence": 2.0,
-    "hit-install": 3.0,
+    "hit-install": 5.0,
     "damage-partial": 0.7,
 }
 """What is done to the cluster, with its usual weight."""
@@ -79,6 +79,8 @@ CHANGING_ADVERSARY = {
     "weather": 1.0,
     "heal-network": 6.0,
     "isolate-leader": 1.0,
+    "long-absence": 1.0,
+    "hit-install": 3.0,
 }
 
 NETWORK_FAULTS = ("loss", "duplication", "reordering")

@@ -326,6 +326,7 @@ class Simulation:
         self._wait(self._is_settled, HEALING_US, "all members hold the same")
         self._write_and_read_everything()
         self._wait(self._removed_have_ended, REMOVAL_US, "removed servers have ended")
+        self._wait(self._are_short, HEALING_US, "logs are short, and what was given up is gone")
         self._check_ledger()
         world.count("runs to the end")
         return True
@@ -456,6 +457,10 @@ class Simulation:
             and member.raft.log.commit_index == last_index
             for member in members
         )
+
+    def _are_short(self) -> bool:
+        """Return whether all logs are as short as `raftd.compaction` wants them, on disk too."""
+        return all(machine.log_is_short() and not machine.waste() for machine in self.network.up())
 
     def _write_and_read_everything(self) -> None:
         """Let a client that was not there before write, and read every key."""

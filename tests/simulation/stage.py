@@ -14,6 +14,7 @@ from raftd.core.log import RaftLog
 from raftd.core.membership import Configuration
 from raftd.core.messages import AppendEntries, AppendEntriesResponse, Envelope, Message
 from raftd.core.raft import Follower, Raft
+from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.core.types import Entry, HardState, Index, ServerId, Term
 from tests.core.harness import OPTIONS, founding_entry
 from tests.core.scenario import command
@@ -32,6 +33,8 @@ class Disk:
 
     hard_state: HardState = attrs.field(factory=lambda: HardState(1))
     entries: list[Entry] = attrs.field(factory=list)
+    base_index: Index = 0
+    snapshot: Snapshot | None = None
 
 
 @attrs.define(eq=False)
@@ -39,6 +42,7 @@ class State:
     """As much of a state machine as invariants look at."""
 
     applied_index: Index = 0
+    effects_hash: int = 0
 
 
 @attrs.define(eq=False)
@@ -87,7 +91,12 @@ class Stage:
             self.invariant.ended(server)
         server.process += 1
         server.state = State()
-        server.raft = raft_of(server.id, server.durable.entries, server.durable.hard_state)
+        disk = server.durable
+        server.raft = raft_of(server.id, disk.entries, disk.hard_state, disk.snapshot)
+        if disk.base_index:
+            server.log.commit_index = server.log.handed_index = disk.base_index
+            server.log.compact(disk.base_index)
+            server.state.applied_index = disk.base_index
         self.invariant.started(server)
 
     def write(self, server: Server, *entries: Entry, hard_state: HardState | None = None) -> None:
@@ -148,6 +157,36 @@ class Stage:
         server.log.handed_index = max(server.log.handed_index, entries[-1].index)
         self.invariant.applied(server, entries)
 
+    def take(self, server: Server, index: Index) -> Snapshot:
+        """Let a server publish a snapshot of its own log up to `index`."""
+        snapshot = snapshot_at(server, index)
+        server.durable.snapshot = server.raft.snapshot = snapshot
+        self.invariant.published(server, snapshot, StateContent(server))
+        return snapshot
+
+    def compact(self, server: Server, index: Index) -> None:
+        """Let a server forget its log up to `index`, in memory and on its disk."""
+        server.log.compact(index)
+        server.durable.base_index = index
+        self.invariant.compacted(server, index)
+
+    def install(self, server: Server, snapshot: Snapshot, entries: Sequence[Entry]) -> None:
+        """Let a server install a snapshot of `entries`, and forget all that follows."""
+        disk, index = server.durable, snapshot.id.last_included_index
+        has_end = index <= len(disk.entries) and disk.entries[index - 1] == entries[index - 1]
+        if not has_end:
+            disk.entries = list(entries[:index])
+            disk.base_index = index
+        disk.snapshot = server.raft.snapshot = snapshot
+        server.log.restore(snapshot)
+        self.invariant.published(server, snapshot, StateContent(server))
+        if server.log.last_index == index:
+            del disk.entries[index:]
+        disk.base_index = index
+        self.invariant.compacted(server, index)
+        server.state.applied_index = index
+        self.invariant.restored(server, snapshot)
+
     def send(self, server: Server, dest: ServerId, message: Message) -> None:
         self.invariant.sent(server, Envelope(server.id, dest, message))
 
@@ -155,8 +194,40 @@ class Stage:
         self.invariant.turned(server)
 
 
-def raft_of(server: ServerId, entries: Iterable[Entry], hard_state: HardState) -> Raft:
+class StateContent:
+    """What a snapshot of a server's state holds, as far as invariants look at it."""
+
+    def __init__(self, server: Server) -> None:
+        self.state_hash = server.state_hash
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return nothing: the state of these tests knows nothing of itself."""
+        return None
+
+
+def snapshot_at(server: Server, index: Index) -> Snapshot:
+    """Return a snapshot of a server's log up to `index`."""
+    term = server.log.term_at(index)
+    assert term is not None
+    configuration = server.log.configurations.at(index)
+    assert configuration is not None
+    id = SnapshotId(
+        last_included_index=index,
+        last_included_term=term,
+        size_bytes=100,
+        checksum=f"{index:032x}",
+    )
+    return Snapshot(id, configuration)
+
+
+def raft_of(
+    server: ServerId,
+    entries: Iterable[Entry],
+    hard_state: HardState,
+    snapshot: Snapshot | None = None,
+) -> Raft:
     return Raft(
+        snapshot=snapshot,
         server=server,
         log=RaftLog(entries),
         hard_state=hard_state,

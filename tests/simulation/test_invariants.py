@@ -7,7 +7,7 @@ stand in `test_invariants_of_one_server` and `test_invariants_of_changes`.
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 from zlib import crc32
@@ -20,7 +20,10 @@ from raftd.core.membership import Configuration
 from raftd.core.messages import AppendEntries, Message, TimeoutNow
 from raftd.core.raft import Raft
 from raftd.core.ready import Ready
+from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId
+from tests.core.disk import Disk as CoreDisk
+from tests.core.disk import decode_state
 from tests.core.harness import Server as CoreServer
 from tests.core.scenario import command
 from tests.core.walks import FaultyCluster, PowerLoss, Walk
@@ -550,7 +553,7 @@ def test_equal_state_notices_another_state_on_another_server() -> None:
     stage[A].state_hash = 0xA
     stage.apply(stage[A], *stage[A].log.entries(1, 3))
     stage[B].state_hash = 0xB
-    with noticed("n2/2", "another state after applying up to index 3 than n1/1", "a, found b"):
+    with noticed("n2/2", "another state after applying up to index 3 than n1/1", "found b and"):
         stage.apply(stage[B], *stage[B].log.entries(1, 3))
 
 
@@ -606,23 +609,70 @@ def test_no_invariant_looks_at_a_server_whose_process_has_not_started() -> None:
 # --- over cores under random faults ---
 
 
+class _WalkerDisk:
+    """The disk of a server of `tests.core.harness`, as invariants may look at it."""
+
+    def __init__(self, disk: CoreDisk, committed: Mapping[Index, Entry]) -> None:
+        self._disk = disk
+        self._committed = committed
+
+    @property
+    def hard_state(self) -> HardState:
+        return self._disk.hard_state
+
+    @property
+    def base_index(self) -> Index:
+        return self._disk.base_index
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        return self._disk.snapshot
+
+    @property
+    def entries(self) -> list[Entry]:
+        disk, base_index, kept = self._disk, self._disk.base_index, self._disk.entries
+        if disk.snapshot is not None:
+            index, term = (
+                disk.snapshot.id.last_included_index,
+                disk.snapshot.id.last_included_term,
+            )
+            if disk.term_at(index) != term:
+                base_index, kept = index, []
+        return [self._committed[index] for index in range(1, base_index + 1)] + kept
+
+
 class _Walker:
     """A server of `tests.core.harness`, as invariants may look at it."""
 
-    def __init__(self, node: CoreServer) -> None:
+    def __init__(self, node: CoreServer, durable: Durable) -> None:
         self.node = node
         self.id = node.name
+        self.durable = durable
         self.process = 0
         self.state = State()
         self.state_hash = 0
+
+    def take_state(self) -> None:
+        """Begin with what the server has applied already."""
+        self.state, self.state_hash = State(len(self.node.applied)), 0
+        for entry in self.node.applied:
+            self.state_hash = crc32(entry.data, self.state_hash)
 
     @property
     def raft(self) -> Raft:
         return self.node.raft
 
-    @property
-    def durable(self) -> Durable:
-        return self.node.disk
+
+class _WalkerContent:
+    """A snapshot of entries, as invariants may look at it."""
+
+    def __init__(self, applied: Sequence[Entry]) -> None:
+        self.state_hash = 0
+        for entry in applied:
+            self.state_hash = crc32(entry.data, self.state_hash)
+
+    def get(self, key: bytes) -> bytes | None:
+        return None
 
 
 class WatchedCluster(FaultyCluster):
@@ -636,17 +686,18 @@ class WatchedCluster(FaultyCluster):
     def watch_from_here(self, kinds: Sequence[type[Invariant]]) -> None:
         """Begin with new invariants, which have not seen what was before."""
         self.disks: dict[ServerId, Durable] = {}
+        self.snapshots_told: dict[ServerId, SnapshotId] = {}
         self.walkers: dict[ServerId, _Walker] = {}
         self.watch = Watch(kinds, self.disks)
         for server in self.servers.values():
-            self.disks[server.name] = server.disk
-            self.walkers[server.name] = _Walker(server)
+            disk = self.disks[server.name] = _WalkerDisk(server.disk, self.committed)
+            self.walkers[server.name] = _Walker(server, disk)
             self._tell_start(server)
 
     def _tell_start(self, node: CoreServer) -> None:
         walker = self.walkers[node.name]
         walker.process += 1
-        walker.state, walker.state_hash = State(), 0
+        walker.take_state()
         self.watch.tell("started", walker)
 
     def give(self, server: ServerId, action: Callable[[Raft], object]) -> object:
@@ -662,15 +713,31 @@ class WatchedCluster(FaultyCluster):
             self.watch.tell("ended", self.walkers[server])
         super().crash(server)
 
-    def restart(self, server: ServerId) -> None:
-        super().restart(server)
+    def restart(self, server: ServerId, *, state_is_kept: bool = False) -> None:
+        super().restart(server, state_is_kept=state_is_kept)
         self._tell_start(self.servers[server])
+
+    def _gap(self, node: CoreServer, step: str) -> None:
+        walker, snapshot = self.walkers[node.name], node.disk.snapshot
+        if step == "published" and snapshot is not None:
+            content = _WalkerContent(decode_state(node.disk.snapshots[snapshot.id]))
+            if self.snapshots_told.get(node.name) != snapshot.id:
+                self.snapshots_told[node.name] = snapshot.id
+                self.watch.tell("published", walker, snapshot, content)
+        elif step == "log changed" and snapshot is not None:
+            self.watch.tell("compacted", walker, snapshot.id.last_included_index)
+        super()._gap(node, step)
 
     def _handle(self, node: CoreServer, ready: Ready) -> None:
         walker = self.walkers[node.name]
         for envelope in ready.early_messages:
             self.watch.tell("sent", walker, envelope)
         self._post(ready.early_messages)
+        if ready.restore is not None:
+            self._install(node, ready.restore)
+            walker.take_state()
+            self.watch.tell("restored", walker, ready.restore)
+            self.installed += 1
         if ready.hard_state is not None or ready.entries:
             if self.chance.random() < self.power_loss:
                 kept = ready.entries[: self.chance.randrange(len(ready.entries) + 1)]
@@ -678,19 +745,22 @@ class WatchedCluster(FaultyCluster):
                 raise PowerLoss
             node.disk.append(ready.hard_state, ready.entries)
             self.watch.tell("appended", walker, ready.hard_state, ready.entries)
-            self._gap()
+            self._gap(node, "appended")
         node.raft.persisted(ready)
         for envelope in ready.messages:
             self.watch.tell("sent", walker, envelope)
         self._post(ready.messages)
-        self._gap()
-        if ready.committed:
-            for entry in ready.committed:
-                walker.state_hash = crc32(entry.data, walker.state_hash)
-                self.note_committed(node, entry)
-            walker.state.applied_index = ready.committed[-1].index
-            self.watch.tell("applied", walker, ready.committed)
-        node.applied.extend(ready.committed)
+        self._gap(node, "sent")
+        self._handle_chunks(node, ready)
+        self._apply(node, ready)
+
+    def _apply(self, node: CoreServer, ready: Ready) -> None:
+        super()._apply(node, ready)
+        walker = self.walkers[node.name]
+        for entry in ready.committed:
+            walker.state_hash = crc32(entry.data, walker.state_hash)
+            walker.state.applied_index = entry.index
+            self.watch.tell("applied", walker, [entry])
 
 
 @pytest.mark.parametrize("block", range(4))

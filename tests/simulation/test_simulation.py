@@ -22,7 +22,7 @@ import pytest
 from tests.simulation.broken import does_not_sync, votes_blindly
 from tests.simulation.invariants.all import ALL
 from tests.simulation.machine import POINTS
-from tests.simulation.profile import SECOND, Step, draw
+from tests.simulation.profile import MILLISECOND, SECOND, Step, draw
 from tests.simulation.replay import explain
 from tests.simulation.report import Schedule, Tally, summary
 from tests.simulation.run import NotAlive, Outcome, Simulation, simulate
@@ -99,6 +99,25 @@ def test_the_short_set_meets_what_it_is_meant_to_meet(seed: int) -> None:
         "fault: message lost": 50,
         "fault: message doubled": 15,
         "fault: message may be overtaken": 15,
+        "fault: long absence": 10,
+        "fault: disk: nearly full": 1,
+        "fault: bit flip in a part of a snapshot": 1,
+        "fault: install hit: overtake": 3,
+        "fault: install hit: link": 1,
+        "fault: install hit: point": 1,
+        "fault: install hit: sender": 1,
+        "snapshots taken": 300,
+        "snapshots with a joint configuration": 10,
+        "snapshots installed": 80,
+        "parts of snapshots received": 800,
+        "parts of snapshots received twice": 10,
+        "installs answered as not needed": 15,
+        "installs resumed after a restart": 1,
+        "installs that another leader has gone on with": 1,
+        "logs compacted": 100,
+        "logs reset": 80,
+        "starts with a live state that has survived": 40,
+        "starts with a state built from a snapshot": 60,
         "phase met by a fault: C_old,new": 15,
         "phase met by a fault: C_new uncommitted": 15,
         "runs to the end": GROUPS * GROUP_SEEDS * 9 // 10,
@@ -122,6 +141,9 @@ def test_everybody_survives_crashes_at_each_numbered_point(seed: int, point: int
         limits=(),
         malice=0.0,
         begins_bad=False,
+        segment_bytes=1_024,
+        snapshot_log_bytes=500,
+        background_us=20 * MILLISECOND,
         duration_us=(len(CHANGES) + 1) * SECOND,
         steps=tuple(
             Step(number=number, at_us=number * SECOND, kind=kind)
@@ -130,6 +152,7 @@ def test_everybody_survives_crashes_at_each_numbered_point(seed: int, point: int
     )
     random = Random(f"{seed} {point}")
     # An identity is published once or twice by a process: when it joins, and when it is removed.
+    # A snapshot is installed once by a new server.
     times = 1 if point >= PUBLISHING_POINT else 3
     simulation = Simulation(profile, None, frozenset(), None, ALL)
     world = simulation.world

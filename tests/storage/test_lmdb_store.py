@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from raftd.storage import lmdb_store
@@ -290,11 +292,35 @@ def test_a_write_that_the_disk_refuses_is_a_fault_that_changes_nothing(tmp_path:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64 * PAGE_BYTES, limits[1]))
     try:
-        with pytest.raises(StorageFault, match=f"{store.path}.*committing"):
+        with pytest.raises(StorageFault, match=f"{store.path}.*committing") as fault:
             put_all(store, {b"a": b"2", b"b": bytes(100 * PAGE_BYTES)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    # Whatever LMDB calls it: whether the disk is full can be seen.
+    assert re.search(r"\([0-9]+ bytes of the disk are free\)$", str(fault.value))
     assert contents(store) == [(b"a", b"1")]
+    store.close()
+
+
+class Panicking:
+    """What is left of a database when its commit has failed in the midst of a meta page."""
+
+    def begin(self) -> None:
+        raise lmdb.PanicError("begin")
+
+
+def test_a_store_that_a_failure_has_made_useless_still_says_what_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lmdb_store, "MAP_BYTES", 64 * PAGE_BYTES)
+    store = LmdbStore.open(tmp_path / "db")
+    with pytest.raises(StorageFault, match="writing failed") as first:
+        put_all(store, {b"b": bytes(100 * PAGE_BYTES)})
+    with monkeypatch.context() as patches:
+        patches.setattr(store, "_environment", Panicking())
+        with pytest.raises(StorageFault) as later:
+            store.get(b"a")
+    assert str(later.value) == str(first.value)
     store.close()
 
 

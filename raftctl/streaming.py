@@ -1,0 +1,125 @@
+"""A connection with several requests on their way at once, and time that counts from progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from raftctl.client import (
+    CONNECT_TIMEOUT_MS,
+    Connection,
+    ConnectionProblem,
+    Deadline,
+)
+from raftd.codec import WireError, decode_reply, encode_request
+from raftd.protocol import Reply, Request
+
+CHUNK_BYTES = 512 * 1024
+"""Of a backup in one request or reply: some milliseconds of a server's time."""
+IN_FLIGHT_MAX = 4
+"""Parts that are on their way at once: the next one is there when one has been dealt with."""
+SILENCE_MS = 10_000.0
+"""A server that answers nothing for so long is left for another one, or asked anew."""
+
+
+class Patience:
+    """How long to wait without progress."""
+
+    def __init__(self, timeout_ms: float) -> None:
+        """Begin to wait; 0 means for ever."""
+        self._timeout_ms = timeout_ms
+        self._deadline = Deadline.after_ms(timeout_ms)
+
+    def renew(self) -> None:
+        """Note that there is progress."""
+        self._deadline = Deadline.after_ms(self._timeout_ms)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether there was none for too long."""
+        return self._deadline.expired
+
+    def deadline(self, timeout_ms: float) -> Deadline:
+        """Return the moment in `timeout_ms` milliseconds, or that at which patience ends."""
+        return self._deadline.or_after_ms(timeout_ms)
+
+    def sleep(self, milliseconds: float) -> None:
+        """Let time pass, but no longer than patience lasts."""
+        time.sleep(self.deadline(milliseconds).remaining_s() or 0)
+
+
+class Stream(Connection):
+    """A connection on which requests are sent without waiting for the answers to those before.
+
+    Answers come in the order of the requests: each is answered at once. After a
+    `ConnectionProblem` the connection is closed.
+    """
+
+    _answered = 0
+
+    @classmethod
+    def dial(cls, address: str, patience: Patience) -> Stream:
+        """Return a connection to `address`, HOST:PORT.
+
+        Raises:
+            ConnectionProblem: nobody welcomes us there.
+        """
+        stream = cls.open(address, patience.deadline(CONNECT_TIMEOUT_MS))
+        assert isinstance(stream, Stream)
+        return stream
+
+    @property
+    def in_flight(self) -> int:
+        """Requests whose answers have not been taken."""
+        return self._number - self._answered
+
+    def send(self, request: Request, patience: Patience) -> None:
+        """Send `request`.
+
+        Raises:
+            ConnectionProblem: the server is gone, or takes nothing.
+        """
+        self._number += 1
+        with self._problems():
+            self._send(encode_request(self._number, request), patience.deadline(SILENCE_MS))
+
+    def receive(self, patience: Patience) -> Reply:
+        """Return the answer to the oldest request that is in flight.
+
+        Raises:
+            ConnectionProblem: the server is gone, silent, or says something else.
+        """
+        assert self.in_flight
+        self._answered += 1
+        with self._problems():
+            number, reply = decode_reply(self._receive(patience.deadline(SILENCE_MS)))
+            if number != self._answered:
+                raise WireError(f"a reply to request {number} instead of {self._answered}")
+        return reply
+
+    def call(self, request: Request, patience: Patience) -> Reply:
+        """Return the answer to `request`, nothing else being in flight.
+
+        Raises:
+            ConnectionProblem: as `send` and `receive`.
+        """
+        assert not self.in_flight
+        self.send(request, patience)
+        return self.receive(patience)
+
+    @contextmanager
+    def _problems(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self.close()
+            if isinstance(error, TimeoutError):
+                kind, reason = "timed-out", "no answer in time"
+            elif isinstance(error, WireError):
+                kind, reason = "not-raftd", f"an answer that cannot be read ({error})"
+            elif isinstance(error, EOFError | OSError):
+                kind, reason = "lost", "the connection was lost before the answer"
+            else:
+                raise
+            raise ConnectionProblem(self.address, kind, reason, sent=True) from None

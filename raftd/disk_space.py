@@ -1,0 +1,43 @@
+"""Notices that the disk is getting full, before a write that cannot be refused fails."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from raftd.replies import mebibytes
+
+logger = logging.getLogger("raftd.disk_space")
+
+
+class DiskSpace:
+    """What the disk of this server has left, and whether that is enough."""
+
+    def __init__(self, free_bytes: Callable[[], int], reserve_bytes: int) -> None:
+        """Look for the first time.
+
+        Args:
+            free_bytes: asks the disk.
+            reserve_bytes: with less than this left, clients' writes are refused.
+        """
+        self.problem = ""
+        """Why writes are refused because of this disk, in words; empty if they are not."""
+        self._ask = free_bytes
+        self._reserve_bytes = reserve_bytes
+        self.look()
+
+    def look(self) -> None:
+        """Ask the disk; cheap enough for every tick."""
+        self.free_bytes = self._ask()
+        """What was left when it was asked last."""
+        problem = ""
+        if self.free_bytes < self._reserve_bytes:
+            problem = (
+                f"{mebibytes(self.free_bytes)} of disk left, "
+                f"{mebibytes(self._reserve_bytes)} are reserved"
+            )
+        if problem and not self.problem:
+            logger.warning("%s: writes are refused until there is more", problem)
+        elif self.problem and not problem:
+            logger.info("there is enough disk again: writes are accepted")
+        self.problem = problem
