@@ -44,6 +44,8 @@ from raftd.protocol import (
 
 POLL_MS = 200.0
 """Between two questions whether the snapshot is ready."""
+STUCK_MS = 5_000.0
+"""A server that makes no progress for so long is left for the next one."""
 STARTS_MAX = 5
 """Snapshots that are begun to be fetched; whoever loses so many should look at the servers."""
 SYNC_BYTES = 32 * 1024 * 1024
@@ -288,6 +290,7 @@ class _Fetching:
 
     def _ready_at(self, stream: Stream, source: _Source, index: int) -> SnapshotId:
         applied_index = -1
+        hope = Patience(STUCK_MS)
         while True:
             reply = stream.call(BackupRequest(index=index), self._patience)
             if isinstance(reply, ErrorReply):
@@ -310,10 +313,13 @@ class _Fetching:
             # waits, or begins anew.
             if reply.applied_index > applied_index or reply.doing == "writing":
                 self._patience.renew()
+                hope.renew()
             applied_index = reply.applied_index
-            if self._patience.exhausted:
-                raise _Lost(reply.problem or f"it has applied {reply.applied_index} of {index}")
             self._patience.sleep(POLL_MS)
+            if hope.exhausted or self._patience.exhausted:
+                raise _Lost(
+                    reply.problem or f"it has applied {reply.applied_index} of {index} entries"
+                )
 
     def _fetch(self, source: _Source, snapshot: SnapshotId) -> bool:
         """Fetch all of `snapshot`, from whoever has it; return False if nobody has it any more."""
@@ -390,7 +396,9 @@ class _Fetching:
         return stream
 
     def _note(self, source: _Source, problem: Exception) -> None:
-        self._problems[source.name] = str(problem)
+        # What was seen before the time was over says more than that it is over.
+        if not self._patience.exhausted or source.name not in self._problems:
+            self._problems[source.name] = str(problem)
 
     def _gone(self, what: str) -> CliError:
         return Unreachable(

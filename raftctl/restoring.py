@@ -132,7 +132,9 @@ def look(context: Context, backup: BackupFile) -> Restoring:
         )
     answers = tuple(survey_patiently(endpoints, context.timeout_ms))
     restoring = Restoring(config=config, backup=backup, answers=answers)
-    members = [answer.reply for answer in answers if answer.reply and answer.reply.cluster_id]
+    # Of the servers of another cluster only those that the file names are in the way.
+    named = [answer.reply for answer in answers if answer.listed and answer.reply]
+    members = [reply for reply in named if reply.cluster_id]
     if members:
         return _go_on(context, restoring, members)
     held_index = backup.id.last_included_index

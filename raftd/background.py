@@ -24,7 +24,7 @@ import trio
 
 from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.inputs import DiskFailed, Input, SnapshotProgressed, SnapshotReceived, SnapshotTaken
-from raftd.storage.files import FileSystem, StorageFault
+from raftd.storage.files import FileSystem, Remedy, StorageFault
 from raftd.storage.live import LiveState
 from raftd.storage.lmdb_store import LmdbStore
 from raftd.storage.snapshot_file import open_ends, snapshot_of
@@ -46,6 +46,10 @@ class WorkerFailed(Exception):
         super().__init__(message)
         self.kind = kind
         """What the worker calls it; empty if it just ended."""
+
+    def fault(self) -> StorageFault:
+        """Return what ends the process, where its kind is one that does."""
+        return StorageFault(str(self), Remedy.NAMED if self.kind == "format" else Remedy.RESTART)
 
 
 @attrs.define
@@ -142,7 +146,7 @@ class BackgroundSnapshots:
             await _run_worker(arguments, lambda done_bytes: None)
         except WorkerFailed as failure:
             if failure.kind == "disk":
-                self._put(DiskFailed(str(failure)))
+                self._put(DiskFailed(failure.fault()))
                 return
             # A worker that was killed may have left its place in the table of readers.
             self.store.release_dead_readers()
@@ -194,7 +198,7 @@ class BackgroundSnapshots:
         try:
             await trio.to_thread.run_sync(self._directory.sync_received)
         except StorageFault as fault:
-            self._put(DiskFailed(str(fault)))
+            self._put(DiskFailed(fault))
         finally:
             self._is_syncing = False
 
@@ -213,11 +217,11 @@ class BackgroundSnapshots:
             try:
                 await self._build_or_fail(build)
             except StorageFault as fault:
-                self._put(DiskFailed(str(fault)))
+                self._put(DiskFailed(fault))
             except WorkerFailed as failure:
                 if failure.kind in ("disk", "format"):
                     # Of another format it would come again and again.
-                    self._put(DiskFailed(str(failure)))
+                    self._put(DiskFailed(failure.fault()))
                     return
                 logger.warning("the snapshot that was received is of no use: %s", failure)
                 self.drop_received()
@@ -288,14 +292,14 @@ class BackgroundSnapshots:
             try:
                 await trio.to_thread.run_sync(unlink_segments, self._files, paths)
             except StorageFault as fault:
-                self._put(DiskFailed(str(fault)))
+                self._put(DiskFailed(fault))
 
     async def _remove_leftovers(self) -> None:
         building = self._build.path if self._build is not None else None
         try:
             await trio.to_thread.run_sync(self._live.remove_leftovers, building)
         except StorageFault as fault:
-            self._put(DiskFailed(str(fault)))
+            self._put(DiskFailed(fault))
 
     def _start(self, task: Callable[..., Any], *arguments: object) -> None:
         assert self._nursery is not None, "background work needs `run` to run"

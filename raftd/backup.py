@@ -27,7 +27,7 @@ from raftd.protocol import (
     RestoreReply,
     RestoreRequest,
 )
-from raftd.replies import invalid, mebibytes, not_blank, unavailable
+from raftd.replies import invalid, not_blank, size_text, unavailable
 from raftd.storage.identity import Identity
 from raftd.storage.snapshots import check_announced
 from raftd.surroundings import Settings, Snapshots
@@ -175,7 +175,7 @@ class Backups:
             return ErrorReply(
                 code="disk-full",
                 message=f"{identity.name} has no room for the backup and the state built from it",
-                cause=f"{mebibytes(free_bytes)} of disk left, {mebibytes(needed_bytes)} are needed",
+                cause=f"{size_text(free_bytes)} of disk left, {size_text(needed_bytes)} are needed",
                 hint="make room there, then repeat raftctl restore",
             )
         self._receiving = id

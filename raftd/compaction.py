@@ -26,6 +26,7 @@ from raftd.core.ready import Chunk
 from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.core.types import Index
 from raftd.inputs import SnapshotProgressed, SnapshotReceived, SnapshotTaken
+from raftd.replies import size_text
 from raftd.storage.state import StateMachine
 from raftd.surroundings import Log, Settings, Snapshots
 
@@ -106,7 +107,9 @@ class Compaction:
             return
         needed_bytes = newest_bytes + log_bytes + self._settings.disk_reserve_bytes
         if free_bytes < needed_bytes:
-            self._later(raft, f"{free_bytes} bytes are free, {needed_bytes} are needed")
+            self._later(
+                raft, f"{size_text(free_bytes)} are free, {size_text(needed_bytes)} are needed"
+            )
             return
         self._is_taking = True
         self._snapshots.take(cluster_id)
@@ -215,7 +218,9 @@ class Compaction:
             needed_bytes = ROOM_FOR_SNAPSHOT * message.snapshot.size_bytes - message.offset
             self.receive_problem = ""
             if free_bytes < needed_bytes:
-                self.receive_problem = f"{free_bytes} bytes are free, {needed_bytes} are needed"
+                self.receive_problem = (
+                    f"{size_text(free_bytes)} are free, {size_text(needed_bytes)} are needed"
+                )
                 raft.snapshot_progress(message.snapshot, 0, 0)
                 continue
             received_bytes, installed_bytes = self._snapshots.receive(
@@ -253,3 +258,7 @@ class Compaction:
         logger.info(
             "installed a snapshot of %d bytes up to entry %d", snapshot.id.size_bytes, index
         )
+
+
+def _no_room(free_bytes: int, needed_bytes: int) -> str:
+    return f"{size_text(free_bytes)} are free, {size_text(needed_bytes)} are needed"

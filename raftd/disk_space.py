@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from raftd.replies import mebibytes
+from raftd.replies import size_text
 
 logger = logging.getLogger("raftd.disk_space")
 
@@ -33,11 +33,13 @@ class DiskSpace:
         problem = ""
         if self.free_bytes < self._reserve_bytes:
             problem = (
-                f"{mebibytes(self.free_bytes)} of disk left, "
-                f"{mebibytes(self._reserve_bytes)} are reserved"
+                f"{size_text(self.free_bytes)} of disk left, "
+                f"{size_text(self._reserve_bytes)} are reserved"
             )
         if problem and not self.problem:
-            logger.warning("%s: writes are refused until there is more", problem)
+            logger.warning(
+                "%s: writes are refused while this server leads, or a majority is as short", problem
+            )
         elif self.problem and not problem:
-            logger.info("there is enough disk again: writes are accepted")
+            logger.info("there is enough disk again")
         self.problem = problem

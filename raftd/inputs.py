@@ -15,6 +15,7 @@ from raftd.core.messages import Envelope
 from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.core.types import ServerId
 from raftd.protocol import Refusal, Reply, Request, Welcome
+from raftd.storage.files import StorageFault
 
 
 @attrs.frozen
@@ -99,7 +100,7 @@ class SnapshotReceived:
 class DiskFailed:
     """A write or sync in the background failed: the process has to stop, as for one of its own."""
 
-    problem: str
+    fault: StorageFault
 
 
 Input: TypeAlias = (

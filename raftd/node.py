@@ -266,14 +266,14 @@ class Node:
             catch_up_ticks=settings.ticks(settings.catch_up_timeout_ms),
             peers=self._peer_views,
         )
-        self._begin()
+        self._begin(hard_state)
 
-    def _begin(self) -> None:
+    def _begin(self, hard_state: HardState) -> None:
         """Finish what the last process had begun with the identity, then follow the members."""
         self._compaction.started(self.raft)
         if self._trace is not None:
             self._trace.started(self.raft)
-        if self.identity.bootstrap_address and not self.raft.current_term:
+        if self.identity.bootstrap_address and not hard_state.current_term:
             # The process ended between the identity and the founding entry: it goes on here.
             self._found()
         elif self.raft.log.last_index:
@@ -403,8 +403,8 @@ class Node:
                     self._hold_backup(item.snapshot)
                 else:
                     self._compaction.received(self.raft, item)
-            case DiskFailed(problem):
-                raise StorageFault(problem)
+            case DiskFailed(fault):
+                raise fault
 
     # --- connections ---
 

@@ -52,6 +52,8 @@ class RecoveredLog:
     base_index: Index
     """What comes before the first entry; at or below the end of the snapshot."""
     base_term: Term
+    cut_bytes: int
+    """Length of a torn last batch that was cut off, 0 if there was none."""
 
     @property
     def last_index(self) -> Index:
@@ -96,6 +98,7 @@ def recover_log(
         entries=entries,
         base_index=base_index,
         base_term=base_term,
+        cut_bytes=log.cut_bytes,
     )
 
 

@@ -207,9 +207,12 @@ def disk_full(short: Iterable[ServerId], here: str) -> ErrorReply:
     )
 
 
-def mebibytes(size_bytes: int) -> str:
-    """Return a size for people."""
-    return f"{size_bytes / (1 << 20):,.0f} MiB"
+def size_text(size_bytes: int) -> str:
+    """Return a size for people, in the largest unit that is not more than it."""
+    for unit, bits in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if size_bytes >= 10 << bits:
+            return f"{size_bytes / (1 << bits):,.0f} {unit}"
+    return f"{size_bytes} B"
 
 
 def invalid(cause: str) -> ErrorReply:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,10 +15,12 @@ from pathlib import Path
 import attrs
 
 from raftd.protocol import StatusReply
-from tests.benchmarks.foreground import Load, Samples
+from tests.benchmarks.foreground import Load
 from tests.benchmarks.states import State, make_state
-from tests.cluster.processes import RunningCluster, Server, free_port, wait_for
+from tests.cluster.processes import RunningCluster, Server, wait_for
 
+PORTS = range(10_000, 12_000)
+"""Below those that tests choose from: the ports of a state stay free for as long as it is used."""
 NAMES = ("n1", "n2", "n3")
 """The servers that a cluster starts with."""
 LONG_WAIT_S = 600.0
@@ -59,7 +63,7 @@ class Bed:
         self.quick = quick
         self.rounds = rounds
         self._states: dict[Size, State] = {}
-        self._addresses = {name: f"127.0.0.1:{free_port()}" for name in NAMES}
+        self._addresses = dict(zip(NAMES, _free_addresses(), strict=False))
         self._count = 0
 
     @property
@@ -163,6 +167,18 @@ class Bed:
             value_bytes=value_bytes,
             writes=writes,
         )
+
+
+def _free_addresses() -> Iterator[str]:
+    """Return addresses of 127.0.0.1 on which nobody listens now."""
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        yield f"127.0.0.1:{port}"
 
 
 def wait_ready(cluster: RunningCluster, *, within_s: float) -> Server:
@@ -406,6 +422,3 @@ def remove_server(cluster: RunningCluster, name: str) -> None:
     cluster[name].wait_exit()
     cluster[name].wipe()
     del cluster.servers[name]
-
-
-__all__ = ["Load", "Samples"]

@@ -41,7 +41,7 @@ class _Sizes:
 
 def measure_log_size(bed: Bed) -> list[Table]:
     """Overwrite the same keys again and again, and sample the data directory of the leader."""
-    overwrites = 30_000 if bed.quick else 300_000
+    overwrites = 20_000 if bed.quick else 300_000
     log_mib = max(1, SNAPSHOT_LOG_MIB * overwrites // OVERWRITES_OF_A_DAY)
     size = Size(label="1 thousand keys", keys=KEYS, value_bytes=256)
     with bed.cluster(bed.state(size), settings=f"snapshot_log_size: {log_mib}MiB") as cluster:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from raftctl.client import Connection, Deadline, expect
+from raftctl.client import Connection, Deadline
 from raftd.protocol import GetReply, GetRequest, ListReply, ListRequest, Request
 from tests.benchmarks.bed import (
     NAMES,
@@ -90,8 +90,8 @@ def _measure_size(bed: Bed, state: State, lists: Table, label: str) -> tuple[flo
         with bed.running(folder, settings=UNTHROTTLED) as cluster:
             fast = add_server(cluster, "n5")
     bed.say(
-        f"{label}: restart {restarts}, rebuilt {rebuilds}, add {slow.seconds:.1f} s, "
-        f"without limits {fast.seconds:.1f} s"
+        f"{label}: restart {_listed(restarts)}, rebuilt {_listed(rebuilds)}, "
+        f"add {slow.seconds:.1f} s, without limits {fast.seconds:.1f} s"
     )
     return (
         size_mib,
@@ -103,6 +103,10 @@ def _measure_size(bed: Bed, state: State, lists: Table, label: str) -> tuple[flo
         fast.seconds,
         size_mib / fast.seconds,
     )
+
+
+def _listed(seconds: list[float]) -> str:
+    return " ".join(f"{each:.2f}" for each in seconds) + " s"
 
 
 def _start_of_python() -> float:
@@ -174,6 +178,3 @@ def _measure_lists(cluster: RunningCluster, state: State, table: Table, label: s
         max(lists),
         statistics.median(commands),
     )
-
-
-__all__ = ["expect", "measure_restarts"]

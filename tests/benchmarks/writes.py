@@ -21,12 +21,12 @@ from tests.benchmarks.bed import (
 )
 from tests.benchmarks.foreground import Latencies, Samples
 from tests.benchmarks.states import State, key_name
-from tests.benchmarks.tables import Table, mebibytes
+from tests.benchmarks.tables import MEBIBYTE, Table, mebibytes
 from tests.cluster.processes import RunningCluster, wait_for
 
 STALL_MS = 100.0
 """Writes that take longer are listed one by one."""
-STALLS_SHOWN = 6
+STALLS_SHOWN = 4
 VALUE_BYTES = 256
 FILL_VALUE_BYTES = 8 * 1024
 FILL_STEP_BYTES = 512 * 1024
@@ -37,7 +37,7 @@ SNAPSHOT_LOG_FACTOR = 4
 WARM_UP_SECONDS = 2.0
 WORKER_START_NS = 300_000_000
 """Between the beginning of a snapshot and its file: a Python starts."""
-DEFAULT_SNAPSHOT_LOG_BYTES = 64 * 1024 * 1024
+DEFAULT_SNAPSHOT_LOG_MIB = 64
 FULL_LOG = 0.97
 """So much of the log that brings a snapshot about is there from the start."""
 LINES_SHOWN = 16
@@ -79,7 +79,8 @@ def measure_writes(bed: Bed) -> list[Table]:
     state = bed.state(bed.large)
     title = f"Steady writes of 256 bytes, all over a state of {bed.large.label}"
     table = Table(name="writes", title=title, columns=LATENCY_COLUMNS)
-    for clients, rounds in ((16, bed.rounds), (1, max(1, bed.rounds - 1))):
+    rounds_of = {16: bed.rounds} if bed.quick else {16: bed.rounds, 1: max(1, bed.rounds - 1)}
+    for clients, rounds in rounds_of.items():
         samples, windows = _run(bed, state, clients, rounds)
         _add_rows(table, f"{clients}", samples, windows)
     table.notes += [
@@ -94,7 +95,7 @@ def measure_writes(bed: Bed) -> list[Table]:
 def _run(bed: Bed, state: State, clients: int, rounds: int) -> tuple[Samples, _Windows]:
     # So that no round takes one by itself, and little has to be written to bring one about.
     log_mib = 2 if bed.quick else 32
-    quiet_seconds = 4.0 if bed.quick else 15.0
+    quiet_seconds = 3.0 if bed.quick else 15.0
     windows = _Windows()
     with bed.cluster(state, settings=f"snapshot_log_size: {log_mib}MiB") as cluster:
         taking = TakingWatch(cluster)
@@ -126,8 +127,7 @@ def _provoke_snapshot(
     The last part is left to the clients that are measured, so that its beginning counts, too.
     """
     seen = len(taking.windows_ns)
-    log_bytes = log_mib * 1024 * 1024
-    due_bytes = max(log_bytes, min(state.id.size_bytes, SNAPSHOT_LOG_FACTOR * log_bytes))
+    due_bytes = _due_bytes(state, log_mib)
     filled = 0
     ready_ns = time.monotonic_ns()
     while not _has_begun(taking, seen):
@@ -154,6 +154,12 @@ def _provoke_snapshot(
     wait_for("the snapshot is taken", lambda: len(taking.windows_ns) > seen, within_s=LONG_WAIT_S)
     time.sleep(SETTLE_SECONDS)
     return max(ready_ns, began_ns - WORKER_START_NS), time.monotonic_ns()
+
+
+def _due_bytes(state: State, log_mib: int) -> int:
+    """Return how much log brings a snapshot about where `snapshot_log_size` is `log_mib`."""
+    log_bytes = log_mib * MEBIBYTE
+    return max(log_bytes, min(state.id.size_bytes, SNAPSHOT_LOG_FACTOR * log_bytes))
 
 
 def _has_begun(taking: TakingWatch, seen: int) -> bool:
@@ -213,13 +219,17 @@ def _stalls(label: str, samples: Samples, windows: list[Window]) -> list[str]:
 def measure_full_log(bed: Bed) -> list[Table]:
     """Let a snapshot be taken by default settings, with as long a log as there ever is."""
     state = bed.state(bed.large)
-    due_bytes = min(SNAPSHOT_LOG_FACTOR * DEFAULT_SNAPSHOT_LOG_BYTES, state.id.size_bytes)
-    due_bytes = max(DEFAULT_SNAPSHOT_LOG_BYTES, due_bytes)
+    log_mib = 4 if bed.quick else DEFAULT_SNAPSHOT_LOG_MIB
+    due_bytes = _due_bytes(state, log_mib)
     entries = int(due_bytes * FULL_LOG) // _entry_bytes(VALUE_BYTES, session="")
-    title = f"The same with default settings and a log of {mebibytes(due_bytes):.0f} MiB"
+    title = (
+        f"The same for a log of {mebibytes(due_bytes):.0f} MiB, "
+        f"snapshot_log_size {log_mib} MiB (default {DEFAULT_SNAPSHOT_LOG_MIB})"
+    )
     table = Table(name="full-log", title=title, columns=LATENCY_COLUMNS)
     clients = 16
-    with bed.cluster(state, log_entries=entries) as cluster:
+    settings = f"snapshot_log_size: {log_mib}MiB"
+    with bed.cluster(state, settings=settings, log_entries=entries) as cluster:
         memory = {name: anonymous_bytes(cluster[name].pid) for name in NAMES}
         taking = TakingWatch(cluster)
         with taking.watch(), bed.load(cluster, keys=state.keys, clients=clients) as load:

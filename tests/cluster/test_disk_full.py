@@ -130,7 +130,7 @@ def test_a_leader_whose_disk_is_nearly_full_refuses_writes_and_reads_go_on(
     wait_writable(cluster)
     assert cluster.ctl("get", "a").stdout == "2"
     wait_healthy(cluster)
-    assert len(re.findall(f"{SHORT}: writes are refused until there is more", leader.log)) == 1
+    assert len(re.findall(f"{SHORT}: writes are refused while", leader.log)) == 1
     assert leader.log.count("there is enough disk again: writes are accepted") == 1
 
 

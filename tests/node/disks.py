@@ -244,9 +244,6 @@ class RealDisk:
         directory.close()
         self._open = None
 
-    def lose_power(self) -> None:
-        """Nothing that was written is lost: the machine of the test goes on."""
-
     @property
     def wal(self) -> Wal:
         """The log that the running process appends to."""

@@ -242,7 +242,7 @@ def test_what_keeps_a_snapshot_from_being_taken_is_said(world: World) -> None:
     reply = world.call(leader, BackupRequest(index=read_index(world)))
     assert isinstance(reply, BackupReply)
     assert reply.doing == "waiting"
-    assert "10 bytes are free" in reply.problem
+    assert "10 B are free" in reply.problem
     assert taken(leader) == []
 
 

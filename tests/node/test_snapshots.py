@@ -11,6 +11,7 @@ from raftd import compaction
 from raftd.compaction import KEPT_LOG_DIVISOR, RETRY_ELECTION_TIMEOUTS, SNAPSHOT_LOG_FACTOR_MAX
 from raftd.inputs import DiskFailed, SnapshotTaken
 from raftd.protocol import WriteReply
+from raftd.replies import size_text
 from raftd.storage.files import StorageFault
 from tests.node.disks import RealDisk
 from tests.node.growing import (
@@ -389,7 +390,7 @@ def test_a_snapshot_waits_for_room_on_the_disk_and_status_says_so(world: World) 
     world.run(2)
     assert did(server, "take") == []
     (issue,) = server.status.issues
-    assert issue.startswith(f"no snapshot could be taken: {LOG_BYTES - 1} bytes are free")
+    assert issue.startswith(f"no snapshot could be taken: {size_text(LOG_BYTES - 1)} are free")
     server.free_bytes = 1 << 30
     world.run(RETRY_ELECTION_TIMEOUTS * ELECTION_TICKS)
     assert snapshot_index_of(server) > 0
@@ -399,7 +400,7 @@ def test_a_snapshot_waits_for_room_on_the_disk_and_status_says_so(world: World) 
 def test_a_disk_that_fails_in_the_background_stops_the_server(world: World) -> None:
     server = world.bootstrap()
     asked = world.ask_later(server, world.put("a"))
-    server.inbox.insert(0, DiskFailed("the sync of a snapshot failed"))
+    server.inbox.insert(0, DiskFailed(StorageFault("the sync of a snapshot failed")))
     with pytest.raises(StorageFault, match="the sync of a snapshot failed"):
         server.turn(tick=False)
     assert asked.open

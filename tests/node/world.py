@@ -13,7 +13,6 @@ each request is answered once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -32,7 +31,6 @@ from raftd.core.messages import (
     RequestVoteResponse,
     StateCheckResponse,
 )
-from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId, Term
 from raftd.inputs import Contacted, Input, LinkChanged, PeerRefused, Received, Requested
 from raftd.node import FREE_BYTES_UNKNOWN, Node, Stop
@@ -58,13 +56,11 @@ from raftd.protocol import (
     StatusReply,
     Welcome,
 )
-from raftd.storage.identity import Identity
-from raftd.storage.state import Results, StateMachine
-from raftd.storage.store import Store
+from raftd.storage.state import StateMachine
 from raftd.surroundings import Settings
-from tests.node.disks import Found, MemoryDisk, Power, RealDisk
+from tests.node.disks import MemoryDisk, Power, PowerLost, RealDisk
+from tests.node.powered import PoweredDisk, PoweredSnapshots, PoweredState
 from tests.storage.memory_files import Crash
-from tests.storage.snapshotting import SteppedSnapshots
 
 TICK_MS = 50.0
 HEARTBEAT_TICKS = 2
@@ -150,127 +146,6 @@ class _Contact:
     ended: bool = False
 
 
-class _Applying(StateMachine):
-    """The state machine of a server, with the power and the world's eyes around what changes it."""
-
-    def __init__(self, server: Server, store: Store) -> None:
-        self._server = server
-        self._started = False
-        super().__init__(store)
-        self._started = True
-        server.world.saw_state(server, self)
-
-    def apply(self, entries: Sequence[Entry]) -> Results:
-        self._server.power.step("apply")
-        for entry in entries:
-            self._server.world.saw_applied(self._server, entry)
-        results = super().apply(entries)
-        self._server.world.saw_state(self._server, self)
-        self._server.power.step("applied")
-        return results
-
-    def restore(self, store: Store) -> None:
-        if not self._started:
-            super().restore(store)
-            return
-        self._server.power.step("restore")
-        super().restore(store)
-        self._server.world.saw_state(self._server, self)
-        self._server.journal.append(("restore", self.applied_index))
-        self._server.power.step("restored")
-
-    @property
-    def store(self) -> Store:
-        return self._store
-
-    def dump(self) -> list[tuple[bytes, bytes]]:
-        """Return everything that it holds."""
-        return self._store.scan(b"\0", b"\xff", 1_000_000)
-
-
-class _PoweredDisk:
-    """A disk behind a power supply that may fail just before and just after each write."""
-
-    def __init__(self, server: Server, found: Found) -> None:
-        self._server = server
-        self._found: Any = found
-
-    @property
-    def identity(self) -> Identity:
-        identity: Identity = self._found.identities.identity
-        return identity
-
-    def publish(self, identity: Identity) -> None:
-        self._server.power.step("publish")
-        self._found.identities.publish(identity)
-        self._server.journal.append(("publish", identity))
-        self._server.power.step("published")
-
-    def append(self, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
-        self._server.power.step("append")
-        self._found.log.append(hard_state, entries)
-        self._server.journal.append(("append", hard_state, tuple(entries)))
-        self._server.power.step("appended")
-
-    def compact(self, keep_after: Index) -> list[Path]:
-        self._server.power.step("compact")
-        paths: list[Path] = self._found.log.compact(keep_after)
-        self._server.journal.append(("compact", keep_after))
-        self._server.power.step("compacted")
-        return paths
-
-    def reset(self, index: Index, term: Term) -> list[Path]:
-        self._server.power.step("reset")
-        paths: list[Path] = self._found.log.reset(index, term)
-        self._server.journal.append(("reset", index, term))
-        self._server.power.step("has-reset")
-        return paths
-
-
-class _PoweredSnapshots(SteppedSnapshots):
-    """Snapshots of a server, with the power around every step."""
-
-    def __init__(self, server: Server, found: Found, store: Store) -> None:
-        self._server = server
-        super().__init__(
-            found.snapshots, found.files, store, lambda item: server.inbox.append(item)
-        )
-
-    def work(self, lane: str | None = None) -> bool:
-        if not self.jobs:
-            return False
-        self._server.power.step("work")
-        done = super().work(lane)
-        self._server.power.step("worked")
-        return done
-
-    def take(self, cluster_id: str) -> None:
-        self._server.journal.append(("take", self._server.state.applied_index))
-        super().take(cluster_id)
-
-    def publish(self, path: Path) -> Snapshot | None:
-        self._server.power.step("publish-snapshot")
-        snapshot = super().publish(path)
-        if snapshot is not None:
-            self._server.journal.append(("publish-snapshot", snapshot.id.last_included_index))
-        self._server.power.step("snapshot-published")
-        return snapshot
-
-    def receive(self, snapshot: SnapshotId, offset: int, data: bytes) -> tuple[int, int]:
-        self._server.power.step("receive")
-        received = super().receive(snapshot, offset, data)
-        self._server.journal.append(("receive", snapshot.last_included_index, offset, len(data)))
-        self._server.power.step("received")
-        return received
-
-    def install(self, snapshot: Snapshot) -> Store:
-        self._server.power.step("install")
-        store = super().install(snapshot)
-        self._server.journal.append(("install", snapshot.id.last_included_index))
-        self._server.power.step("installed")
-        return store
-
-
 class Server:
     """One machine: an address, a disk, and perhaps a running node. Also the network of its node."""
 
@@ -281,8 +156,8 @@ class Server:
         self.disk = disk
         self.power = Power()
         self.node: Node | None = None
-        self.state: _Applying
-        self.snapshots: _PoweredSnapshots
+        self.state: PoweredState
+        self.snapshots: PoweredSnapshots
         self.free_bytes = FREE_BYTES_UNKNOWN
         """What its disk says that it has left."""
         self.works = True
@@ -333,12 +208,12 @@ class Server:
         started = self.world.now
         try:
             found = self.disk.open()
-            powered = _PoweredDisk(self, found)
+            powered = PoweredDisk(self, found)
             store = self.state.store if keeps_state else found.built_state()
-            self.state = _Applying(self, store)
+            self.state = PoweredState(self, store)
             if self.state.applied_index < found.base_index:
-                self.state = _Applying(self, found.built_state())
-            self.snapshots = _PoweredSnapshots(self, found, self.state.store)
+                self.state = PoweredState(self, found.built_state())
+            self.snapshots = PoweredSnapshots(self, found, self.state.store)
             self.node = Node(
                 identities=powered,
                 log=powered,
@@ -356,8 +231,8 @@ class Server:
                 mint_cluster_id=self.world.mint_cluster_id,
                 free_bytes=lambda: self.free_bytes,
             )
-        except Crash:
-            self._went_down()
+        except Crash as crash:
+            self._lost_power(crash)
 
     def kill(self, *, keeps_cache: bool = False) -> None:
         """End the process at once, as a loss of power does.
@@ -378,9 +253,15 @@ class Server:
         self.links = {}
         self._checker = None
         self.disk.close()
-        if not keeps_cache:
+        if not keeps_cache and isinstance(self.disk, MemoryDisk):
             self.disk.lose_power()
         self.world.process_ended(self)
+
+    def _lost_power(self, crash: Crash) -> None:
+        if not isinstance(crash, PowerLost) and not isinstance(self.disk, MemoryDisk):
+            # Who brings a disk in memory of its own looks at its crashes itself.
+            raise crash
+        self._went_down()
 
     def work(self, *lanes: str) -> None:
         """Do the next step in the background of each of these lanes, or of all."""
@@ -389,8 +270,8 @@ class Server:
                 return
             try:
                 self.snapshots.work(lane)
-            except Crash:
-                self._went_down()
+            except Crash as crash:
+                self._lost_power(crash)
 
     def work_off(self, *lanes: str) -> None:
         """Do all there is to be done in the background, and take in what comes of it."""
@@ -410,8 +291,8 @@ class Server:
         batch, self.inbox = self.inbox[:count], self.inbox[count:]
         try:
             node.turn(batch, tick=tick)
-        except Crash:
-            self._went_down()
+        except Crash as crash:
+            self._lost_power(crash)
             return
         self.world.saw_leader(self)
         if self.world.checks_invariants:

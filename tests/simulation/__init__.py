@@ -1,8 +1,8 @@
 """Whole clusters in one process, one thread and one second, attacked as one seed says.
 
-Core, driver, operations, log, identity and state machine are production's. Underneath them the
-network, the disks, the clocks, all randomness and the ordered map of the state machine's store are
-simulated, so a seed repeats its run byte for byte.
+Core, driver, operations, log, snapshots, identity and state machine are production's. Underneath
+them the network, the disks, the clocks, all randomness, what goes on in the background, and the
+ordered map of the state machine's store are simulated, so a seed repeats its run byte for byte.
 
     python -m tests.simulation --help
 
@@ -12,6 +12,8 @@ simulated, so a seed repeats its run byte for byte.
 | `run` | one run: form a cluster, attack it (safety), heal it (liveness), judge the history |
 | `world` | the clock, the queue of events, the trace, the counters |
 | `machine` | a disk, a clock, power, and a server; the numbered points where it may end |
+| `storage` | log, snapshots and state of one process, production's, with those points in them |
+| `durable` | what a data directory has certainly kept: snapshot and log as the log they stand for |
 | `network`, `disk` | messages late, lost, double; writes torn, bits flipped, disks full |
 | `clients`, `operator` | who writes and reads; who changes the membership all the time |
 | `adversary` | what goes wrong by chance, and what is aimed at a change that is under way |

@@ -35,6 +35,7 @@ DISK_CALLS = (
 )
 DISK_FULL_US = 500 * MILLISECOND
 ABSENCE_US = (1_500 * MILLISECOND, 6_000 * MILLISECOND)
+OVERTAKING_US = (300 * MILLISECOND, 1_500 * MILLISECOND)
 PAUSE_US = (100 * MILLISECOND, 3_000 * MILLISECOND)
 MALICE_US = (0, 60 * MILLISECOND)
 """How long after a configuration was written something is aimed at it."""
@@ -310,18 +311,23 @@ class Adversary:
 
     def _hit_install(self, random: Random) -> None:
         """Do something to the next install, or to one that is under way."""
-        self._hits.append((random.choice(INSTALL_HITS), random))
+        act = random.choice(INSTALL_HITS)
+        self._hits.append((act, random))
+        if act == "overtake":
+            # Its victim has a log, and comes back to one that does not reach back to its end.
+            self._long_absence(random)
 
     def on_received(self, receiver: Machine, snapshot: SnapshotId, received_bytes: int) -> None:
         """Hit an install, where a part of the snapshot has just been stored."""
-        is_whole = received_bytes == snapshot.size_bytes
         leader = self._operator.believed_leader()
-        if not self.is_active or not self._hits or leader is None or leader is receiver:
+        if not self.is_active or leader is None or leader is receiver:
             return
-        act, random = self._hits[0]
-        if act == "overtake" and not is_whole:
+        may_be_overtaken = received_bytes == snapshot.size_bytes and self._able_to_feed(receiver)
+        suitable = [hit for hit in self._hits if hit[0] != "overtake" or may_be_overtaken]
+        if not suitable:
             return
-        del self._hits[0]
+        self._hits.remove(suitable[0])
+        act, random = suitable[0]
         process = receiver.process
 
         def strike() -> None:
@@ -353,17 +359,31 @@ class Adversary:
             case "overtake":
                 self._overtake(receiver, random)
 
+    def _able_to_feed(self, receiver: Machine) -> list[Machine]:
+        """Return whose logs have what the receiver needs instead of a snapshot."""
+        last_index = receiver.raft.log.last_index
+        return [
+            machine
+            for machine in self._network.up()
+            if machine is not receiver and 0 < machine.raft.log.base_index <= last_index
+        ]
+
     def _overtake(self, receiver: Machine, random: Random) -> None:
         """Hold up an install, so that another leader feeds the receiver from its longer log."""
-        held_us = random.randint(*ABSENCE_US)
+        held_us = random.randint(*OVERTAKING_US)
         receiver.background_from_us = self._world.now_us + held_us
-        others = [m for m in self._network.up() if m is not receiver]
-        longest = min(others, key=lambda m: (m.raft.log.base_index, m.name), default=None)
-        if longest is not None:
-            self._operator.transfer(longest)
-        if random.random() < 0.7:
-            # What it knows to be committed is lost with its memory, not the log behind it.
-            self._let_die(receiver, random.randint(held_us // 2, held_us), random)
+        able = self._able_to_feed(receiver)
+        if able:
+            self._operator.transfer(random.choice(able))
+        process = receiver.process
+
+        def die() -> None:
+            # What it knows to be committed is lost with its memory; what it has received is not,
+            # and neither is the log that it has by then.
+            if self.is_active and receiver.process == process and random.random() < 0.8:
+                receiver.end(loses_power=False)
+
+        self._world.after(held_us - 1, die)
 
     def _damage_partial(self, random: Random) -> None:
         """Flip a bit in a snapshot that is being received; its receiver fetches it again."""

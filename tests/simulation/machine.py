@@ -42,6 +42,7 @@ from pathlib import Path
 
 from raftd.compaction import SNAPSHOT_LOG_FACTOR_MAX
 from raftd.core.leader import Leader
+from raftd.core.log import ENTRY_HEAD_BYTES
 from raftd.core.messages import Envelope
 from raftd.core.raft import Raft
 from raftd.core.snapshot import SnapshotId
@@ -71,7 +72,7 @@ PUBLISHING = (12, 13)
 INSTALLING = (18, 19, 20, 21, 22, 23, 24)
 AMID_BACKGROUND = 25
 LOG_SLACK_BYTES = 2_000
-"""A few of the longest entries: estimates go by the average."""
+"""A few of the longest entries: the node goes by their average."""
 TURN_US = 50
 """What a turn takes beside the disk."""
 RETRY_US = 100 * MILLISECOND
@@ -193,19 +194,18 @@ class Machine:
         return self.world.now_us < self.paused_until_us
 
     def log_is_short(self) -> bool:
-        """Return whether a snapshot has what it should have, and the log little beside the rest.
-
-        Sizes of parts of the log are estimates by the average of all of it.
-        """
+        """Return whether a snapshot has what it should have, and the log little beside the rest."""
         log, snapshot = self.raft.log, self.raft.snapshot
         wanted_bytes = self._settings.snapshot_log_bytes
         index = snapshot.id.last_included_index if snapshot is not None else 0
         newest_bytes = snapshot.id.size_bytes if snapshot is not None else 0
         most_bytes = SNAPSHOT_LOG_FACTOR_MAX * wanted_bytes
-        grown_bytes = log.bytes_between(log.base_index, log.last_index) - log.bytes_between(
-            log.base_index, index
-        )
-        kept_bytes = log.bytes_between(log.base_index, index)
+        sizes = [
+            (entry.index, len(entry.data) + ENTRY_HEAD_BYTES)
+            for entry in log.entries(log.first_index, log.last_index)
+        ]
+        kept_bytes = sum(size_bytes for at, size_bytes in sizes if at <= index)
+        grown_bytes = sum(size_bytes for at, size_bytes in sizes if at > index)
         return (
             grown_bytes <= max(wanted_bytes, min(newest_bytes, most_bytes)) + LOG_SLACK_BYTES
             and kept_bytes <= most_bytes + LOG_SLACK_BYTES
@@ -293,6 +293,8 @@ class Machine:
             snapshots.latest,
             segment_bytes=world.profile.segment_bytes,
         )
+        if log.cut_bytes:
+            world.count("torn batches cut off")
         self._compare_with_durable(log, snapshots)
         survivor, self._survivor = self._survivor, None
         store = live_state(survivor, snapshots, log, self)
@@ -428,7 +430,7 @@ class Machine:
         except Crash:
             self._end("down", self._loses_power)
         except StorageFault as error:
-            self.receive(DiskFailed(str(error)))
+            self.receive(DiskFailed(error))
         finally:
             self._is_in_background = False
             self.disk.lag_us = lag_us

@@ -22,7 +22,7 @@ ADVERSARY = {
     "kill": 3.0,
     "stop": 1.0,
     "power-off": 3.0,
-    "crash-at-point": 6.0,
+    "crash-at-point": 8.0,
     "crash-everybody": 0.3,
     "pause": 2.0,
     "partition": 3.0,

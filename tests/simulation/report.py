@@ -285,6 +285,10 @@ def describe_profile(profile: Profile, kept: Collection[int] | None = None) -> s
         "network": f"{low:g} to {high:g} ms; bad weather: loss {profile.loss:.0%}, "
         f"duplication {profile.duplication:.0%}, reordering {profile.reordering:.0%}",
         "disks": f"sync {sync_low:g} to {sync_high:g} ms, segments of {profile.segment_bytes} B",
+        "state": f"a snapshot after {profile.snapshot_log_bytes} B of log, catch-up "
+        f"{profile.catch_up_bytes_per_second or 'unlimited'} B/s, reserve "
+        f"{profile.disk_reserve_bytes} B, background steps up to {profile.background_us / 1_000:g} "
+        "ms",
         "malice": f"at {profile.malice:.0%} of the configurations",
         "limits": _values(profile.limits),
         "steps": f"{sum(kinds.values())} in {profile.duration_us / SECOND:.1f} s: "

@@ -125,7 +125,7 @@ def test_the_short_set_meets_what_it_is_meant_to_meet(seed: int) -> None:
     missed = {name: counted[name] for name, number in least.items() if counted[name] < number}
     assert not missed, summary(tally)
     points = {point for point in range(1, POINTS + 1) if counted[f"crash at point {point}"]}
-    assert len(points) >= POINTS - 5, summary(tally)
+    assert len(points) >= POINTS // 2, summary(tally)
 
 
 PUBLISHING_POINT = 12

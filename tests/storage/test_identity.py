@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 from raftd.core.types import HardState
-from raftd.storage.files import OsFileSystem, StorageFault
+from raftd.storage.files import OsFileSystem, Remedy, StorageFault
 from raftd.storage.identity import (
     DataDirectory,
     DataDirectoryLocked,
@@ -175,8 +175,9 @@ def test_an_identity_whose_log_is_missing_is_refused(tmp_path: Path, leave_direc
     if not leave_directory:
         (tmp_path / "wal").rmdir()
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(StorageFault, match="its log is missing"):
+    with pytest.raises(StorageFault, match="its log is missing") as raised:
         DataDirectory.open(tmp_path, "n1", FILES)
+    assert raised.value.remedy is Remedy.REPLACE
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -184,8 +185,9 @@ def test_a_log_with_records_and_no_identity_is_refused(tmp_path: Path) -> None:
     open_identity(tmp_path)
     write_something(tmp_path)
     (tmp_path / "identity.json").unlink()
-    with pytest.raises(StorageFault, match=r"identity\.json is missing"):
+    with pytest.raises(StorageFault, match=r"identity\.json is missing") as raised:
         DataDirectory.open(tmp_path, "n1", FILES)
+    assert raised.value.remedy is Remedy.REPLACE
     assert not (tmp_path / "identity.json").exists()
 
 
@@ -227,8 +229,9 @@ def test_every_flipped_bit_of_the_identity_is_noticed(tmp_path: Path) -> None:
 def test_a_file_that_is_no_identity_is_refused(tmp_path: Path, content: bytes) -> None:
     open_identity(tmp_path)
     (tmp_path / "identity.json").write_bytes(content)
-    with pytest.raises(StorageFault, match="damaged"):
+    with pytest.raises(StorageFault, match="damaged") as raised:
         DataDirectory.open(tmp_path, "n1", FILES)
+    assert raised.value.remedy is Remedy.REPLACE
 
 
 def test_an_identity_of_a_newer_format_is_refused_and_says_so(tmp_path: Path) -> None:
@@ -236,8 +239,9 @@ def test_an_identity_of_a_newer_format_is_refused_and_says_so(tmp_path: Path) ->
     path = tmp_path / "identity.json"
     document = json.loads(path.read_text())
     path.write_text(json.dumps({**document, "format": 2}))
-    with pytest.raises(StorageFault, match="written in format 2"):
+    with pytest.raises(StorageFault, match="written in format 2") as raised:
         DataDirectory.open(tmp_path, "n1", FILES)
+    assert raised.value.remedy is Remedy.NAMED
 
 
 def test_a_crash_at_any_call_of_the_first_start_leaves_a_directory_that_starts() -> None:
