@@ -121,7 +121,7 @@ from raftd.replies import (
 from raftd.storage.files import Remedy, StorageFault
 from raftd.storage.identity import Identity
 from raftd.storage.state import StateMachine
-from raftd.surroundings import Identities, Log, Network, Settings, Snapshots
+from raftd.surroundings import FoundLog, Identities, Log, Network, Settings, Snapshots
 from raftd.trace import Trace
 from raftd.views import CatchUpRates, member_address, peer_views, status_reply
 
@@ -170,6 +170,15 @@ class _Write:
     failed: Respond
 
 
+def _refuse_lost_log(identity: Identity, found: FoundLog) -> None:
+    if identity.log_begun and not found.entries and not found.base_index:
+        raise StorageFault(
+            f"the log of {identity.server} is empty, although it has had entries. Without them "
+            "the server does not know what it voted for and acknowledged, so it does not start",
+            Remedy.REPLACE,
+        )
+
+
 class Node:
     """One server: the core, its disk, its state machine, and those who wait for an answer."""
 
@@ -178,10 +187,7 @@ class Node:
         *,
         identities: Identities,
         log: Log,
-        hard_state: HardState,
-        entries: Sequence[Entry],
-        base_index: Index = 0,
-        base_term: Term = 0,
+        found: FoundLog,
         snapshots: Snapshots,
         state: StateMachine,
         network: Network,
@@ -198,10 +204,9 @@ class Node:
         Args:
             identities: who this server is.
             log: to be appended to.
-            hard_state, entries: what `log` holds already.
-            base_index, base_term: what comes before those entries.
-            snapshots: with the newest one at or above `base_index`.
-            state: empty, or at some applied index from `base_index` to the last entry.
+            found: what `log` holds already.
+            snapshots: with the newest one at or above where the log begins.
+            state: empty, or at some applied index from there to the last entry.
             network: must not call back before `__init__` has returned.
             random: for election time-outs.
             wall_clock_ms: milliseconds since 1970, for people only.
@@ -214,13 +219,7 @@ class Node:
         Raises:
             StorageFault: the log has lost its entries, or the disk failed; stop the process.
         """
-        if identities.identity.log_begun and not entries and not base_index:
-            raise StorageFault(
-                f"the log of {identities.identity.server} is empty, although it has had entries. "
-                "Without them the server does not know what it voted for and acknowledged, so it "
-                "does not start",
-                Remedy.REPLACE,
-            )
+        _refuse_lost_log(identities.identity, found)
         self._identities = identities
         self._log = log
         self._state = state
@@ -250,14 +249,7 @@ class Node:
         self._stop: Stop | None = None
         self._stop_tick = 0
         self._reported: tuple[str, Term, ServerId | None] = ("", 0, None)
-        found = RaftLog(
-            entries,
-            base_index=base_index,
-            base_term=base_term,
-            snapshot=snapshots.latest,
-            applied_index=state.applied_index,
-        )
-        self.raft = self._make_raft(hard_state, found)
+        self.raft = self._make_raft(found.hard_state, self._make_log(found))
         self.operations = Operations(
             state=state,
             contacts=network,
@@ -266,7 +258,7 @@ class Node:
             catch_up_ticks=settings.ticks(settings.catch_up_timeout_ms),
             peers=self._peer_views,
         )
-        self._begin(hard_state)
+        self._begin(found.hard_state)
 
     def _begin(self, hard_state: HardState) -> None:
         """Finish what the last process had begun with the identity, then follow the members."""
@@ -459,6 +451,15 @@ class Node:
         )
         raft.wall_clock_ms = self._wall_clock_ms()
         return raft
+
+    def _make_log(self, found: FoundLog) -> RaftLog:
+        return RaftLog(
+            found.entries,
+            base_index=found.base_index,
+            base_term=found.base_term,
+            snapshot=self._snapshots.latest,
+            applied_index=self._state.applied_index,
+        )
 
     def _make_agreement(self) -> Agreement:
         return Agreement(

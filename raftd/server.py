@@ -141,10 +141,7 @@ def _run_with(
         node = Node(
             identities=directory,
             log=recovered.log.wal,
-            hard_state=recovered.log.hard_state,
-            entries=recovered.log.entries,
-            base_index=recovered.log.base_index,
-            base_term=recovered.log.base_term,
+            found=recovered.log,
             snapshots=snapshots,
             state=state,
             network=network,

@@ -50,6 +50,26 @@ class Identities(Protocol):
         """Replace it, durably."""
 
 
+class FoundLog(Protocol):
+    """What a log held when it was opened."""
+
+    @property
+    def hard_state(self) -> HardState:
+        """The durable term and vote."""
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """All entries after `base_index`."""
+
+    @property
+    def base_index(self) -> Index:
+        """What comes before the first entry; at or below the end of the newest snapshot."""
+
+    @property
+    def base_term(self) -> Term:
+        """The term of that."""
+
+
 class Snapshots(Protocol):
     """Snapshots of the state machine, and the stores that its state lives in.
 

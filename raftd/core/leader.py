@@ -363,7 +363,7 @@ class Leader:
         if self._raft.is_short_of_space:
             short.add(self._raft.server)
         configuration = self._latest().configuration
-        short &= configuration.all_voters
+        short &= configuration.all_voters | {self._raft.server}
         result = vote_result(
             configuration.voters, configuration.outgoing, dict.fromkeys(short, False)
         )

@@ -9,8 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
+from raftd.recovery import recover_log
 from raftd.storage.identity import DataDirectory, Identity
-from raftd.storage.wal import Wal
+from raftd.storage.snapshots import SnapshotDirectory
+from raftd.storage.wal import SEGMENT_BYTES, Wal
 from tests.node.disks import Found
 from tests.node.world import Server, World
 from tests.storage.memory_files import MemoryFileSystem
@@ -21,22 +23,45 @@ PATH = Path("/data/server")
 class TornDisk:
     """A data directory on a disk in memory."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self.name = f"n{number}"
         self._incarnation = f"{number:016x}"
-        self._open: tuple[DataDirectory, Wal] | None = None
+        self._segment_bytes = segment_bytes
+        self._open: tuple[DataDirectory, SnapshotDirectory, Wal] | None = None
         self.files = MemoryFileSystem()
 
     def open(self) -> Found:
         directory = self._directory()
-        wal, recovered = Wal.open(directory.wal_path, self.files)
-        self._open = (directory, wal)
-        return Found(directory, wal, recovered.hard_state, recovered.entries)
+        snapshots = SnapshotDirectory(directory.snapshots_path, self.files)
+        try:
+            snapshots.open()
+            log = recover_log(
+                directory.wal_path,
+                self.files,
+                snapshots.latest,
+                segment_bytes=self._segment_bytes,
+            )
+        except BaseException:
+            snapshots.close()
+            directory.close()
+            raise
+        self._open = (directory, snapshots, log.wal)
+        return Found(
+            directory,
+            log.wal,
+            log.hard_state,
+            log.entries,
+            log.base_index,
+            log.base_term,
+            self.files,
+            snapshots,
+        )
 
     def close(self) -> None:
         assert self._open is not None
-        directory, wal = self._open
+        directory, snapshots, wal = self._open
         wal.close()
+        snapshots.close()
         directory.close()
         self._open = None
 
@@ -53,7 +78,7 @@ class TornDisk:
     def wal(self) -> Wal:
         """The log that the running process appends to."""
         assert self._open is not None
-        return self._open[1]
+        return self._open[2]
 
     @property
     def identity(self) -> Identity:
@@ -69,9 +94,9 @@ class TornDisk:
         )
 
 
-def boot(world: World, number: int) -> TornDisk:
+def boot(world: World, number: int, *, segment_bytes: int = SEGMENT_BYTES) -> TornDisk:
     """Start the blank server `n{number}` on a disk of its own; return the disk."""
-    disk = TornDisk(number)
+    disk = TornDisk(number, segment_bytes=segment_bytes)
     world.boot(disk.name, disk=disk)  # type: ignore[arg-type]
     return disk
 

@@ -412,7 +412,7 @@ def test_a_backup_that_arrived_before_a_restart_is_not_put_in_force_in_another_c
     for offset in range(0, backup.id.size_bytes, CHUNK_BYTES):
         data = backup.content[offset : offset + CHUNK_BYTES]
         world.call(server, RestoreRequest(snapshot=backup.id, offset=offset, data=data))
-    server.restart()
+    server.restart(keeps_state=True)
     # It does not know yet that it could work it in.
     assert isinstance(world.call(server, bootstrap_request(server, None)), BootstrapReply)
     server.works = True

@@ -217,10 +217,7 @@ class Server:
             self.node = Node(
                 identities=powered,
                 log=powered,
-                hard_state=found.hard_state,
-                entries=found.entries,
-                base_index=found.base_index,
-                base_term=found.base_term,
+                found=found,
                 snapshots=self.snapshots,
                 state=self.state,
                 network=self,

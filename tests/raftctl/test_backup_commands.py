@@ -103,7 +103,8 @@ class Member:
         self.doing = BackupReply(doing="writing")
         self.refuses_parts = False
         self.parts_left = 1_000
-        """It loses the connection instead of giving one part more."""
+        """Instead of giving one part more it answers `at_end`."""
+        self.at_end: Answer = LOSE
         self.offsets: list[int] = []
         self.leads = False
         self.status: Callable[[], Answer] = lambda: SILENCE
@@ -126,7 +127,7 @@ class Member:
         if self.content is None or self.content.id != request.snapshot or self.refuses_parts:
             return GONE
         if not self.parts_left:
-            return LOSE
+            return self.at_end
         self.parts_left -= 1
         self.offsets.append(request.offset)
         end = request.offset + request.size_bytes
@@ -238,6 +239,7 @@ def test_another_server_with_the_same_snapshot_gives_the_rest(
     members: list[Member], content: Content, run: Any, tmp_path: Path
 ) -> None:
     members[1].parts_left = 2
+    members[1].at_end = GONE
     members[0].refuses_parts = True
     code, result, _ = run(tmp_path / "b")
     assert code == 0

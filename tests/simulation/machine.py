@@ -308,10 +308,7 @@ class Machine:
         node = Node(
             identities=storage,
             log=storage,
-            hard_state=log.hard_state,
-            entries=log.entries,
-            base_index=log.base_index,
-            base_term=log.base_term,
+            found=log,
             snapshots=self.snapshots,
             state=self.state,
             network=self,

@@ -280,9 +280,7 @@ class Simulation:
         world = self.world
         world.note("heals")
         self.adversary.is_active = False
-        self.network.heal()
-        self.network.is_bad = False
-        self.network.is_calm = True
+        self.network.calm_down()
         for machine in self.machines:
             machine.disarm()
             machine.paused_until_us = machine.background_from_us = 0
