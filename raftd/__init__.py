@@ -7,15 +7,20 @@ In reading order:
 | `core` | the protocol, pure: its own `__init__` tells it as a story |
 | `records` | the bytes of log entries, the same on the wire and on disk |
 | `commands` | what the commands in the log say; operation records |
-| `storage` | the log on disk, the identity of a data directory, the state machine |
+| `storage` | log, snapshots and identity on disk; the state machine and what it lives in |
 | `protocol`, `codec` | what servers, clients and administrators ask each other; frames |
 | `inputs`, `surroundings` | what the driver is told, and what it stands on |
 | `node` | the driver: the one place where the order of disk and network is decided |
-| `planning`, `operations` | membership changes: refusals and plans; the phases |
+| `admission`, `founding` | who may connect; how a blank server becomes a member |
+| `planning`, `operations`, `handover` | membership changes: refusals, plans, phases; transfers |
+| `compaction`, `background`, `recovery` | snapshots: when, by whom, and what a start finds |
+| `backup` | snapshots for people, and servers that go on from one |
+| `agreement`, `disk_space`, `fencing` | what watches: equal states, room, disks gone back in time |
 | `trace` | what a server does, event by event, for programs and people |
 | `replies`, `views` | what the node answers, and how it describes itself |
 | `network` | links to the members, the listener, in trio |
 | `config_values`, `config_yaml`, `config` | the cluster file, with positions in every error |
+| `offline` | what raftctl may read of the storage: data directories and backups |
 | `logs`, `server`, `__main__` | logging, the composition root, the command line |
 """
 

@@ -39,7 +39,9 @@ from raftd.core.messages import (
     Message,
     PreVote,
     RequestVote,
+    StateMessage,
 )
+from raftd.core.snapshot import SnapshotId
 from raftd.core.types import Entry, EntryKind
 from raftd.protocol import (
     FRAME_BYTES_MAX,
@@ -72,6 +74,15 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
     """Everything that a type of the protocol admits, read off its annotations."""
     if kind in _SCALARS:
         return _SCALARS[kind]
+    if kind is SnapshotId:
+        # Its checksum becomes a part of a file's name, so that it is held to its digits.
+        return st.builds(
+            SnapshotId,
+            last_included_index=_SCALARS[int],
+            last_included_term=_SCALARS[int],
+            size_bytes=_SCALARS[int],
+            checksum=st.text("0123456789abcdef", min_size=1, max_size=64),
+        )
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return st.one_of([values_of(argument) for argument in arguments])
@@ -95,7 +106,7 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
 OPENINGS = values_of(Hello | Welcome | Refusal)
 REQUESTS = values_of(Request)
 REPLIES = values_of(Reply)
-MESSAGES = values_of(Message)
+MESSAGES = values_of(Message | StateMessage)
 NUMBERS = st.integers(0, INTEGER_MAX)
 
 Decoder = Callable[[bytes], Any]

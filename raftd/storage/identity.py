@@ -213,7 +213,7 @@ class DataDirectory:
 
 def _load(path: Path, name: str, files: FileSystem) -> Identity:
     """Return the identity of a directory that has one, and make sure that it is durable."""
-    identity = _decode(path / _IDENTITY_NAME, files.read(path / _IDENTITY_NAME))
+    identity = decode_identity(path / _IDENTITY_NAME, files.read(path / _IDENTITY_NAME))
     if identity.name != name:
         raise WrongName(
             f"the data directory {path} belongs to server {identity.name}, not to {name}; "
@@ -266,7 +266,7 @@ def _checksum(fields: dict[str, Any]) -> str:
     return f"{zlib.crc32(json.dumps(fields).encode('ascii')):08x}"
 
 
-def _decode(path: Path, content: bytes) -> Identity:
+def decode_identity(path: Path, content: bytes) -> Identity:
     """Return the identity in `content`.
 
     Raises:

@@ -6,13 +6,11 @@ How to read it
 Each bug is an *exhibit* with a number, its story and the places where it was seen
 (`catalogue.Exhibit`). The stories stand in `membership` (1 to 39) and in the modules that
 `protocol` joins (40 to 92: elections, replication, reads, storage, sessions). An exhibit is one of
-three:
+two:
 
 - *shown*: the tests and golden transcripts of `shown_by` play its setup and its events on the real
   core or on real nodes, and assert the right outcome. If the bug is built in, they fail.
 - *cannot apply*: the design has no place for the bug; `cannot_apply` says why.
-- *needs snapshots*: its setup begins with a snapshot, and there are none yet. If a part of it
-  applies without, `shown_by` names the tests of that part.
 
 A test of the museum is called `test_NNN_` and the claim that it proves, where NNN is the number of
 its exhibit: `pytest tests/museum -k test_014` plays number 14. `test_catalogue.py` keeps the books:

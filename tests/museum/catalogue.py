@@ -25,5 +25,3 @@ class Exhibit:
     (`museum/test_elections.py::test_040_...`), or golden transcripts (`golden/figure_8.txt`)."""
     cannot_apply: str = ""
     """Why this design cannot have the bug, if no test can show it."""
-    needs_snapshots: bool = False
-    """The scenario begins with a snapshot, and there are none yet."""

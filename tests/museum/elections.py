@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.museum.catalogue import Exhibit
 
 SCRIPTS = "museum/test_elections.py::"
+SNAPSHOTS = "museum/test_snapshot_protocol.py::"
 PAPER = "core/test_raft_paper.py::"
 SAFETY = "core/test_raft_paper_safety.py::"
 DISSERTATION = "core/test_raft_dissertation.py::"
@@ -228,9 +229,16 @@ ELECTIONS: tuple[Exhibit, ...] = (
         story=(
             "A server that has received a part of a snapshot times out and campaigns with a state "
             "that is neither the old one nor the new; or, being a candidate, it refuses the "
-            "leader's snapshot. Until the snapshot is installed it has to stay a follower, also "
-            "after a restart."
+            "leader's snapshot. A snapshot that is not there as a whole is nothing yet: until then "
+            "the server is all that it was before and may be elected as that, also after a "
+            "restart; and a candidate takes the snapshot of the leader of its term, and gives up "
+            "when its log is replaced."
         ),
-        needs_snapshots=True,
+        shown_by=(
+            SNAPSHOTS + "test_053_in_the_middle_of_a_snapshot_a_server_is_what_it_was_before",
+            SNAPSHOTS + "test_053_a_candidate_takes_the_snapshot_of_the_leader_of_its_term",
+            SNAPSHOTS + "test_053_whoever_campaigned_with_the_log_that_is_replaced_gives_up",
+            "core/test_snapshot_groups.py::test_a_server_that_is_receiving_may_be_elected",
+        ),
     ),
 )

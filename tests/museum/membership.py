@@ -9,6 +9,9 @@ from __future__ import annotations
 from tests.museum.catalogue import Exhibit
 
 IN_FORCE = "museum/test_membership_in_force.py::"
+SNAPSHOTS = "museum/test_snapshot_protocol.py::"
+STORED = "museum/test_snapshot_storage.py::"
+INSTALLING = "node/test_installing.py::"
 QUORUMS = "museum/test_membership_quorums.py::"
 SERVERS = "museum/test_membership_servers.py::"
 REQUESTS = "museum/test_membership_requests.py::"
@@ -113,13 +116,14 @@ MEMBERSHIP: tuple[Exhibit, ...] = (
             "A snapshot is taken at the commit index while an uncommitted configuration stands "
             "three entries further on, and that entry is truncated later. The snapshot had the "
             "newest configuration, so there was nothing to roll back to. It has to carry the one "
-            "as of its last index, both halves of it if that was joint; that question can be "
-            "asked already."
+            "as of its last index, both halves of it if that was joint."
         ),
         shown_by=(
+            SNAPSHOTS
+            + "test_006_what_is_rolled_back_behind_a_snapshot_falls_back_to_its_configuration",
             IN_FORCE + "test_006_the_configuration_as_of_an_index_is_joint_if_it_was_joint_then",
+            INSTALLING + "test_a_snapshot_has_the_configuration_in_its_joint_form_if_it_is_one",
         ),
-        needs_snapshots=True,
     ),
     Exhibit(
         number=7,
@@ -450,14 +454,14 @@ MEMBERSHIP: tuple[Exhibit, ...] = (
         story=(
             "In J({1,2,3} to {1,2,4}) with 3 to become a learner, 3 lags behind the log's start "
             "and 2 is isolated. 3 found itself neither in the voters nor in the learners of the "
-            "snapshot and refused it, so the old half had no majority. That 3 is fed from the log "
-            "and decides for the old half is shown already."
+            "snapshot and refused it, so the old half had no majority. Nobody looks for itself in "
+            "what a leader sends: 3 takes entries and snapshot, and decides for the old half."
         ),
         shown_by=(
+            SNAPSHOTS + "test_028_a_demoted_voter_takes_the_snapshot_for_which_the_old_half_waits",
             QUORUMS
             + "test_028_a_lagging_server_of_the_old_half_is_fed_and_decides_although_it_is_demoted",
         ),
-        needs_snapshots=True,
     ),
     Exhibit(
         number=29,
@@ -466,13 +470,14 @@ MEMBERSHIP: tuple[Exhibit, ...] = (
         story=(
             "A server restarts, or installs a snapshot, in the middle of a joint change. It came "
             "back in the new configuration as if the change were over. The old half, the learners "
-            "and those who become learners have to come back too; after a restart they do."
+            "and those who become learners have to come back too."
         ),
         shown_by=(
+            SNAPSHOTS + "test_029_a_snapshot_brings_the_joint_state_with_all_parts_of_it",
             IN_FORCE + "test_029_a_restart_in_the_joint_state_finds_all_parts_of_it",
             "core/test_membership.py::test_an_entry_is_read_back_as_it_was_written",
+            INSTALLING + "test_a_snapshot_has_the_configuration_in_its_joint_form_if_it_is_one",
         ),
-        needs_snapshots=True,
     ),
     Exhibit(
         number=30,
@@ -481,13 +486,14 @@ MEMBERSHIP: tuple[Exhibit, ...] = (
         story=(
             "A new learner gets a snapshot from before it was added, or a voter one in which it is "
             "a learner. Both refused it and were cut off for ever. Whatever the current leader "
-            "sends and is newer is taken in; for entries of the log that is shown already."
+            "sends and is newer is taken in."
         ),
         shown_by=(
+            SNAPSHOTS + "test_030_a_new_learner_takes_a_snapshot_from_before_it_was_added",
+            SNAPSHOTS + "test_030_a_voter_takes_a_snapshot_in_which_it_is_a_learner",
             IN_FORCE + "test_030_a_server_takes_entries_whose_configuration_does_not_list_it",
             IN_FORCE + "test_030_a_voter_becomes_a_learner_when_it_is_told_to",
         ),
-        needs_snapshots=True,
     ),
     Exhibit(
         number=31,
@@ -496,9 +502,14 @@ MEMBERSHIP: tuple[Exhibit, ...] = (
         story=(
             "A configuration entry is compacted into a snapshot, and the next snapshot is built "
             "from the log alone, which has no configuration any more. It said that nobody is a "
-            "member. What the log does not have has to come from the snapshot before."
+            "member. What the log does not have has to come from the snapshot before; here it is a "
+            "part of the state, which every snapshot is made of."
         ),
-        needs_snapshots=True,
+        shown_by=(
+            SNAPSHOTS
+            + "test_031_the_membership_outlives_its_entry_through_any_number_of_compactions",
+            STORED + "test_031_a_second_snapshot_knows_the_members_that_no_log_names_any_more",
+        ),
     ),
     Exhibit(
         number=32,
@@ -510,7 +521,11 @@ MEMBERSHIP: tuple[Exhibit, ...] = (
             "the superseded log. In force is the newest that survives behind the snapshot, else "
             "the snapshot's own."
         ),
-        needs_snapshots=True,
+        shown_by=(
+            SNAPSHOTS
+            + "test_032_a_newer_configuration_that_survives_behind_the_snapshot_stays_in_force",
+            SNAPSHOTS + "test_032_a_configuration_that_the_snapshot_deletes_is_out_of_force",
+        ),
     ),
     Exhibit(
         number=33,

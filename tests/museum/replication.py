@@ -70,14 +70,15 @@ REPLICATION: tuple[Exhibit, ...] = (
             "snapshot has replaced the others. The follower deleted its whole log over it, or a "
             "leader without the old entries sent a term of 0 and the follower gave up. What a "
             "snapshot covers is committed, so it matches, and a leader that has the entries no "
-            "longer sends its snapshot; the receiver's part is shown here."
+            "longer sends its snapshot."
         ),
         shown_by=(
             SCRIPTS + "test_057_what_a_snapshot_covers_is_no_conflict",
             SCRIPTS + "test_057_a_late_request_that_ends_below_the_snapshot_changes_nothing",
+            "museum/test_snapshot_protocol.py::"
+            "test_057_a_leader_without_the_old_entries_sends_its_snapshot",
             LOG + "test_entries_that_the_snapshot_covers_match_by_definition",
         ),
-        needs_snapshots=True,
     ),
     Exhibit(
         number=58,

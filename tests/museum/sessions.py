@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.museum.catalogue import Exhibit
 
 SCRIPTS = "museum/test_sessions.py::"
+SNAPSHOTS = "museum/test_snapshot_storage.py::"
 STATE = "storage/test_state.py::"
 NODE = "node/test_sessions.py::"
 
@@ -17,14 +18,15 @@ SESSIONS: tuple[Exhibit, ...] = (
             "A client's command 7 is applied, a snapshot is taken, the server restarts, and the "
             "client asks for 7 again. The snapshot had no sessions, or those of another service, "
             "and the command was done twice. The table of sessions with its answers is a part of "
-            "the state, equal on every server; the restart without a snapshot is shown here."
+            "the state, equal on every server."
         ),
         shown_by=(
+            SNAPSHOTS
+            + "test_086_a_retry_is_recognised_by_servers_that_know_it_from_a_snapshot_alone",
             SCRIPTS + "test_086_a_retry_after_all_servers_restarted_is_not_done_again",
             SCRIPTS + "test_086_the_session_table_goes_wherever_the_store_goes",
             NODE + "test_sessions_survive_the_restart_of_every_server",
         ),
-        needs_snapshots=True,
     ),
     Exhibit(
         number=87,
@@ -83,14 +85,17 @@ SESSIONS: tuple[Exhibit, ...] = (
         story=(
             "A snapshot says that it ends one entry earlier or later than what it holds, and after "
             "it is loaded an entry is applied twice or never. The applied index and what was "
-            "applied change in one transaction of the store, of which a snapshot is a copy; the "
-            "store itself is shown here."
+            "applied change in one transaction of the store, and a snapshot is a copy of the store "
+            "as one reader saw it."
         ),
         shown_by=(
+            SNAPSHOTS + "test_090_a_snapshot_holds_exactly_the_entries_up_to_its_index",
+            "storage/test_worker.py::test_a_snapshot_is_of_one_moment_while_the_server_writes_on",
+            "storage/test_worker.py"
+            "::test_the_head_of_a_snapshot_is_of_the_same_moment_as_its_pairs",
             SCRIPTS + "test_090_the_applied_index_is_exactly_that_of_the_content",
             STATE + "test_a_restarted_machine_stands_where_the_first_one_stood",
         ),
-        needs_snapshots=True,
     ),
     Exhibit(
         number=91,
@@ -98,14 +103,14 @@ SESSIONS: tuple[Exhibit, ...] = (
         seen_in=("redisraft 8a8ef1b",),
         story=(
             "A server installs a snapshot over what it had, and keys and sessions that the "
-            "snapshot does not have stayed. What is loaded replaces everything that was there; for "
-            "the state that a failed batch has left in memory this is shown here."
+            "snapshot does not have stayed. What is loaded replaces everything that was there, on "
+            "the disk and in memory."
         ),
         shown_by=(
+            SNAPSHOTS + "test_091_an_installed_snapshot_replaces_everything_that_was_there",
             SCRIPTS + "test_091_what_is_loaded_replaces_what_was_in_memory",
             STATE + "test_nothing_of_a_batch_with_a_broken_command_is_visible",
         ),
-        needs_snapshots=True,
     ),
     Exhibit(
         number=92,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.museum.catalogue import Exhibit
 
 SCRIPTS = "museum/test_storage.py::"
+SNAPSHOTS = "museum/test_snapshot_storage.py::"
 WAL = "storage/test_wal.py::"
 IDENTITY = "storage/test_identity.py::"
 DURABILITY = "node/test_durability.py::"
@@ -93,10 +94,11 @@ STORAGE: tuple[Exhibit, ...] = (
             "A snapshot gets its final name, the log that it replaces is deleted, and the power "
             "fails before the directory was synced: neither is there. The same loses a new "
             "segment, or a directory below one that was just made. File, name, directory and its "
-            "parents are synced before anything relies on them; the identity, the segments and the "
-            "directories show it here."
+            "parents are synced before anything relies on them."
         ),
         shown_by=(
+            SNAPSHOTS
+            + "test_078_a_snapshot_has_its_name_for_good_before_the_log_that_it_replaces_goes",
             SCRIPTS + "test_078_a_published_file_and_all_directories_above_it_survive",
             SCRIPTS + "test_078_a_new_data_directory_is_there_as_soon_as_its_server_answers",
             SCRIPTS + "test_078_the_next_segment_is_there_before_anything_is_in_it",
@@ -104,7 +106,6 @@ STORAGE: tuple[Exhibit, ...] = (
             WAL + "test_a_power_failure_at_any_call_loses_nothing_acknowledged_and_tears_nothing",
             IDENTITY + "test_a_crash_at_any_call_of_the_first_start_leaves_a_directory_that_starts",
         ),
-        needs_snapshots=True,
     ),
     Exhibit(
         number=79,
@@ -116,7 +117,12 @@ STORAGE: tuple[Exhibit, ...] = (
             "sent snapshots without end. The log is kept only if it has the last entry of the "
             "snapshot with its term."
         ),
-        needs_snapshots=True,
+        shown_by=(
+            "museum/test_snapshot_protocol.py::"
+            "test_079_a_log_that_contradicts_the_snapshot_is_dropped_and_one_snapshot_is_enough",
+            SNAPSHOTS + "test_079_a_start_between_the_snapshot_and_the_log_drops_what_contradicts",
+            "core/test_snapshots.py::test_the_whole_log_is_dropped_if_it_has_another_entry_there",
+        ),
     ),
     Exhibit(
         number=80,
@@ -127,7 +133,14 @@ STORAGE: tuple[Exhibit, ...] = (
             "deleted 101 to 120, which it had acknowledged. A snapshot that ends below what is "
             "there takes nothing away."
         ),
-        needs_snapshots=True,
+        shown_by=(
+            "museum/test_snapshot_protocol.py::"
+            "test_080_an_older_snapshot_takes_nothing_from_a_newer_log",
+            "museum/test_snapshot_protocol.py::"
+            "test_080_what_was_acknowledged_while_the_snapshot_came_in_stays",
+            SNAPSHOTS + "test_080_a_log_that_reaches_further_is_kept_on_the_disk_as_well",
+            SNAPSHOTS + "test_080_entries_that_came_while_the_snapshot_was_worked_in_stay",
+        ),
     ),
     Exhibit(
         number=81,
@@ -138,7 +151,11 @@ STORAGE: tuple[Exhibit, ...] = (
             "the older one ends last. The index of the last snapshot, and what was applied, went "
             "back. Both have to go one after the other, and the older one is thrown away."
         ),
-        needs_snapshots=True,
+        shown_by=(
+            SNAPSHOTS
+            + "test_081_of_a_snapshot_that_is_taken_and_one_that_is_installed_the_newer_one_stays",
+            "core/test_snapshots.py::test_an_older_snapshot_never_takes_the_place_of_a_newer_one",
+        ),
     ),
     Exhibit(
         number=82,
@@ -148,14 +165,17 @@ STORAGE: tuple[Exhibit, ...] = (
             "After a crash there is a gap between the end of the snapshot and the first entry of "
             "the log, or a snapshot of 0 bytes. The server gave up, or loaded an empty state. A "
             "snapshot is published whole or not at all, and a start tolerates an overlap and "
-            "refuses a gap; for segments and half-written files this is shown here."
+            "refuses a gap."
         ),
         shown_by=(
+            SNAPSHOTS
+            + "test_082_a_crash_between_the_snapshot_and_the_log_leaves_a_server_that_starts",
+            SNAPSHOTS + "test_082_a_gap_and_a_file_of_no_bytes_are_refused",
+            SNAPSHOTS + "test_082_half_of_a_temporary_is_thrown_away",
             WAL + "test_a_missing_segment_is_refused_wherever_it_was",
             IDENTITY
             + "test_a_crash_at_any_call_of_a_publication_leaves_the_old_identity_or_the_new",
         ),
-        needs_snapshots=True,
     ),
     Exhibit(
         number=83,
@@ -177,7 +197,10 @@ STORAGE: tuple[Exhibit, ...] = (
             "The log was cut further than the snapshot reached, and committed entries were in "
             "neither. A snapshot has to hold everything that was cut off, before it is cut off."
         ),
-        needs_snapshots=True,
+        shown_by=(
+            SNAPSHOTS + "test_084_nothing_is_dropped_that_the_newest_snapshot_does_not_have",
+            "core/test_snapshot_keeping.py::test_compaction_goes_no_further_than_the_snapshot",
+        ),
     ),
     Exhibit(
         number=85,

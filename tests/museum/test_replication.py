@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from random import Random
-
 import pytest
 
 from raftd.core.errors import ProposalDropped
-from raftd.core.invariants import InvariantChecker
-from raftd.core.log import RaftLog
-from raftd.core.membership import ConfigurationAt, decode_configuration
 from raftd.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
@@ -18,13 +13,12 @@ from raftd.core.messages import (
     RequestVoteResponse,
 )
 from raftd.core.progress import INFLIGHT_APPENDS_MAX
-from raftd.core.raft import Raft
-from raftd.core.types import Entry, EntryKind, HardState, Index
+from raftd.core.types import Entry, EntryKind, Index
 from raftd.inputs import Received
 from raftd.protocol import GetRequest, WriteReply
 from raftd.storage.files import StorageFault
-from tests.core.harness import OPTIONS, founding_entry
-from tests.core.scenario import Solo, command, of, only, settled_leader
+from tests.core.harness import OPTIONS
+from tests.core.scenario import Solo, command, of, only, settled_leader, snapshot_at
 from tests.museum.disks import boot, power_failure
 from tests.node.world import HEARTBEAT_TICKS, World
 from tests.storage.memory_files import Crash
@@ -90,18 +84,8 @@ def test_056_the_answer_to_a_heartbeat_moves_nothing_beyond_the_heartbeat() -> N
 
 def after_snapshot(base_index: Index, last_index: Index) -> Solo:
     """Return server 1 whose log begins after a snapshot of the entries up to `base_index`."""
-    founding = ConfigurationAt(1, decode_configuration(founding_entry("123").data))
     entries = [command(index, 2) for index in range(base_index + 1, last_index + 1)]
-    solo = Solo()
-    solo.raft = Raft(
-        server="1",
-        log=RaftLog(entries, base_index=base_index, base_term=2, base_configuration=founding),
-        hard_state=HardState(2),
-        options=OPTIONS,
-        random=Random(0),
-    )
-    solo.checker = InvariantChecker(solo.raft)
-    return solo
+    return Solo(entries=entries, snapshot=snapshot_at(base_index, 2))
 
 
 @pytest.mark.parametrize("prev", [0, 5, 9, 10])
