@@ -28,8 +28,7 @@ from raftd.core.membership import ConfigurationAt, decode_configuration
 from raftd.core.snapshot import SnapshotId
 from raftd.core.types import Entry, EntryKind, HardState, Index, Term
 from raftd.storage.files import TEMPORARY_SUFFIX, OsFileSystem, StorageFault
-from raftd.storage.identity import Identity
-from raftd.storage.identity import decode_identity
+from raftd.storage.identity import Identity, decode_identity
 from raftd.storage.live import LIVE_DIRECTORY, PROOF_FILE, default_boot_id
 from raftd.storage.lmdb_store import DATABASE_FILE
 from raftd.storage.snapshot_file import (

@@ -145,7 +145,9 @@ def test_every_member_of_the_unions_has_a_tag() -> None:
         (Reply, codec._REPLIES),
     ]:
         assert set(table.values()) == set(get_args(union))
-    assert {kind for kind, _, _ in codec._MESSAGES.values()} == set(get_args(Message))
+    assert {kind for kind, _, _ in codec._MESSAGES.values()} == set(
+        get_args(Message | StateMessage)
+    )
 
 
 def test_entries_keep_their_bytes_on_the_way_from_one_log_to_another() -> None:
