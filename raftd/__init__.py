@@ -16,12 +16,13 @@ In reading order:
 | `compaction`, `background`, `recovery` | snapshots: when, by whom, and what a start finds |
 | `backup` | snapshots for people, and servers that go on from one |
 | `agreement`, `disk_space`, `fencing` | what watches: equal states, room, disks gone back in time |
+| `role_log` | who leads, in the log for people |
 | `trace` | what a server does, event by event, for programs and people |
 | `replies`, `views` | what the node answers, and how it describes itself |
 | `network` | links to the members, the listener, in trio |
 | `config_values`, `config_yaml`, `config` | the cluster file, with positions in every error |
 | `offline` | what raftctl may read of the storage: data directories and backups |
-| `logs`, `server`, `__main__` | logging, the composition root, the command line |
+| `garbage`, `logs`, `server`, `__main__` | logging, the composition root, the command line |
 """
 
 __version__ = "0.1.0"

@@ -263,6 +263,11 @@ class BackgroundSnapshots:
         self._stop_building()
         self._directory.drop_receiving()
 
+    def drop_outdated(self) -> None:
+        """Forget a snapshot that is being received, if the newest one reaches as far."""
+        if self._directory.receives_outdated:
+            self.drop_received()
+
     def _stop_building(self) -> None:
         if self._build is not None:
             self._build.scope.cancel()

@@ -196,8 +196,13 @@ class Compaction:
         ]
 
     def release(self, raft: Raft, pinned: frozenset[SnapshotId]) -> None:
-        """Let go of old snapshots that nobody is being sent any more and that are not `pinned`."""
+        """Let go of snapshots that nobody needs.
+
+        These are old ones that nobody is being sent any more and that are not `pinned`, and one
+        that was begun to be received when this server's own did not reach as far.
+        """
         self._snapshots.keep(raft.snapshots_in_use() | pinned)
+        self._snapshots.drop_outdated()
 
     # --- receiving ---
 

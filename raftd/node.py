@@ -118,6 +118,7 @@ from raftd.replies import (
     unavailable,
     write_reply,
 )
+from raftd.role_log import RoleLog
 from raftd.storage.files import Remedy, StorageFault
 from raftd.storage.identity import Identity
 from raftd.storage.state import StateMachine
@@ -134,6 +135,11 @@ LINGER_ELECTION_TIMEOUTS = 2
 if it was the leader itself, the second for clients to ask."""
 LINGER_MS_MAX = 5_000.0
 """But no longer than this, however long elections take: it has to end within 10 seconds."""
+TURN_ENTRIES_MAX = 512
+"""Entries applied in one turn, beside those of the last portion: some 10 ms, in which no heartbeat
+is answered and no vote given."""
+TURN_BYTES_MAX = 4 * 1024 * 1024
+"""Bytes of entries applied in one turn, likewise."""
 COMMAND_BYTES_MAX = RECORD_BODY_BYTES_MAX - 1024
 """Of an encoded command: what the record of its entry holds, with room for the entry's own head."""
 
@@ -248,7 +254,7 @@ class Node:
         self._draining = False
         self._stop: Stop | None = None
         self._stop_tick = 0
-        self._reported: tuple[str, Term, ServerId | None] = ("", 0, None)
+        self._role_log = RoleLog()
         self.raft = self._make_raft(found.hard_state, self._make_log(found))
         self.operations = Operations(
             state=state,
@@ -304,7 +310,7 @@ class Node:
         self._close_removed_peers()
         self._handovers.settle(self.raft)
         self._compaction.release(self.raft, self._backups.pinned(self.raft))
-        self._report()
+        self._role_log.report(self.raft)
         if self._trace is not None:
             self._trace.turned(self.raft)
 
@@ -316,6 +322,11 @@ class Node:
         if isinstance(self.raft.role, Leader):
             return None
         return self._stop
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is more to be done at once: call `turn` again, also without inputs."""
+        return self.raft.log.handed_index < self.raft.log.commit_index
 
     def drain(self) -> None:
         """Hand leadership over from the next turn on. Ask `is_drained` after turns."""
@@ -333,11 +344,18 @@ class Node:
         return self._identities.identity
 
     def _work(self) -> None:
+        applied_entries = applied_bytes = 0
         while True:
             self.operations.advance(self.raft, self._cluster())
-            ready = self.raft.take_ready()
+            # After a restart there may be a million entries to apply. A server that does nothing
+            # else for seconds is taken for dead.
+            ready = self.raft.take_ready(
+                hands_out=applied_entries < TURN_ENTRIES_MAX and applied_bytes < TURN_BYTES_MAX
+            )
             if ready is None:
                 return
+            applied_entries += len(ready.committed)
+            applied_bytes += sum([len(entry.data) for entry in ready.committed])
             self._handle(ready)
 
     def _handle(self, ready: Ready) -> None:
@@ -730,6 +748,8 @@ class Node:
         if self._trace is not None:
             self._trace.applied(entries)
         for entry, result in zip(entries, results, strict=True):
+            # Most followers have it: whoever still needs it has it encoded again.
+            entry.encoded = None
             while self._writes and self._writes[0].index <= entry.index:
                 write = self._writes.popleft()
                 assert (write.index, write.term) == (entry.index, entry.term)
@@ -865,20 +885,3 @@ class Node:
             )
         problems += [f"divergence: {finding}" for finding in self._agreement.divergences]
         return problems
-
-    def _report(self) -> None:
-        """Log a change of role or leader, one line each."""
-        role = type(self.raft.role).__name__.lower()
-        now = (role, self.raft.current_term, self.raft.leader_id)
-        if now == self._reported:
-            return
-        self._reported = now
-        if role == "leader":
-            logger.info("leads in term %d", self.raft.current_term)
-        elif self.raft.leader_id is not None:
-            leader = server_name(self.raft.leader_id)
-            logger.info("follows %s in term %d", leader, self.raft.current_term)
-        elif role == "precandidate":
-            logger.info("has not heard of a leader; asks whether it could win")
-        elif role == "candidate":
-            logger.info("campaigns in term %d", self.raft.current_term)

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import trio
 
-from raftd import __version__
+from raftd import __version__, garbage
 from raftd.background import BackgroundSnapshots
 from raftd.config import ClusterConfig, ServerConfig
 from raftd.core.errors import Divergence
@@ -115,7 +115,9 @@ def _run_with(
     directory: DataDirectory, cluster: ClusterConfig, server: ServerConfig, emit: Emit | None
 ) -> int:
     files = OsFileSystem()
+    garbage.put_off()
     recovered = recover(directory, files)
+    wal, entry_count = recovered.log.wal, len(recovered.log.entries)
     inbox = Inbox()
     snapshots = BackgroundSnapshots(
         recovered.snapshots,
@@ -140,7 +142,7 @@ def _run_with(
             trace = Trace(emit, lambda: time.time_ns() // 1000, lambda: state.effects_hash)
         node = Node(
             identities=directory,
-            log=recovered.log.wal,
+            log=wal,
             found=recovered.log,
             snapshots=snapshots,
             state=state,
@@ -153,7 +155,9 @@ def _run_with(
             free_bytes=lambda: files.free_bytes(directory.path),
             trace=trace,
         )
-        _announce(node, cluster, server, len(recovered.log.entries))
+        _announce(node, cluster, server, entry_count)
+        # Its list of entries would keep those alive that are compacted.
+        del recovered
         running = _Server(node, network, snapshots, inbox, server, directory.path)
         try:
             exit_code = trio.run(running.run)
@@ -162,7 +166,7 @@ def _run_with(
             if trace is not None:
                 trace.stopped(running.why)
     finally:
-        recovered.log.wal.close()
+        wal.close()
         snapshots.close(cleanly=exit_code in (EXIT_DONE, EXIT_REMOVED))
 
 
@@ -262,6 +266,7 @@ class _Server:
     async def _drive(self) -> None:
         """Feed the node until it has to stop, or has been drained after a signal."""
         node = self._node
+        collection = garbage.GarbageCollection(trio.current_time)
         while True:
             inputs, tick = await self._inbox.take()
             try:
@@ -278,6 +283,10 @@ class _Server:
                 self._exit_code = EXIT_STORAGE
                 self._snapshots.distrust_state()
                 return
+            if node.is_behind:
+                self._inbox.wake()
+            if tick:
+                collection.tend(node.raft.log.last_index - node.raft.log.base_index)
             if node.stop is not None:
                 logger.warning("%s: ends with exit code %d", node.stop.message, EXIT_REMOVED)
                 self.why = node.stop.message

@@ -110,6 +110,9 @@ class Snapshots(Protocol):
     def drop_received(self) -> None:
         """Forget the snapshot that is being received, and the state that was built from it."""
 
+    def drop_outdated(self) -> None:
+        """Forget a snapshot that is being received, if the newest one reaches as far."""
+
     def install(self, snapshot: Snapshot) -> Store:
         """Make what was received the newest snapshot, durably; return the store with its state.
 

@@ -41,8 +41,9 @@ from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.core.status import Status
 from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId, Term
 
-APPLY_ENTRIES_MAX = 4096
-"""Committed entries handed out at once: bounds one transaction of the state machine."""
+APPLY_ENTRIES_MAX = 512
+"""Committed entries handed out at once: bounds one transaction of the state machine, and so how
+long heartbeats and votes wait for it (some 10 ms)."""
 APPLY_BYTES_MAX = 4 * 1024 * 1024
 """Bytes of committed entries handed out at once, but always at least one entry."""
 
@@ -338,8 +339,13 @@ class Raft:
 
     # --- outputs ---
 
-    def take_ready(self) -> Ready | None:
-        """Return everything outstanding, or None. Call `persisted` with it before any input."""
+    def take_ready(self, *, hands_out: bool = True) -> Ready | None:
+        """Return everything outstanding, or None. Call `persisted` with it before any input.
+
+        Args:
+            hands_out: whether committed entries may be among it. A driver with many of them to
+                apply does something else in between.
+        """
         self._assert_settled()
         if isinstance(self.role, Leader):
             self.role.send_outstanding()
@@ -350,7 +356,7 @@ class Raft:
             hard_state=hard_state if hard_state != self._durable_hard_state else None,
             entries=log.unpersisted(),
             messages=tuple(self._messages),
-            committed=self._next_committed(),
+            committed=self._next_committed() if hands_out else (),
             reads=tuple(self._reads),
             restore=self._restore,
             chunks_to_send=tuple(self._chunks_to_send),

@@ -32,6 +32,7 @@ class Inbox:
     def __init__(self) -> None:
         self._inputs: deque[Input] = deque()
         self._inputs_before_tick: int | None = None
+        self._is_woken = False
         self._producers = trio.lowlevel.ParkingLot()
         self._consumer = trio.lowlevel.ParkingLot()
 
@@ -60,6 +61,10 @@ class Inbox:
             self._inputs_before_tick = len(self._inputs)
         self._consumer.unpark()
 
+    def wake(self) -> None:
+        """Let the next `take` return at once, with whatever there is: there is work left over."""
+        self._is_woken = True
+
     async def take(self) -> tuple[list[Input], bool]:
         """Wait for something; return up to `BATCH_INPUTS_MAX` inputs and whether a tick is due.
 
@@ -68,8 +73,9 @@ class Inbox:
         # Always one turn of the event loop: all sockets that are readable by now are heard before
         # the batch is closed, and a busy driver cannot starve the readers.
         await trio.lowlevel.checkpoint()
-        while not self._inputs and self._inputs_before_tick is None:
+        while not (self._inputs or self._is_woken) and self._inputs_before_tick is None:
             await self._consumer.park()
+        self._is_woken = False
         count = min(len(self._inputs), BATCH_INPUTS_MAX)
         batch = [self._inputs.popleft() for _ in range(count)]
         tick_is_due = False

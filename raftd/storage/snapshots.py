@@ -238,6 +238,11 @@ class SnapshotDirectory:
         return None if self._receiving is None else self._receiving.id
 
     @property
+    def receives_outdated(self) -> bool:
+        """Whether the snapshot that is being received is not newer than `latest` any more."""
+        return self._receiving is not None and not self._is_newer(self._receiving.id)
+
+    @property
     def received_bytes(self) -> int:
         """How much of it is there, from its beginning; 0 if none is being received."""
         return 0 if self._receiving is None else self._receiving.received_bytes

@@ -257,6 +257,8 @@ class TakingWatch:
         """Begin and end of each stretch in which a server wrote one."""
         self.began_ns = 0
         """Of the stretch that is going on; 0 if there is none."""
+        self.first_ns = 0
+        """When the first stretch began; 0 if none has."""
 
     def watch(self) -> Watcher:
         """Return what does the looking."""
@@ -268,6 +270,7 @@ class TakingWatch:
         )
         if is_taking and not self.began_ns:
             self.began_ns = time.monotonic_ns()
+            self.first_ns = self.first_ns or self.began_ns
         elif not is_taking and self.began_ns:
             self.windows_ns.append((self.began_ns, time.monotonic_ns()))
             self.began_ns = 0

@@ -138,6 +138,8 @@ STORAGE: tuple[Exhibit, ...] = (
             "test_080_an_older_snapshot_takes_nothing_from_a_newer_log",
             "museum/test_snapshot_protocol.py::"
             "test_080_what_was_acknowledged_while_the_snapshot_came_in_stays",
+            "museum/test_snapshot_protocol.py::"
+            "test_080_of_what_stays_behind_a_snapshot_only_its_own_index_is_acknowledged",
             SNAPSHOTS + "test_080_a_log_that_reaches_further_is_kept_on_the_disk_as_well",
             SNAPSHOTS + "test_080_entries_that_came_while_the_snapshot_was_worked_in_stay",
         ),

@@ -369,11 +369,12 @@ def test_053_whoever_campaigned_with_the_log_that_is_replaced_gives_up() -> None
 # --- 57: entries that one side does not have any more ---
 
 
-def test_057_a_leader_without_the_old_entries_sends_its_snapshot() -> None:
+@pytest.mark.parametrize("missing", [1, 2, 20])
+def test_057_a_leader_without_the_old_entries_sends_its_snapshot(missing: int) -> None:
     cluster = Cluster("123")
     cluster.elect("1")
     cluster.partition("12", "3")
-    write(cluster, 20)
+    write(cluster, missing)
     snapshot = cluster.take_and_compact("1")
     lagging = cluster.raft("3").log
     assert lagging.last_index < cluster.raft("1").log.base_index
@@ -474,3 +475,14 @@ def test_080_what_was_acknowledged_while_the_snapshot_came_in_stays() -> None:
     solo.received(snapshot)
     assert solo.restored == [snapshot]
     assert (solo.last_index, solo.raft.log.durable_index) == (120, 120)
+
+
+def test_080_of_what_stays_behind_a_snapshot_only_its_own_index_is_acknowledged() -> None:
+    solo = Solo(terms=(1,) * 50, term=2)
+    snapshot = snapshot_at(100, 1)
+    solo.receive("2", snapshot)
+    # Of the sender itself, so that it is the one who is answered.
+    late = [command(index, 1) for index in range(51, 121)]
+    solo.heartbeat("2", prev=50, entries=late)
+    answer = only(InstallSnapshotResponse, solo.received(snapshot))
+    assert (answer.match_index, solo.last_index) == (100, 120)

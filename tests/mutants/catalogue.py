@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from tests.mutants import elections, membership, node, replication, state, storage
+from tests.mutants import (
+    elections,
+    membership,
+    node,
+    replication,
+    snapshot_files,
+    snapshots,
+    state,
+    states,
+    storage,
+)
 from tests.mutants.mutant import Mutant
 
 ALL: tuple[Mutant, ...] = (
     *elections.MUTANTS,
     *replication.MUTANTS,
     *membership.MUTANTS,
+    *snapshots.MUTANTS,
     *state.MUTANTS,
+    *states.MUTANTS,
     *storage.MUTANTS,
+    *snapshot_files.MUTANTS,
     *node.MUTANTS,
 )
 """In the order of the protocol: elections first, the driver last."""

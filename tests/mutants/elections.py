@@ -251,8 +251,10 @@ MUTANTS = (
         name="acknowledgements-counted-by-bare-name",
         why="A new disk under an old name counts for what the old disk had.",
         file="raftd/core/leader.py",
-        old="        progress = self.progress.get(source)\n",
-        new="        progress = next((self.progress[server] for server in sorted(self.progress) "
+        old='"""Take in an answer of this term (Figure 2, "Leaders")."""\n'
+        "        progress = self.progress.get(source)\n",
+        new='"""Take in an answer of this term (Figure 2, "Leaders")."""\n'
+        "        progress = next((self.progress[server] for server in sorted(self.progress) "
         "if server_name(server) == server_name(source)), None)\n",
         test="tests/core/test_joint_changes.py::test_a_new_incarnation_is_another_server",
     ),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from tests.mutants.mutant import Mutant
 
 NODE = "raftd/node.py"
+ADMISSION = "raftd/admission.py"
+FOUNDING = "raftd/founding.py"
 OPERATIONS = "raftd/operations.py"
 NODE_TESTS = "tests/node/test_node.py"
 DURABILITY = "tests/node/test_durability.py"
@@ -119,41 +121,57 @@ MUTANTS = (
         name="empty-log-accepted",
         why="A server that has lost its log votes again in terms in which it has voted.",
         file=NODE,
-        old="        if identities.identity.log_begun and not entries:\n",
-        new="        if False:\n",
+        old="    if identity.log_begun and not found.entries and not found.base_index:\n",
+        new="    if False:\n",
         test=f"{DURABILITY}::test_a_server_whose_log_comes_back_empty_does_not_start",
     ),
     Mutant(
         name="join-answered-before-it-is-durable",
         why="The leader goes on, and after a crash the server belongs to no cluster.",
         file=NODE,
-        old="            self._identities.publish(\n                attrs.evolve(\n",
-        new="            self._identities.__dict__.setdefault('later', []).append(\n"
-        "                attrs.evolve(\n",
+        old="        self._identities.publish(member)\n",
+        new="        member.bootstrap_address and self._identities.publish(member)\n",
         test=f"{NODE_TESTS}::test_a_join_is_durable_before_it_is_answered",
     ),
     Mutant(
         name="join-of-another-incarnation-accepted",
         why="An empty disk joins in the place of the one that was meant.",
-        file=NODE,
-        old="if (request.name, request.incarnation) != (identity.name, identity.incarnation):",
-        new="if request.name != identity.name:",
+        file=FOUNDING,
+        old="(request.name, request.incarnation) == (identity.name, identity.incarnation)",
+        new="request.name == identity.name",
         test=f"{NODE_TESTS}::test_a_join_that_means_another_server_is_refused",
     ),
     Mutant(
         name="message-for-another-incarnation-taken",
         why="An empty disk under an old name answers for the one that was lost.",
-        file=NODE,
+        file=ADMISSION,
         old="if hello.dest and hello.dest != identity.server:",
         new="if False:",
         test=f"{NODE_TESTS}::test_a_wrong_hello_is_refused_with_its_code",
     ),
     Mutant(
+        name="server-of-another-cluster-let-in",
+        why="Its entries and votes are taken for those of this cluster.",
+        file=ADMISSION,
+        old="if hello.cluster_id and not identity.is_blank and hello.cluster_id != "
+        "identity.cluster_id:",
+        new="if False:",
+        test=f"{NODE_TESTS}::test_a_wrong_hello_is_refused_with_its_code",
+    ),
+    Mutant(
+        name="blank-server-lets-peers-in",
+        why="A server without a cluster votes and stores entries for whoever dials it.",
+        file=ADMISSION,
+        old='if hello.cluster_id and identity.is_blank and hello.role == "peer":',
+        new="if False:",
+        test=f"{NODE_TESTS}::test_a_blank_server_refuses_peers_and_welcomes_clients",
+    ),
+    Mutant(
         name="removed-server-let-in",
         why="It is not told that it was removed, and goes on campaigning.",
-        file=NODE,
-        old="            if removed_index is not None:\n",
-        new="            if False:\n",
+        file=ADMISSION,
+        old="        if removed_index is not None:\n",
+        new="        if False:\n",
         test=f"{NODE_TESTS}"
         "::test_a_server_that_was_removed_is_refused_with_the_index_of_its_removal",
     ),

@@ -177,16 +177,20 @@ MUTANTS = (
         name="round-that-was-never-sent-accepted",
         why="An answer confirms rounds that have not begun.",
         file=LEADER,
-        old="progress.fenced or not 0 < message.round <= self._round:",
-        new="progress.fenced or not 0 < message.round:",
+        old="progress.fenced or not 0 < message.round <= self._round:\n            return\n"
+        "        if message.success",
+        new="progress.fenced or not 0 < message.round:\n            return\n"
+        "        if message.success",
         test=f"{READ_TESTS}::test_an_answer_to_a_round_that_was_never_sent_confirms_nothing",
     ),
     Mutant(
         name="round-of-an-older-term-accepted",
         why="A leader takes an answer to what it had sent in an earlier term for one of now.",
         file=RAFT,
-        old="                    round=0,\n",
-        new="                    round=message.round,\n",
+        old="                    round=0,\n"
+        "                    match_index=message.prev_log_index,\n",
+        new="                    round=message.round,\n"
+        "                    match_index=message.prev_log_index,\n",
         test=f"{READ_TESTS}::test_the_answer_to_a_request_of_its_own_earlier_term"
         "_confirms_nothing_to_a_leader",
     ),

@@ -235,6 +235,11 @@ def test_a_confirmed_read_waits_until_all_that_was_committed_before_it_is_applie
     before = leader.power.steps.count("apply")
     read = world.ask_later(leader, GetRequest(key="a"))
     leader.turn(tick=False)
+    # So many are not applied in one turn, since heartbeats would wait for them.
+    assert leader.running.is_behind
+    assert read.reply is None
+    leader.turn(tick=False)
+    assert not leader.running.is_behind
     assert leader.power.steps.count("apply") - before > 1
     assert isinstance(read.reply, GetReply)
     assert read.reply.value == writes[-1].value

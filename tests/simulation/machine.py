@@ -446,7 +446,7 @@ class Machine:
         """Take in what has come, and do what follows from it."""
         self._turn_scheduled = False
         node = self.node
-        if node is None or not (self._inbox or self._tick_due):
+        if node is None or not (self._inbox or self._tick_due or node.is_behind):
             return
         if self.is_paused:
             self._schedule()
@@ -482,7 +482,7 @@ class Machine:
             self._end("removed", False)
         elif self.drains and node.is_drained:
             self._end("down", False)
-        elif self._inbox or self._tick_due:
+        elif self._inbox or self._tick_due or node.is_behind:
             self._schedule()
 
     # --- the network of the node ---

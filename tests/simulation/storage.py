@@ -183,6 +183,13 @@ class Snapshots(SteppedSnapshots):
         machine.point(19)
         return answer
 
+    def drop_outdated(self) -> None:
+        """Forget what is being received, if it is needed no more."""
+        before = self.directory.receiving
+        super().drop_outdated()
+        if before is not None and self.directory.receiving is None:
+            self._machine.world.count("snapshots received and not needed any more")
+
     def drop_received(self) -> None:
         """Forget what is being received."""
         if self.directory.receiving is not None:

@@ -192,6 +192,13 @@ class SteppedSnapshots:
         return self._built is not None and self._built[0] == snapshot
 
     def drop_received(self) -> None:
+        self._forget_received()
+
+    def drop_outdated(self) -> None:
+        if self._directory.receives_outdated:
+            self._forget_received()
+
+    def _forget_received(self) -> None:
         self._built = self._building = None
         self._directory.drop_receiving()
 

@@ -1,0 +1,532 @@
+"""Mutants of snapshots on the disk: files, the shortened log, the live database, recovery."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+COMPACTION = "raftd/compaction.py"
+RECOVERY = "raftd/recovery.py"
+SNAPSHOTS = "raftd/storage/snapshots.py"
+SNAPSHOT_FILE = "raftd/storage/snapshot_file.py"
+WORKER = "raftd/storage/worker.py"
+BACKGROUND = "raftd/background.py"
+LIVE = "raftd/storage/live.py"
+LMDB = "raftd/storage/lmdb_store.py"
+WAL = "raftd/storage/wal.py"
+WAL_RECOVERY = "raftd/storage/wal_recovery.py"
+TAKING = "tests/node/test_snapshots.py"
+INSTALLING = "tests/node/test_installing.py"
+CRASHES = "tests/node/test_snapshot_crashes.py"
+DIRECTORY_TESTS = "tests/storage/test_snapshots.py"
+FILE_TESTS = "tests/storage/test_snapshot_file.py"
+LIVE_TESTS = "tests/storage/test_live.py"
+FORGETTING = "tests/storage/test_wal_forgetting.py"
+MUSEUM = "tests/museum/test_snapshot_storage.py"
+KILLERS = "tests/mutants/test_snapshot_killers.py"
+
+DATABASE = "In the simulator the state lives in memory."
+
+MUTANTS = (
+    # --- the driver: taking, and shortening the log ---
+    Mutant(
+        name="log-shortened-before-the-snapshot-is-published",
+        why="After a crash entries are neither in the log nor in a snapshot.",
+        file=COMPACTION,
+        old="        self._is_taking = True\n",
+        new="        self._is_taking = not self._log.compact(raft.log.handed_index)\n",
+        test=f"{MUSEUM}::test_084_nothing_is_dropped_that_the_newest_snapshot_does_not_have",
+    ),
+    Mutant(
+        name="log-shortened-beyond-the-snapshot",
+        why="What was applied while it was written is neither in the log nor in the snapshot.",
+        file=COMPACTION,
+        old="self._compact_to = self._compactable(raft, snapshot.id.last_included_index)\n\n"
+        "    def _compact_some",
+        new="self._compact_to = self._compactable(raft, raft.log.handed_index)\n\n"
+        "    def _compact_some",
+        test=f"{MUSEUM}::test_084_nothing_is_dropped_that_the_newest_snapshot_does_not_have",
+    ),
+    Mutant(
+        name="no-tail-of-the-log-kept",
+        why="A follower that was away for a moment is sent the whole state.",
+        file=COMPACTION,
+        old="        index = log.index_before(last_included, tail_bytes)\n",
+        new="        index = last_included\n",
+        test=f"{TAKING}::test_the_log_shrinks_in_memory_and_on_the_disk_and_keeps_its_tail",
+    ),
+    Mutant(
+        name="log-shortened-under-a-running-catch-up",
+        why="A server that catches up by entries is sent the whole state, again and again.",
+        file=COMPACTION,
+        old="            needed_after = raft.role.needed_after()\n",
+        new="            needed_after = last_included\n",
+        test=f"{TAKING}::test_what_a_running_catch_up_needs_is_kept",
+    ),
+    Mutant(
+        name="log-kept-without-bound-for-a-slow-server",
+        why="One server that stands still lets the log of the leader grow.",
+        file=COMPACTION,
+        old="index = min(index, max(needed_after, log.index_before(last_included, "
+        "kept_bytes_max)))",
+        new="index = min(index, needed_after)",
+        test=f"{TAKING}"
+        "::test_for_a_server_that_stands_still_no_more_than_four_times_the_size_is_kept",
+    ),
+    Mutant(
+        name="log-grows-with-a-large-state-without-bound",
+        why="A restart reads as much log as there is state.",
+        file=COMPACTION,
+        old="min(newest_bytes, log_bytes_max)",
+        new="newest_bytes",
+        test=f"{TAKING}"
+        "::test_a_large_state_lets_the_log_grow_by_its_own_size_but_by_no_more_than_four_times",
+    ),
+    Mutant(
+        name="snapshot-taken-without-room-for-it",
+        why="A snapshot fills the disk, and the process stops.",
+        file=COMPACTION,
+        old="        if free_bytes < needed_bytes:\n            self._later",
+        new="        if False:\n            self._later",
+        test=f"{TAKING}::test_a_snapshot_waits_for_room_on_the_disk_and_status_says_so",
+    ),
+    Mutant(
+        name="two-snapshots-taken-at-once",
+        why="Each copies the whole state, and the older one may end last.",
+        file=COMPACTION,
+        old="        if self._is_taking or raft.now < self._retry_tick:\n",
+        new="        if raft.now < self._retry_tick:\n",
+        test=f"{TAKING}::test_while_one_is_written_no_other_one_is_begun",
+    ),
+    # --- the driver: receiving ---
+    Mutant(
+        name="log-reset-before-its-snapshot-is-there",
+        why="After a crash in between there is neither a log nor a snapshot.",
+        file=COMPACTION,
+        old="        store = self._snapshots.install(snapshot)\n",
+        new="        store = self._log.reset(index, term) or self._snapshots.install(snapshot)\n",
+        test=f"{MUSEUM}"
+        "::test_082_a_crash_between_the_snapshot_and_the_log_leaves_a_server_that_starts",
+    ),
+    Mutant(
+        name="acknowledged-entries-on-the-disk-dropped-by-an-install",
+        why="They are in memory and acknowledged, and a restart does not find them.",
+        file=COMPACTION,
+        old="        if raft.log.durable_index > index:\n",
+        new="        if False:\n",
+        test=f"{MUSEUM}::test_080_entries_that_came_while_the_snapshot_was_worked_in_stay",
+    ),
+    Mutant(
+        name="snapshot-that-was-given-up-put-in-force",
+        why="A snapshot that was built before a newer one began is taken for that.",
+        file=COMPACTION,
+        old="        if not self._snapshots.is_received(item.snapshot.id):\n",
+        new="        if False:\n",
+        test=f"{KILLERS}::test_a_snapshot_that_was_given_up_after_it_was_built_is_not_installed",
+    ),
+    Mutant(
+        name="snapshot-that-is-needed-no-more-kept",
+        why="A file as large as the state stays for ever, and a later start takes it up again.",
+        file=COMPACTION,
+        old="            self._snapshots.drop_received()\n",
+        new="            pass\n",
+        test=f"{INSTALLING}::test_a_snapshot_that_became_unnecessary_is_dropped",
+    ),
+    Mutant(
+        name="snapshot-received-without-room-for-it",
+        why="The state of the leader fills the disk of a follower, and its process stops.",
+        file=COMPACTION,
+        old="            if free_bytes < needed_bytes:\n                self.receive_problem",
+        new="            if False:\n                self.receive_problem",
+        test=f"{INSTALLING}::test_without_room_for_it_nothing_is_stored_and_status_says_why",
+    ),
+    Mutant(
+        name="removal-that-came-by-snapshot-not-noticed",
+        why="A server that was removed for good goes on for ever.",
+        file="raftd/node.py",
+        old="        if removed_index is not None:\n            self._on_removed(removed_index)\n"
+        "        self._answer_reads()",
+        new="        if False:\n            self._on_removed(removed_index)\n"
+        "        self._answer_reads()",
+        test=f"{INSTALLING}::test_a_removed_server_that_hears_of_it_only_by_a_snapshot_ends_with_70",
+    ),
+    Mutant(
+        name="reads-not-answered-by-a-snapshot",
+        why="A read that waits for an entry waits for ever if a snapshot brings it.",
+        file="raftd/node.py",
+        old="            self._on_removed(removed_index)\n        self._answer_reads()\n",
+        new="            self._on_removed(removed_index)\n",
+        test=f"{INSTALLING}"
+        "::test_a_read_that_waits_for_an_index_is_answered_when_a_snapshot_brings_it",
+    ),
+    # --- recovery ---
+    Mutant(
+        name="log-without-the-end-of-the-snapshot-kept",
+        why="After a crash in an install the old log goes on over the new snapshot.",
+        file=RECOVERY,
+        old="if snapshot is not None and not _has_end_of(snapshot, entries, base_index, "
+        "base_term):",
+        new="if False:",
+        test=f"{MUSEUM}::test_079_a_start_between_the_snapshot_and_the_log_drops_what_contradicts",
+    ),
+    Mutant(
+        name="log-with-another-entry-at-the-end-of-the-snapshot-kept",
+        why="After a crash in an install the old log goes on over the new snapshot.",
+        file=RECOVERY,
+        old="return 0 <= offset < len(entries) and entries[offset].term == term",
+        new="return 0 <= offset < len(entries)",
+        test=f"{MUSEUM}::test_079_a_start_between_the_snapshot_and_the_log_drops_what_contradicts",
+    ),
+    Mutant(
+        name="longer-log-dropped-by-a-start",
+        why="Acknowledged entries behind a snapshot are gone after every restart.",
+        file=RECOVERY,
+        old="return 0 <= offset < len(entries) and entries[offset].term == term",
+        new="return False",
+        test=f"{MUSEUM}::test_080_a_log_that_reaches_further_is_kept_on_the_disk_as_well",
+    ),
+    Mutant(
+        name="gap-between-snapshot-and-log-accepted",
+        why="The server goes on without entries that it had acknowledged.",
+        file=WAL_RECOVERY,
+        old="        if self._snapshot_index is not None and base_index > self._snapshot_index:\n",
+        new="        if False:\n",
+        test=f"{FORGETTING}::test_a_gap_between_snapshot_and_log_is_refused_and_nothing_is_changed",
+    ),
+    Mutant(
+        name="state-behind-the-log-used",
+        why="Entries between the state and the log are never applied.",
+        file=RECOVERY,
+        old="        if applied_index >= log.base_index:\n",
+        new="        if True:\n",
+        test=f"{KILLERS}::test_a_state_that_the_log_does_not_go_on_from_is_built_again",
+        unreachable=DATABASE,
+    ),
+    Mutant(
+        name="state-ahead-of-the-log-used",
+        why="That acknowledged entries are lost is passed over.",
+        file=RECOVERY,
+        old="        if applied_index > log.last_index:\n",
+        new="        if False:\n",
+        test=f"{KILLERS}::test_a_state_that_has_more_than_the_log_is_refused",
+        unreachable=DATABASE,
+    ),
+    Mutant(
+        name="build-of-a-damaged-snapshot-hides-what-is-lost",
+        why="The operator is told to start again, and nothing gets better by it.",
+        file=RECOVERY,
+        old="            corrupt.path, corrupt.offset, corrupt.reason, last_lost_index\n",
+        new="            corrupt.path, corrupt.offset, corrupt.reason\n",
+        test=f"{KILLERS}::test_a_snapshot_that_is_damaged_in_the_middle_says_what_is_lost",
+        unreachable=DATABASE,
+    ),
+    # --- the directory of snapshots ---
+    Mutant(
+        name="published-snapshot-not-synced-by-name",
+        why="After a power failure neither the snapshot nor the log before it is there.",
+        file=SNAPSHOTS,
+        old="        self._files.rename(source, path)\n"
+        "        self._files.sync_directory(self._path)\n",
+        new="        self._files.rename(source, path)\n",
+        test=f"{MUSEUM}"
+        "::test_078_a_snapshot_has_its_name_for_good_before_the_log_that_it_replaces_goes",
+    ),
+    Mutant(
+        name="name-of-a-snapshot-that-is-found-not-synced",
+        why="A start goes on from a snapshot that the next power failure takes away.",
+        file=SNAPSHOTS,
+        old="        self._files.sync_directory(self._path)\n        self._resume_receiving()\n",
+        new="        self._resume_receiving()\n",
+        test=f"{DIRECTORY_TESTS}"
+        "::test_a_published_file_whose_name_was_not_synced_is_durable_once_it_is_found",
+    ),
+    Mutant(
+        name="bytes-of-a-snapshot-not-synced",
+        why="After a power failure the name is there and the content is not.",
+        file=WORKER,
+        old="        id = writer.finish()\n        file.sync()\n",
+        new="        id = writer.finish()\n",
+        test=f"{MUSEUM}"
+        "::test_078_a_snapshot_has_its_name_for_good_before_the_log_that_it_replaces_goes",
+    ),
+    Mutant(
+        name="damaged-newest-snapshot-passed-over",
+        why="The server goes back to an older state, whose log is gone.",
+        file=SNAPSHOTS,
+        old="            newest = self._read_newest(published[0])\n",
+        new="            newest = self._read_newest(published[-1])\n",
+        test=f"{DIRECTORY_TESTS}"
+        "::test_a_damaged_newest_snapshot_is_refused_even_if_there_is_an_older_one",
+    ),
+    Mutant(
+        name="part-after-a-gap-stored",
+        why="A snapshot of the right length has a hole.",
+        file=SNAPSHOTS,
+        old="        if offset <= self.received_bytes:\n",
+        new="        if True:\n",
+        test=f"{DIRECTORY_TESTS}::test_parts_that_are_lost_doubled_or_late_do_no_harm",
+    ),
+    Mutant(
+        name="more-stored-than-the-snapshot-has",
+        why="A peer that sends without end fills the disk.",
+        file=SNAPSHOTS,
+        old="content[self.received_bytes - offset : self.id.size_bytes - offset]",
+        new="content[self.received_bytes - offset :]",
+        test=f"{DIRECTORY_TESTS}::test_nothing_is_taken_beyond_the_size",
+    ),
+    Mutant(
+        name="received-beginning-not-written-again",
+        why="It is only in the kernel's cache, after a sync that failed, and is believed durable.",
+        file=SNAPSHOTS,
+        old="                receiving.receive(receiving.received_bytes, record)\n",
+        new="                receiving.received_bytes += len(record)\n",
+        test=f"{DIRECTORY_TESTS}"
+        "::test_what_a_failed_sync_may_have_lost_is_written_again_after_a_restart",
+    ),
+    Mutant(
+        name="older-unfinished-snapshot-gone-on-with",
+        why="A snapshot that is older than the newest one is published over it.",
+        file=SNAPSHOTS,
+        old="        if found and self._is_newer(found[-1][0]):\n",
+        new="        if found:\n",
+        test=f"{DIRECTORY_TESTS}::test_after_a_restart_only_a_newer_unfinished_snapshot_is_kept",
+    ),
+    Mutant(
+        name="file-that-was-not-announced-published",
+        why="What a leader sent under a wrong name takes the place of the state.",
+        file=SNAPSHOTS,
+        old="        if snapshot.id != id:\n",
+        new="        if False:\n",
+        test=f"{DIRECTORY_TESTS}::test_a_file_that_is_not_what_was_announced_is_not_published",
+    ),
+    Mutant(
+        name="what-arrives-during-a-sync-taken-for-synced",
+        why="A snapshot is published whose end is in the cache alone.",
+        file=SNAPSHOTS,
+        old="                self.synced_bytes = received_bytes\n",
+        new="                self.synced_bytes = self.received_bytes\n",
+        test=f"{DIRECTORY_TESTS}::test_what_arrives_during_a_sync_is_not_taken_for_synced",
+    ),
+    Mutant(
+        name="old-snapshot-forgotten-while-it-is-read",
+        why="A transfer ends in the middle because the leader has taken the next one.",
+        file=SNAPSHOTS,
+        old="            if id not in keep and (self.latest",
+        new="            if (self.latest",
+        test=f"{DIRECTORY_TESTS}::test_old_snapshots_stay_readable_until_they_are_forgotten",
+    ),
+    Mutant(
+        name="older-snapshot-of-its-own-published-over-an-installed-one",
+        why="The last snapshot goes back to before the beginning of the log.",
+        file=BACKGROUND,
+        old="        if latest and latest.id.last_included_index >= "
+        "snapshot.last_included_index:\n",
+        new="        if False:\n",
+        test=f"{KILLERS}::test_a_snapshot_that_was_overtaken_by_an_installed_one_is_not_published",
+        unreachable="The simulator does the work of the background itself.",
+    ),
+    # --- the file of a snapshot ---
+    Mutant(
+        name="digest-of-a-snapshot-not-compared",
+        why="Records that are good by themselves and not those that were written are loaded.",
+        file=SNAPSHOT_FILE,
+        old="        if digest.hexdigest() != self.id.checksum:\n",
+        new="        if False:\n",
+        test=f"{FILE_TESTS}"
+        "::test_a_record_that_is_good_by_itself_and_not_what_was_written_is_noticed",
+    ),
+    Mutant(
+        name="length-in-the-tail-not-compared",
+        why="A file with a part too much or too little is published.",
+        file=SNAPSHOT_FILE,
+        old="    if bytes_before != tail_offset:\n",
+        new="    if False:\n",
+        test=f"{FILE_TESTS}::test_bytes_behind_the_tail_are_noticed_without_reading_the_pairs",
+    ),
+    Mutant(
+        name="number-of-pairs-not-compared",
+        why="A file without some of its pairs is taken for whole, and reported so.",
+        file=SNAPSHOT_FILE,
+        old="        if pair_count != self.pair_count:\n",
+        new="        if False:\n",
+        test=f"{FILE_TESTS}::test_records_that_are_missing_doubled_or_moved_are_noticed",
+    ),
+    Mutant(
+        name="index-of-a-snapshot-not-that-of-its-content",
+        why="An entry is applied a second time after the snapshot is loaded.",
+        file=SNAPSHOT_FILE,
+        old="        last_included_index=state.applied_index,\n",
+        new="        last_included_index=max(state.applied_index - 1, 1),\n",
+        test=f"{MUSEUM}::test_090_a_snapshot_holds_exactly_the_entries_up_to_its_index",
+    ),
+    Mutant(
+        name="end-of-a-block-depends-on-how-it-was-handed-over",
+        why="Equal states have different files, and a transfer cannot go on elsewhere.",
+        file=SNAPSHOT_FILE,
+        old="before + BLOCK_BYTES - self._pending_bytes, first)",
+        new="before + BLOCK_BYTES, first)",
+        test=f"{FILE_TESTS}::test_what_was_written_is_read_however_it_was_handed_over",
+    ),
+    Mutant(
+        name="head-and-pairs-of-two-moments",
+        why="A snapshot says another index than that of what it holds.",
+        file=WORKER,
+        old="        with store.view():\n            head = ",
+        new="        if store:\n            head = ",
+        test="tests/storage/test_worker.py"
+        "::test_the_head_of_a_snapshot_is_of_the_same_moment_as_its_pairs",
+        unreachable=DATABASE,
+    ),
+    # --- the live database ---
+    Mutant(
+        name="unproven-database-used",
+        why="After a loss of power a torn database is used.",
+        file=LIVE,
+        old="        if self._is_proven():\n",
+        new="        if True:\n",
+        test=f"{LIVE_TESTS}::test_a_database_is_not_used_again_after_the_power_failed",
+        unreachable=DATABASE,
+    ),
+    Mutant(
+        name="proof-written-after-the-first-write",
+        why="After a loss of power a torn database has no proof against it, or an old one for it.",
+        file=LIVE,
+        old="        self._write_boot_proof(self.live_path)\n"
+        "        self._files.sync_directory(self.directory)\n",
+        new="        self._files.sync_directory(self.directory)\n",
+        test=f"{LIVE_TESTS}::test_the_boot_id_is_durable_before_the_first_write",
+        unreachable=DATABASE,
+    ),
+    Mutant(
+        name="mark-of-a-clean-stop-kept-while-in-use",
+        why="After a loss of power a torn database is taken for one that was closed cleanly.",
+        file=LIVE,
+        old="            self._write_boot_proof(self.live_path)\n            with suppress",
+        new="            with suppress",
+        test=f"{LIVE_TESTS}::test_the_mark_of_a_clean_stop_is_used_up_by_the_next_start",
+        unreachable=DATABASE,
+    ),
+    Mutant(
+        name="boot-id-not-compared",
+        why="After a loss of power a torn database is used.",
+        file=LIVE,
+        old='            "boot_id": self._boot_id(),\n',
+        new='            "boot_id": "this one" if self._boot_id() else "",\n',
+        test=f"{LIVE_TESTS}::test_a_database_is_not_used_again_after_the_power_failed",
+        unreachable=DATABASE,
+    ),
+    Mutant(
+        name="empty-boot-id-proves",
+        why="Where the kernel has no name for a boot, a torn database is used.",
+        file=LIVE,
+        old='            return bool(proof["boot_id"])\n',
+        new="            return True\n",
+        test=f"{LIVE_TESTS}::test_an_empty_boot_id_proves_nothing",
+        unreachable=DATABASE,
+    ),
+    Mutant(
+        name="copy-of-a-running-database-believed",
+        why="A copy that was made while pages were written is used.",
+        file=LIVE,
+        old='            "inode": status.st_ino,\n',
+        new='            "inode": 0,\n',
+        test=f"{LIVE_TESTS}::test_a_copy_made_while_the_server_ran_proves_nothing",
+        unreachable=DATABASE,
+    ),
+    Mutant(
+        name="clean-stop-without-a-sync",
+        why="The mark is durable and the database is not.",
+        file=LIVE,
+        old="        store.sync()\n        store.close()\n",
+        new="        store.close()\n",
+        test=f"{LIVE_TESTS}::test_a_clean_stop_syncs_and_closes_before_it_says_so",
+        unreachable=DATABASE,
+    ),
+    Mutant(
+        name="distrusted-database-marked-clean",
+        why="A state that is known to be wrong is used again.",
+        file=LIVE,
+        old="        if self._is_trusted:\n",
+        new="        if True:\n",
+        test=f"{LIVE_TESTS}::test_a_distrusted_database_is_not_used_again_even_after_a_clean_stop",
+        unreachable=DATABASE,
+    ),
+    Mutant(
+        name="half-of-a-batch-stays-in-the-database",
+        why="A command that cannot be applied leaves the ones before it in the state.",
+        file=LMDB,
+        old="commit=exception_type is None",
+        new="commit=True",
+        test="tests/storage/test_store.py::test_nothing_of_a_transaction_that_raises_is_visible",
+        unreachable=DATABASE,
+    ),
+    # --- the log ---
+    Mutant(
+        name="segment-given-up-that-no-snapshot-has",
+        why="Entries are in no file any more.",
+        file=WAL,
+        old="if first.after_index <= keep_after and first.after_index < lowest_index:",
+        new="if first.after_index < lowest_index:",
+        test=f"{FORGETTING}"
+        "::test_compaction_gives_up_the_closed_segments_that_a_snapshot_has_whole",
+    ),
+    Mutant(
+        name="log-begins-with-a-batch-that-replaces-its-base",
+        why="It is not known what the first entries follow.",
+        file=WAL,
+        old="if first.after_index <= keep_after and first.after_index < lowest_index:",
+        new="if first.after_index <= keep_after:",
+        test=f"{FORGETTING}"
+        "::test_a_segment_never_becomes_the_first_if_its_own_batches_go_back_behind_its_beginning",
+    ),
+    Mutant(
+        name="later-batch-that-replaces-the-base-overlooked",
+        why="It is not known what its entries follow.",
+        file=WAL,
+        old="                lowest_index = min(lowest_index, first.lowest_index)\n",
+        new="                lowest_index = first.lowest_index\n",
+        test=f"{FORGETTING}"
+        "::test_one_more_segment_is_kept_if_a_later_batch_goes_back_behind_its_beginning",
+    ),
+    Mutant(
+        name="reset-shares-a-segment-with-what-it-drops",
+        why="What was dropped stays on the disk as long as what follows it.",
+        file=WAL,
+        old="            self._begin_segment()\n        return self._give_up",
+        new="            pass\n        return self._give_up",
+        test=f"{FORGETTING}::test_a_reset_drops_all_entries_and_keeps_term_and_vote",
+    ),
+    Mutant(
+        name="entries-come-back-behind-a-reset",
+        why="A restart finds what a snapshot had taken the place of.",
+        file=WAL_RECOVERY,
+        old="            self.entries.clear()\n            # All that follows",
+        new="            # All that follows",
+        test=f"{FORGETTING}::test_a_reset_drops_all_entries_and_keeps_term_and_vote",
+    ),
+    Mutant(
+        name="base-of-a-shortened-log-not-moved-by-what-replaces-it",
+        why="A log that is whole does not start, or starts after another entry.",
+        file=WAL_RECOVERY,
+        old="        if self._base_may_move and entries and",
+        new="        if False and entries and",
+        test=f"{FORGETTING}::test_a_batch_that_replaces_the_base_of_a_late_log_gives_it_a_new_one",
+    ),
+    Mutant(
+        name="newest-segment-unlinked-first",
+        why="A crash in between leaves a log with a gap.",
+        file=WAL,
+        old="    for path in paths:\n        files.unlink(path)\n",
+        new="    for path in reversed(paths):\n        files.unlink(path)\n",
+        test=f"{FORGETTING}"
+        "::test_segments_are_unlinked_from_the_oldest_on_each_durably_before_the_next",
+    ),
+    Mutant(
+        name="unlinked-segment-not-durable-before-the-next",
+        why="After a power failure any of them may be back, with a gap behind it.",
+        file=WAL,
+        old="        files.unlink(path)\n        files.sync_directory(path.parent)\n",
+        new="        files.unlink(path)\n",
+        test=f"{FORGETTING}"
+        "::test_segments_are_unlinked_from_the_oldest_on_each_durably_before_the_next",
+    ),
+)
