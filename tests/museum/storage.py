@@ -157,6 +157,8 @@ STORAGE: tuple[Exhibit, ...] = (
             SNAPSHOTS
             + "test_081_of_a_snapshot_that_is_taken_and_one_that_is_installed_the_newer_one_stays",
             "core/test_snapshots.py::test_an_older_snapshot_never_takes_the_place_of_a_newer_one",
+            "mutants/test_snapshot_killers.py"
+            "::test_a_snapshot_that_was_overtaken_by_an_installed_one_is_not_published",
         ),
     ),
     Exhibit(
