@@ -25,7 +25,7 @@ import trio
 from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.inputs import DiskFailed, Input, SnapshotProgressed, SnapshotReceived, SnapshotTaken
 from raftd.storage.files import FileSystem, Remedy, StorageFault
-from raftd.storage.live import LiveState
+from raftd.storage.live import LiveState, remove_tree
 from raftd.storage.lmdb_store import LmdbStore
 from raftd.storage.snapshot_file import open_ends, snapshot_of
 from raftd.storage.snapshots import SnapshotDirectory
@@ -33,6 +33,8 @@ from raftd.storage.wal import unlink_segments
 
 SYNC_RECEIVED_BYTES = 4 * 1024 * 1024
 """What is received between two syncs: one of a whole large file makes those of the log wait."""
+BUILD_RETRY_SECONDS = 5.0
+"""After a worker that was killed or crashed, before the next one is tried."""
 WORKER_LINE_BYTES_MAX = 64 * 1024
 """Of a line that a worker prints: an error with a few paths in it at most."""
 
@@ -92,6 +94,9 @@ class BackgroundSnapshots:
         self._put = put
         self._bytes_per_second = snapshot_bytes_per_second
         self._nursery: trio.Nursery | None = None
+        self._taking: trio.CancelScope | None = None
+        self._build_after = 0.0
+        """When a state may be built again after a worker that has ended without a result."""
         self._build: _Build | None = None
         self._is_syncing = False
         self._unsynced_bytes = 0
@@ -134,10 +139,19 @@ class BackgroundSnapshots:
 
     def take(self, cluster_id: str) -> None:
         """Begin to write a snapshot; one `SnapshotTaken` follows."""
-        self._start(self._take, cluster_id)
+        self._taking = trio.CancelScope()
+        self._start(self._take, self._taking, cluster_id)
 
-    async def _take(self, cluster_id: str) -> None:
+    async def _take(self, scope: trio.CancelScope, cluster_id: str) -> None:
         path = self._directory.temporary_path()
+        with scope:
+            await self._write_snapshot(path, cluster_id)
+        if scope.cancelled_caught:
+            self.store.release_dead_readers()
+            self.remove([path] if self._files.exists(path) else [])
+            self._put(SnapshotTaken(path=None, problem=""))
+
+    async def _write_snapshot(self, path: Path, cluster_id: str) -> None:
         arguments = [
             *("take", str(self._live.live_path), str(path)),
             *("--cluster", cluster_id, "--bytes-per-second", str(self._bytes_per_second)),
@@ -176,6 +190,10 @@ class BackgroundSnapshots:
 
     # --- receiving ---
 
+    def received_bytes(self, snapshot: SnapshotId) -> int:
+        """Return how much of a snapshot there is that a leader sends."""
+        return self._directory.received_bytes if self._directory.receiving == snapshot else 0
+
     def receive(self, snapshot: SnapshotId, offset: int, data: bytes) -> tuple[int, int]:
         """Store a part of a snapshot; return how much there is, and how much is worked in."""
         if self._directory.receiving != snapshot:
@@ -206,6 +224,7 @@ class BackgroundSnapshots:
         snapshot = self._directory.receiving
         if (
             self._build is None
+            and trio.current_time() >= self._build_after
             and snapshot is not None
             and self._directory.received_bytes == snapshot.size_bytes
         ):
@@ -219,15 +238,29 @@ class BackgroundSnapshots:
             except StorageFault as fault:
                 self._put(DiskFailed(fault))
             except WorkerFailed as failure:
-                if failure.kind in ("disk", "format"):
-                    # Of another format it would come again and again.
-                    self._put(DiskFailed(failure.fault()))
-                    return
-                logger.warning("the snapshot that was received is of no use: %s", failure)
-                self.drop_received()
-                self._put(
-                    SnapshotProgressed(snapshot=build.snapshot, received_bytes=0, installed_bytes=0)
-                )
+                # Unless it was given up meanwhile, and its file is gone.
+                if self._build is build:
+                    self._build_failed(build, failure)
+
+    def _build_failed(self, build: _Build, failure: WorkerFailed) -> None:
+        if failure.kind in ("disk", "format"):
+            # Of another format it would come again and again.
+            self._put(DiskFailed(failure.fault()))
+        elif failure.kind == "corrupt":
+            logger.warning("the snapshot that was received is of no use: %s", failure)
+            self.drop_received()
+            self._put(
+                SnapshotProgressed(snapshot=build.snapshot, received_bytes=0, installed_bytes=0)
+            )
+        else:
+            logger.warning("building a state failed and is tried again: %s", failure)
+            self._stop_building()
+            self._build_after = trio.current_time() + BUILD_RETRY_SECONDS
+            self._start(self._build_again)
+
+    async def _build_again(self) -> None:
+        await trio.sleep(BUILD_RETRY_SECONDS)
+        self._build_if_whole()
 
     async def _build_or_fail(self, build: _Build) -> None:
         def progress(done_bytes: int) -> None:
@@ -240,13 +273,18 @@ class BackgroundSnapshots:
                 )
             )
 
-        await trio.to_thread.run_sync(self._directory.sync_received)
         path = self._directory.received_path(build.snapshot)
+        await trio.to_thread.run_sync(self._directory.sync_received)
+        if self._build is not build:
+            # The thread could not be interrupted, and its file is gone by now.
+            return
         arguments = [
             *("build", str(path), str(build.path)),
             *("--bytes-per-second", str(self._bytes_per_second)),
         ]
         await _run_worker(arguments, progress)
+        if self._build is not build:
+            return
         head, id = open_ends(self._files, path)
         if id != build.snapshot:
             raise WorkerFailed("corrupt", f"{path}: it is another snapshot than was announced")
@@ -279,6 +317,10 @@ class BackgroundSnapshots:
         build = self._build
         assert build is not None
         assert self.is_received(snapshot.id)
+        if self._taking is not None:
+            # Its worker may find the old database, the new one, or one of each; what it makes of
+            # them is not looked at.
+            self._taking.cancel()
         self._directory.publish_received(snapshot.id)
         self.store = self._live.adopt(build.path)
         self._build = None
@@ -301,8 +343,11 @@ class BackgroundSnapshots:
 
     async def _remove_leftovers(self) -> None:
         building = self._build.path if self._build is not None else None
+        # Listed before anything else can begin: a build that does is not among them.
+        leftovers = self._live.leftovers(building)
         try:
-            await trio.to_thread.run_sync(self._live.remove_leftovers, building)
+            for path in leftovers:
+                await trio.to_thread.run_sync(remove_tree, path)
         except StorageFault as fault:
             self._put(DiskFailed(fault))
 

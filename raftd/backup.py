@@ -12,7 +12,7 @@ restart; then the client asks for another one.
 
 from __future__ import annotations
 
-from raftd.compaction import ROOM_FOR_SNAPSHOT, Compaction
+from raftd.compaction import ROOM_FOR_STATE, Compaction
 from raftd.core.raft import Raft
 from raftd.core.snapshot import SnapshotId
 from raftd.core.types import Index
@@ -169,9 +169,10 @@ class Backups:
     def _receive(self, identity: Identity, request: RestoreRequest, free_bytes: int) -> Reply:
         id = request.snapshot
         # What was received already is no longer free.
-        needed_bytes = ROOM_FOR_SNAPSHOT * id.size_bytes - request.offset
+        missing_bytes = id.size_bytes - self._snapshots.received_bytes(id)
+        needed_bytes = missing_bytes + ROOM_FOR_STATE * id.size_bytes
         needed_bytes += self._settings.disk_reserve_bytes
-        if free_bytes < needed_bytes:
+        if missing_bytes and free_bytes < needed_bytes:
             return ErrorReply(
                 code="disk-full",
                 message=f"{identity.name} has no room for the backup and the state built from it",

@@ -401,6 +401,10 @@ def _snapshot_id(value: object) -> SnapshotId:
     )
 
 
+def _index_or_none(value: object) -> int | None:
+    return None if value is None else _integer(value)
+
+
 def _servers(value: object) -> tuple[ServerId, ...]:
     if type(value) is not list:
         _refuse("an array of servers", value)
@@ -427,7 +431,7 @@ _MESSAGES: dict[int, tuple[type, int, tuple[_Field, ...]]] = {
     9: (
         InstallSnapshotResponse,
         7,
-        (_integer, _snapshot_id, _integer, _integer, _integer, _integer, _integer),
+        (_integer, _snapshot_id, *5 * (_integer,), _index_or_none),
     ),
     10: (messages.StateCheck, 3, (_integer, _integer, _integer)),
     11: (messages.StateCheckResponse, 3, (_integer, _integer, _integer)),
@@ -505,6 +509,7 @@ def encode_message(message: Message | StateMessage) -> bytes:
                 message.installed_bytes,
                 message.match_index,
                 message.commit_index,
+                message.last_log_index,
             )
         case messages.StateCheck():
             fields = (10, message.term, message.index, message.state_hash)

@@ -38,8 +38,8 @@ KEPT_LOG_DIVISOR = 4
 moment then gets entries, not the whole state."""
 COMPACTED_ENTRIES_MAX = 4096
 """Entries that are dropped from memory in one turn: a millisecond or two."""
-ROOM_FOR_SNAPSHOT = 2
-"""A snapshot that is received takes so many times its size: the file, and the state built of it."""
+ROOM_FOR_STATE = 2
+"""The state that is built from a snapshot takes at most about so many times the snapshot's size."""
 RETRY_ELECTION_TIMEOUTS = 20
 """After a snapshot that could not be written, the next attempt waits so long."""
 
@@ -105,11 +105,10 @@ class Compaction:
             return
         if raft.log.handed_index <= last_included:
             return
-        needed_bytes = newest_bytes + log_bytes + self._settings.disk_reserve_bytes
+        # While it is written, the live state reuses nothing of what is overwritten.
+        needed_bytes = 2 * (newest_bytes + log_bytes) + self._settings.disk_reserve_bytes
         if free_bytes < needed_bytes:
-            self._later(
-                raft, f"{size_text(free_bytes)} are free, {size_text(needed_bytes)} are needed"
-            )
+            self._later(raft, _no_room(free_bytes, needed_bytes))
             return
         self._is_taking = True
         self._snapshots.take(cluster_id)
@@ -122,7 +121,8 @@ class Compaction:
         """
         self._is_taking = False
         if item.path is None:
-            self._later(raft, item.problem)
+            if item.problem:
+                self._later(raft, item.problem)
             return
         snapshot = self._snapshots.publish(item.path)
         if snapshot is None:
@@ -130,6 +130,7 @@ class Compaction:
             return
         self.problem = ""
         raft.snapshot_taken(snapshot)
+        self._count_included(raft)
         logger.info(
             "snapshot of %d bytes up to entry %d",
             snapshot.id.size_bytes,
@@ -219,14 +220,21 @@ class Compaction:
             if message.snapshot.last_included_index <= raft.log.commit_index:
                 # One that reaches further was installed meanwhile; the next heartbeat says so.
                 continue
-            # What was received already is no longer free.
-            needed_bytes = ROOM_FOR_SNAPSHOT * message.snapshot.size_bytes - message.offset
             self.receive_problem = ""
-            if free_bytes < needed_bytes:
-                self.receive_problem = (
-                    f"{size_text(free_bytes)} are free, {size_text(needed_bytes)} are needed"
+            missing_bytes = message.snapshot.size_bytes - self._snapshots.received_bytes(
+                message.snapshot
+            )
+            needed_bytes = (
+                missing_bytes
+                + ROOM_FOR_STATE * message.snapshot.size_bytes
+                + self._settings.disk_reserve_bytes
+            )
+            # Once it is here, its state is being built, and takes what was asked for before.
+            if missing_bytes and free_bytes < needed_bytes:
+                self.receive_problem = _no_room(free_bytes, needed_bytes)
+                raft.snapshot_progress(
+                    message.snapshot, message.snapshot.size_bytes - missing_bytes, 0
                 )
-                raft.snapshot_progress(message.snapshot, 0, 0)
                 continue
             received_bytes, installed_bytes = self._snapshots.receive(
                 message.snapshot, message.offset, message.data

@@ -77,7 +77,7 @@ class SnapshotTaken:
     path: Path | None
     """The file, synced and not published yet; None if there is none."""
     problem: str
-    """Why there is none, in words."""
+    """Why there is none, in words; empty if one that was installed has taken its place."""
 
 
 @attrs.frozen(kw_only=True)

@@ -275,6 +275,10 @@ class Node:
             # The process ended between the identity and the founding entry: it goes on here.
             self._found()
         elif self.raft.log.last_index:
+            removed_index = self._state.tombstone(self.identity.server)
+            if removed_index is not None:
+                # It ended between the entry that says so and its note.
+                self._on_removed(removed_index)
             # The process ended between the first entry and its note.
             self._note_that_log_has_begun()
         self._follow_members()

@@ -28,10 +28,10 @@ from raftd.core.types import Entry, HardState, Index, Term
 from raftd.storage.files import FileSystem, Remedy, StorageFault
 from raftd.storage.identity import DataDirectory
 from raftd.storage.live import LiveState, default_boot_id
-from raftd.storage.lmdb_store import LmdbStore
-from raftd.storage.snapshot_file import CorruptSnapshot
+from raftd.storage.lmdb_store import DamagedDatabase, LmdbStore
+from raftd.storage.snapshot_file import CorruptSnapshot, open_ends
 from raftd.storage.snapshots import SnapshotDirectory
-from raftd.storage.state import read_head
+from raftd.storage.state import StateError, read_head
 from raftd.storage.wal import SEGMENT_BYTES, Wal, unlink_segments
 from raftd.storage.worker import build_database
 
@@ -60,15 +60,29 @@ class RecoveredLog:
         """The index of the last entry, or `base_index` if there is none."""
         return self.base_index + len(self.entries)
 
+    def term_at(self, index: Index) -> Term:
+        """Return the term of the entry at `index`, in [base_index, last_index]."""
+        return (
+            self.entries[index - self.base_index - 1].term
+            if index > self.base_index
+            else (self.base_term)
+        )
+
 
 def recover_log(
-    wal_path: Path, files: FileSystem, snapshot: Snapshot | None, *, segment_bytes: int
+    wal_path: Path,
+    files: FileSystem,
+    snapshot: Snapshot | None,
+    *,
+    segment_bytes: int,
+    is_backup: bool = False,
 ) -> RecoveredLog:
     """Read the log, and repair what a crash may leave.
 
     Args:
         snapshot: the newest one that is durable.
         segment_bytes: size at which the next segment starts.
+        is_backup: the snapshot was taken in another cluster, of which this server knows no term.
 
     Raises:
         StorageFault: something that was durable is damaged or missing, or the disk failed. The
@@ -84,6 +98,17 @@ def recover_log(
         )
     entries, base_index, base_term = log.entries, log.base_index, log.base_term
     if snapshot is not None and not _has_end_of(snapshot, entries, base_index, base_term):
+        if not is_backup and log.hard_state.current_term < snapshot.id.last_included_term:
+            # Who installs a snapshot has made the term of its leader durable before.
+            wal.close()
+            raise StorageFault(
+                f"{wal_path}: the log ends at index {base_index + len(entries)} in term "
+                f"{log.hard_state.current_term}, but the newest snapshot, up to entry "
+                f"{snapshot_index}, is of term {snapshot.id.last_included_term}: the log is older "
+                "than the snapshot. Votes, and what was acknowledged since, are lost. As it is, "
+                "the server does not start",
+                Remedy.REPLACE,
+            )
         # It was installed, and a crash came before the log followed.
         base_index, base_term = snapshot_index, snapshot.id.last_included_term
         entries = ()
@@ -122,7 +147,13 @@ def recover(directory: DataDirectory, files: FileSystem) -> Recovered:
     snapshots = SnapshotDirectory(directory.snapshots_path, files, owner=str(os.getpid()))
     snapshots.open()
     try:
-        log = recover_log(directory.wal_path, files, snapshots.latest, segment_bytes=SEGMENT_BYTES)
+        log = recover_log(
+            directory.wal_path,
+            files,
+            snapshots.latest,
+            segment_bytes=SEGMENT_BYTES,
+            is_backup=_is_backup(directory, snapshots, files),
+        )
         try:
             live = LiveState(directory.state_path, default_boot_id, files)
             store = _open_state(directory.path, snapshots, live, files, log)
@@ -133,6 +164,14 @@ def recover(directory: DataDirectory, files: FileSystem) -> Recovered:
         snapshots.close()
         raise
     return Recovered(log=log, snapshots=snapshots, live=live, store=store)
+
+
+def _is_backup(directory: DataDirectory, snapshots: SnapshotDirectory, files: FileSystem) -> bool:
+    """Return whether the newest snapshot was taken in another cluster than the server's own."""
+    if snapshots.latest is None:
+        return False
+    head, _ = open_ends(files, snapshots.path_of(snapshots.latest.id))
+    return head.cluster_id != directory.identity.cluster_id
 
 
 def _has_end_of(
@@ -156,8 +195,21 @@ def _open_state(
     """Return the state of any moment that the log can go on from."""
     live.remove_leftovers()
     store = live.open_proven()
+    applied_index = applied_term = 0
     if store is not None:
-        applied_index = read_head(store).applied_index
+        try:
+            head = read_head(store)
+        except DamagedDatabase as fault:
+            logger.warning("%s: it is built again", fault)
+            live.distrust()
+            store.close()
+            store = None
+        except StateError as error:
+            store.close()
+            raise StorageFault(f"{live.live_path}: {error}", Remedy.NAMED) from error
+        else:
+            applied_index, applied_term = head.applied_index, head.applied_term
+    if store is not None:
         if applied_index > log.last_index:
             store.close()
             raise StorageFault(
@@ -166,7 +218,8 @@ def _open_state(
                 "log is somewhere else, put it back. As it is, the server does not start",
                 Remedy.REPLACE,
             )
-        if applied_index >= log.base_index:
+        is_known = applied_index >= log.base_index
+        if is_known and applied_term == log.term_at(applied_index):
             return store
     if snapshots.latest is None:
         return live.create()

@@ -27,6 +27,7 @@ from raftd.node import EXIT_REMOVED, Node
 from raftd.recovery import recover
 from raftd.storage.files import OsFileSystem, Remedy, StorageFault
 from raftd.storage.identity import DataDirectory, DataDirectoryLocked, WrongName
+from raftd.storage.lmdb_store import DamagedDatabase
 from raftd.storage.state import StateMachine
 from raftd.surroundings import Settings
 from raftd.trace import Emit, Trace
@@ -276,12 +277,14 @@ class _Server:
                 logger.error("%s", explain(fault, self._config, self._data_dir))
                 self.why = str(fault)
                 self._exit_code = EXIT_STORAGE
+                if isinstance(fault, DamagedDatabase):
+                    self._distrust_state()
                 return
             except Divergence as error:
                 logger.error("%s", error)
                 self.why = str(error)
                 self._exit_code = EXIT_STORAGE
-                self._snapshots.distrust_state()
+                self._distrust_state()
                 return
             if node.is_behind:
                 self._inbox.wake()
@@ -299,6 +302,13 @@ class _Server:
                 self.why = "stopped by a signal"
                 break
         await self._network.flush(FLUSH_TIMEOUT_MS)
+
+    def _distrust_state(self) -> None:
+        """Let the next start build its state from snapshot and log."""
+        try:
+            self._snapshots.distrust_state()
+        except StorageFault as fault:
+            logger.error("%s", explain(fault, self._config, self._data_dir))
 
     async def _tick(self) -> None:
         """Mark a tick as due at each interval; what is late coalesces instead of piling up."""

@@ -296,6 +296,9 @@ class Leader:
         if message.match_index > self._log.last_index:
             return
         self._heard(progress, message.round, message.commit_index)
+        if self._has_gone_back(progress, message.round, message.last_log_index):
+            progress.fenced = True
+            return
         if message.match_index:
             self._acknowledged(progress, message.match_index)
         elif message.snapshot == progress.snapshot:
@@ -540,7 +543,9 @@ class Leader:
             self._send_append(server, progress.next_index - 1, entries)
             size_bytes = sum(len(entry.data) for entry in entries)
             progress.sent(entries[-1].index, size_bytes)
-            progress.allowance_bytes -= size_bytes
+            if server in self._latest().configuration.learners:
+                # What is not limited runs up no debts either.
+                progress.allowance_bytes -= size_bytes
             sent = True
         if forced and not sent:
             self._send_append(server, progress.next_index - 1, ())
@@ -588,12 +593,23 @@ class Leader:
             ),
         )
 
+    def _has_gone_back(
+        self, progress: Progress, round_number: int, last_log_index: Index | None
+    ) -> bool:
+        """Whether a server has answered after it had acknowledged more than it has now.
+
+        Its disk went back in time: what it acknowledges from now on proves nothing.
+        """
+        acknowledged_round, acknowledged = progress.acknowledged_before_round
+        return (
+            last_log_index is not None
+            and round_number > acknowledged_round
+            and last_log_index < acknowledged
+        )
+
     def _on_refusal(self, progress: Progress, message: AppendEntriesResponse) -> None:
         """Find where the logs part (paper 5.3), never below what is known to match."""
-        round_number, acknowledged = progress.acknowledged_before_round
-        if message.round > round_number and message.last_log_index < acknowledged:
-            # It answered this request after it had acknowledged more: its disk went back in time.
-            # What it acknowledges from now on proves nothing.
+        if self._has_gone_back(progress, message.round, message.last_log_index):
             progress.fenced = True
             return
         refused = message.match_index

@@ -141,6 +141,8 @@ class InstallSnapshotResponse:
     0."""
     commit_index: Index
     """The responder's commit index."""
+    last_log_index: Index | None = None
+    """The responder's last index; a server whose disk went back in time is known by it."""
 
 
 @attrs.frozen

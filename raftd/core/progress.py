@@ -105,6 +105,7 @@ class Progress:
         self.probe_from(self.match_index + 1)
         self.state = ReplicationState.SNAPSHOT
         self.snapshot = snapshot
+        self.allowance_bytes = max(self.allowance_bytes, 0)
         self.sent_bytes = self.received_bytes = self.installed_bytes = self.snapshot_round = 0
         self.snapshot_progress_tick = now
 

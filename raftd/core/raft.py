@@ -783,6 +783,7 @@ class Raft:
                 installed_bytes=installed_bytes,
                 match_index=match_index,
                 commit_index=self.log.commit_index,
+                last_log_index=self.log.last_index,
             ),
         )
 

@@ -325,6 +325,9 @@ class SnapshotDirectory:
             # Under its own name it could be begun again before another thread unlinks it.
             path = self.temporary_path()
             self._files.rename(receiving.path, path)
+            # Nothing that is dropped may come back: the server may be a member of another cluster
+            # by then.
+            self._files.sync_directory(self._path)
             self._unneeded.append(path)
 
     def _receiving_of(self, id: SnapshotId) -> _Receiving:

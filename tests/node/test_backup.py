@@ -9,6 +9,7 @@ import attrs
 import pytest
 
 from raftd.backup import NO_SNAPSHOT, PIN_MS, PINS_MAX
+from raftd.compaction import ROOM_FOR_STATE
 from raftd.core.membership import (
     Configuration,
     ConfigurationAt,
@@ -471,7 +472,7 @@ def test_another_backup_takes_the_place_of_a_part_but_not_of_what_is_held(
 def test_without_room_for_backup_and_state_nothing_is_stored(backup: Backup) -> None:
     world = World(seed=2, disk_reserve_bytes=1_000)
     server = world.boot("m1")
-    server.free_bytes = 2 * backup.id.size_bytes + 999
+    server.free_bytes = (1 + ROOM_FOR_STATE) * backup.id.size_bytes + 999
     world.tick()
     request = RestoreRequest(snapshot=backup.id, offset=0, data=backup.content[:CHUNK_BYTES])
     reply = world.call(server, request)

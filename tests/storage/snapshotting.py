@@ -136,6 +136,9 @@ class SteppedSnapshots:
     def keep(self, in_use: frozenset[SnapshotId]) -> None:
         self.remove(self._directory.remove_old(in_use))
 
+    def received_bytes(self, snapshot: SnapshotId) -> int:
+        return self._directory.received_bytes if self._directory.receiving == snapshot else 0
+
     def receive(self, snapshot: SnapshotId, offset: int, data: bytes) -> tuple[int, int]:
         if self._directory.receiving != snapshot:
             self._built = self._building = None
