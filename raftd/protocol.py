@@ -19,8 +19,9 @@ from raftd.core.snapshot import SnapshotId as SnapshotId
 from raftd.core.types import Index, ServerId, Term
 
 PROTOCOL_VERSION_MIN = 1
-PROTOCOL_VERSION_MAX = 1
-"""Versions of the wire format that this release speaks; the highest common one is used."""
+PROTOCOL_VERSION_MAX = 2
+"""Versions of the wire format that this release speaks; the highest common one is used. Version 2
+knows snapshots and the comparison of states, which version 1 would take for garbage."""
 FRAME_BYTES_MAX = 8 * 1024 * 1024
 """A batch of entries (at most 2 MiB and one entry more) fits; a longer frame is refused unread."""
 

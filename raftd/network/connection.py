@@ -21,6 +21,7 @@ from raftd.codec import (
     encode_frame,
     encode_opening,
 )
+from raftd.protocol import PROTOCOL_VERSION_MAX
 
 RECEIVE_BYTES_MAX = 64 * 1024
 """Bytes of one read: some hundred messages or requests, which then share one batch."""
@@ -145,9 +146,15 @@ class Connection:
     """
 
     def __init__(
-        self, stream: trio.abc.Stream, decoder: FrameDecoder, *, outbox_bytes_max: int
+        self,
+        stream: trio.abc.Stream,
+        decoder: FrameDecoder,
+        *,
+        outbox_bytes_max: int,
+        version: int = PROTOCOL_VERSION_MAX,
     ) -> None:
-        """Take over `stream`, whose openings have been exchanged."""
+        """Take over `stream`, whose openings have been exchanged and agree on `version`."""
+        self.version = version
         self._stream = stream
         self._decoder = decoder
         self._outbox: list[bytes] = []

@@ -129,7 +129,10 @@ class Link:
 
     async def _serve(self, introduced: Introduced, us: ServerId) -> None:
         connection = Connection(
-            introduced.stream, introduced.decoder, outbox_bytes_max=PEER_OUTBOX_BYTES_MAX
+            introduced.stream,
+            introduced.decoder,
+            outbox_bytes_max=PEER_OUTBOX_BYTES_MAX,
+            version=introduced.welcome.version,
         )
 
         async def handle(payloads: Sequence[bytes]) -> None:

@@ -197,7 +197,12 @@ class Listener:
             return
         # From here to the first wait of its tasks nothing can come between: the decision holds.
         if hello.role == "peer":
-            connection = Connection(stream, decoder, outbox_bytes_max=PEER_OUTBOX_BYTES_MAX)
+            connection = Connection(
+                stream,
+                decoder,
+                outbox_bytes_max=PEER_OUTBOX_BYTES_MAX,
+                version=answer.version,
+            )
             connection.offer(encode_opening(answer))
             await self._serve_peer(connection, hello.source, answer.server, payloads)
         else:

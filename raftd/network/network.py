@@ -14,10 +14,13 @@ from raftd.codec import encode_message
 from raftd.core.messages import (
     AppendEntriesResponse,
     Envelope,
+    InstallSnapshot,
     InstallSnapshotResponse,
     PreVoteResponse,
     RequestVoteResponse,
+    StateCheck,
     StateCheckResponse,
+    StateVerdict,
 )
 from raftd.core.types import ServerId
 from raftd.network.connection import Connection
@@ -38,6 +41,14 @@ _RESPONSES = (
     InstallSnapshotResponse,
     StateCheckResponse,
 )
+_SINCE_VERSION_2 = (
+    InstallSnapshot,
+    InstallSnapshotResponse,
+    StateCheck,
+    StateCheckResponse,
+    StateVerdict,
+)
+"""A server of an older release would close the connection for them."""
 
 
 class Network:
@@ -115,7 +126,11 @@ class Network:
         offered: dict[Connection, None] = {}
         for envelope in envelopes:
             connection = self._connection_for(envelope)
-            if connection is None or not connection.accepts:
+            if (
+                connection is None
+                or not connection.accepts
+                or (connection.version < 2 and isinstance(envelope.message, _SINCE_VERSION_2))
+            ):
                 self.dropped_messages += 1
             else:
                 connection.offer(encode_message(envelope.message), wake_writer=False)

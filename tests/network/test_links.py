@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
@@ -17,6 +18,7 @@ from raftd.core.messages import (
     PreVote,
     PreVoteResponse,
     RequestVoteResponse,
+    StateCheck,
     TimeoutNow,
 )
 from raftd.core.types import Entry, EntryKind
@@ -535,4 +537,33 @@ async def test_flush_waits_for_what_is_queued_and_no_longer_than_it_may(
     started_at = trio.current_time()
     await n1.network.flush(1000)
     assert trio.current_time() - started_at == pytest.approx(1)
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_an_older_release_does_not_know_is_not_sent_to_it(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    fabric = Fabric(nursery)
+    n1 = Server("n1/a", fabric.dial)
+    received: list[object] = []
+
+    async def answer(stream: trio.abc.Stream) -> None:
+        peer = Stranger(stream)
+        await peer.receive()
+        await peer.send(encode_opening(attrs.evolve(WELCOME, version=1)))
+        received.append(decode_message(await peer.receive()))
+        await trio.sleep_forever()
+
+    fabric.answers["n2:1"] = answer
+    n1.network.set_members({"n2/b": "n2:1"})
+    nursery.start_soon(n1.network.run)
+    await n1.take(LinkChanged)
+
+    n1.send("n2/b", StateCheck(1, 2, 3))
+    n1.send("n2/b", TimeoutNow(1))
+
+    await trio.sleep(1)
+    # It would have closed the connection because of the first one.
+    assert received == [TimeoutNow(1)]
+    assert n1.network.dropped_messages == 1
     nursery.cancel_scope.cancel()
