@@ -143,8 +143,8 @@ MUTANTS = (
         name="follower-that-lost-its-disk-not-fenced",
         why="A follower whose disk went back in time counts for what it has lost.",
         file=LEADER,
-        old="            progress.fenced = True\n            return\n",
-        new="            return\n",
+        old="            last_log_index is not None\n            and round_number",
+        new="            last_log_index is None\n            and round_number",
         test=f"{DISSERTATION}::test_a_follower_that_lacks_what_it_acknowledged_is_fenced",
     ),
     Mutant(
@@ -198,8 +198,8 @@ MUTANTS = (
         name="learner-fed-what-is-not-committed",
         why="With it a learner refuses its vote for ever to the only server that could lead.",
         file=LEADER,
-        old="if server in self._latest().configuration.learners:",
-        new="if False:",
+        old="        if server in self._latest().configuration.learners:\n            return ",
+        new="        if False:\n            return ",
         test="tests/core/test_joint_changes.py::test_a_learner_never_stands_in_the_way"
         "_of_a_leader_that_counts_it_as_a_voter",
     ),
