@@ -199,7 +199,7 @@ class Context:
             click.get_current_context().find_root().call_on_close(self._cluster.close)
         return self._cluster
 
-    def require_answerable(self) -> None:
+    def require_answerable(self, hint: str = "repeat it with --yes") -> None:
         """Refuse at once where a question would have to be asked and nobody could answer it.
 
         Raises:
@@ -210,7 +210,7 @@ class Context:
                 "this command asks before it acts, and there is no terminal to ask on",
                 code="confirmation-needed",
                 cause="stdin or stderr is not a terminal and --yes was not given; nothing was sent",
-                hint="repeat it with --yes, or look first with --dry-run",
+                hint=hint,
             )
 
     def confirm(self, question: str) -> None:

@@ -197,6 +197,8 @@ class _Fetching:
         self._context = context
         self._cluster: Cluster = context.cluster()
         self._patience = Patience(context.timeout_ms)
+        self._applied: dict[str, int] = {}
+        """How far each source had applied the log when it was asked last."""
         self._progress = progress
         self._descriptor = descriptor
         self._wanted_source = source
@@ -289,7 +291,8 @@ class _Fetching:
             self._patience.sleep(POLL_MS)
 
     def _ready_at(self, stream: Stream, source: _Source, index: int) -> SnapshotId:
-        applied_index = -1
+        # From one attempt to the next: that it says so again is no progress.
+        applied_index = self._applied.get(source.name, -1)
         hope = Patience(STUCK_MS)
         while True:
             reply = stream.call(BackupRequest(index=index), self._patience)
@@ -314,7 +317,7 @@ class _Fetching:
             if reply.applied_index > applied_index or reply.doing == "writing":
                 self._patience.renew()
                 hope.renew()
-            applied_index = reply.applied_index
+            applied_index = self._applied[source.name] = reply.applied_index
             self._patience.sleep(POLL_MS)
             if hope.exhausted or self._patience.exhausted:
                 raise _Lost(

@@ -389,7 +389,8 @@ def _entries(found: Inspection, count: int, width: int | None) -> str:
 
 def _verdict(found: Inspection, style: Style) -> str:
     if not found.problems:
-        return style("every checksum is right", "green")
+        words = "every checksum is right"
+        return style(words + ("; the live state has none" if found.state else ""), "green")
     lines = [style(f"{plural(len(found.problems), 'problem')}:", "red")]
     lines += [f"  {printable(problem)}" for problem in found.problems]
     if found.running:

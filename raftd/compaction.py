@@ -92,6 +92,7 @@ class Compaction:
             free_bytes: what the disk has left.
         """
         self._compact_some(raft)
+        self._replace_useless(raft)
         if self._is_taking or raft.now < self._retry_tick:
             return
         log_bytes = raft.log.size_bytes - self._included_bytes
@@ -112,6 +113,22 @@ class Compaction:
             return
         self._is_taking = True
         self._snapshots.take(cluster_id)
+
+    def _replace_useless(self, raft: Raft) -> None:
+        """Want another snapshot once a server could not use the newest one."""
+        if raft.snapshot is None or not isinstance(raft.role, Leader):
+            return
+        last_included = raft.snapshot.id.last_included_index
+        if (
+            raft.snapshot.id in raft.role.useless_snapshots()
+            and self._wanted_index <= last_included
+        ):
+            logger.warning(
+                "a server has had all of the snapshot up to entry %d and could not use it: the "
+                "file here may be damaged (raftctl inspect checks it); writes another one",
+                last_included,
+            )
+            self._wanted_index = last_included + 1
 
     def taken(self, raft: Raft, item: SnapshotTaken) -> None:
         """Publish a snapshot that was written, then shorten the log.

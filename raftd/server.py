@@ -192,7 +192,12 @@ def _announce(node: Node, cluster: ClusterConfig, server: ServerConfig, entries:
     identity = node.identity
     logger.info("%s, version %s, at %s", identity.server, __version__, server.listen)
     if identity.is_blank:
-        logger.info("blank: belongs to no cluster; waits for `raftctl init`, or to be added to one")
+        if node.raft.snapshot is not None:
+            logger.info("holds a backup and belongs to no cluster; waits for `raftctl restore`")
+        else:
+            logger.info(
+                "blank: belongs to no cluster; waits for `raftctl init`, or to be added to one"
+            )
         return
     logger.info(
         "member of %s (%s), %d entries in the log, term %d",

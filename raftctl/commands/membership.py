@@ -333,7 +333,7 @@ def transfer(context: Context, server: str | None) -> None:
 
 def _require_answerable(context: Context, options: ChangeOptions) -> None:
     if not options.dry_run:
-        context.require_answerable()
+        context.require_answerable("repeat it with --yes, or look first with --dry-run")
 
 
 def _change(

@@ -396,6 +396,14 @@ class Leader:
             if progress.snapshot is not None and not progress.fenced
         )
 
+    def useless_snapshots(self) -> frozenset[SnapshotId]:
+        """Return the snapshots that a server has had as a whole and could not use."""
+        return frozenset(
+            progress.snapshot
+            for progress in self.progress.values()
+            if progress.snapshot and progress.was_useless
+        )
+
     def needed_after(self) -> Index:
         """Return the index after which every entry is needed by a server that is in contact.
 
@@ -478,7 +486,8 @@ class Leader:
         """Begin to send the newest snapshot to whoever needs an entry that is compacted.
 
         Who has said nothing about an older one yet gets the newest instead: a server that is away
-        for days would keep the older one from being removed, and then be far behind with it.
+        for days would keep the older one from being removed, and then be far behind with it. So
+        does who could not use the older one.
         """
         newest = self._raft.snapshot
         for progress in self.progress.values():
@@ -488,7 +497,8 @@ class Leader:
                 is_due = progress.next_index <= self._log.base_index
             else:
                 begun = progress.snapshot_round > 0 or progress.received_bytes > 0
-                is_due = not begun and newest is not None and progress.snapshot != newest.id
+                is_replaced = newest is not None and progress.snapshot != newest.id
+                is_due = is_replaced and (progress.was_useless or not begun)
             if is_due:
                 assert newest is not None, "compacted without a snapshot"
                 progress.begin_snapshot(newest.id, self._raft.now)

@@ -85,6 +85,8 @@ class Progress:
     """How far the server says it has it."""
     installed_bytes: int = 0
     """How far the server has worked it into a state."""
+    was_useless: bool = False
+    """The server has had all of it and dropped it: one of the two copies is damaged."""
     snapshot_round: int = 0
     """The send round of the latest answer about it; 0 before the first one, which says where to
     begin."""
@@ -105,6 +107,7 @@ class Progress:
         self.probe_from(self.match_index + 1)
         self.state = ReplicationState.SNAPSHOT
         self.snapshot = snapshot
+        self.was_useless = False
         self.allowance_bytes = max(self.allowance_bytes, 0)
         self.sent_bytes = self.received_bytes = self.installed_bytes = self.snapshot_round = 0
         self.snapshot_progress_tick = now
@@ -120,6 +123,7 @@ class Progress:
         if round_number == self.snapshot_round:
             received_bytes = max(received_bytes, self.received_bytes)
         if received_bytes < self.received_bytes:
+            self.was_useless |= self.received_bytes == self.snapshot.size_bytes
             # It has lost a part of it since.
             self.sent_bytes = received_bytes
         self.snapshot_round = round_number

@@ -5,18 +5,20 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from raftd.core.messages import AppendEntries, InstallSnapshot
+from raftd.core.messages import AppendEntries, InstallSnapshot, InstallSnapshotResponse
 from raftd.core.progress import (
     SNAPSHOT_CHUNK_BYTES,
     SNAPSHOT_INFLIGHT_BYTES_MAX,
     ReplicationState,
 )
+from raftd.core.snapshot import Snapshot
 from tests.core.harness import OPTIONS
 from tests.core.scenario import (
     SNAPSHOT_BYTES,
     Solo,
     change_of,
     of,
+    only,
     settled_leader,
     snapshot_at,
 )
@@ -377,3 +379,124 @@ def test_a_fenced_server_is_sent_no_snapshot() -> None:
     solo.give(lambda raft: raft.read("token"))
     solo.has_received("3", snapshot, 5, match_index=solo.last_index)
     assert (peer(solo).fenced, solo.reads) == (True, [])
+
+
+# --- a disk that went back in time ---
+
+
+def acknowledged_and_sent_a_snapshot() -> tuple[Solo, Snapshot, int]:
+    """Return a leader that sends a snapshot to server 3, and what server 3 had acknowledged."""
+    solo = leader()
+    solo.acknowledge("3")
+    acknowledged = peer(solo).match_index
+    solo.give(lambda raft: raft.propose(b"while it was away"))
+    solo.acknowledge("2")
+    snapshot = solo.compact(solo.commit_index)
+    solo.give(lambda raft: raft.report_unreachable("3"))
+    assert peer(solo).snapshot == snapshot.id
+    assert acknowledged > 1
+    return solo, snapshot, acknowledged
+
+
+def test_who_lacks_what_it_had_acknowledged_is_fenced_by_its_answer_to_a_part() -> None:
+    """Rule 23: it answers parts of a snapshot only, so no refusal of entries could tell."""
+    solo, snapshot, acknowledged = acknowledged_and_sent_a_snapshot()
+    solo.tick()
+    solo.chunks.clear()
+    solo.give(lambda raft: raft.read("token"))
+    solo.has_received("3", snapshot, CHUNK, last_log_index=acknowledged - 1)
+    assert (peer(solo).fenced, solo.reads) == (True, [])
+    solo.tick(3)
+    assert solo.chunks_to("3") == []
+
+
+@pytest.mark.parametrize("more", [0, 5, None])
+def test_who_has_what_it_had_acknowledged_is_not_fenced_by_its_answer_to_a_part(
+    more: int | None,
+) -> None:
+    """A server of an older release does not say what it has."""
+    solo, snapshot, acknowledged = acknowledged_and_sent_a_snapshot()
+    solo.tick()
+    last_log_index = None if more is None else acknowledged + more
+    solo.has_received("3", snapshot, CHUNK, last_log_index=last_log_index)
+    assert (peer(solo).fenced, peer(solo).received_bytes) == (False, CHUNK)
+
+
+def test_an_answer_to_a_part_from_before_the_acknowledgement_fences_nobody() -> None:
+    solo, snapshot, acknowledged = acknowledged_and_sent_a_snapshot()
+    round_number, _ = progress(solo).acknowledged_before_round
+    solo.tick()
+    solo.has_received("3", snapshot, CHUNK, round=round_number, last_log_index=acknowledged - 1)
+    assert not peer(solo).fenced
+
+
+def test_an_answer_to_a_part_says_where_the_log_ends() -> None:
+    solo = Solo(terms=(1, 1, 1), term=2)
+    snapshot = snapshot_at(9, 2)
+    solo.receive("2", snapshot)
+    sent = solo.give(lambda raft: raft.snapshot_progress(snapshot.id, 5, 0))
+    assert only(InstallSnapshotResponse, sent).last_log_index == 3
+
+
+# --- debts of the rate ---
+
+SHARE = 1000
+"""Bytes in a tick, which is far less than a part."""
+LIMITED = attrs.evolve(OPTIONS, catch_up_bytes_per_tick=SHARE)
+
+
+def ticks_until_a_part_is_sent(solo: Solo, snapshot: Snapshot, server: str) -> int:
+    """Let `server` answer at once that it has nothing of the snapshot yet."""
+    solo.chunks.clear()
+    for ticks in range(4 * T):
+        solo.has_received(server, snapshot, 0)
+        if solo.chunks_to(server):
+            return ticks
+        solo.tick()
+        solo.acknowledge("2")
+    raise AssertionError(f"nothing in {4 * T} ticks, {progress(solo, server).allowance_bytes}")
+
+
+def test_a_voter_that_was_fed_far_above_the_rate_gets_its_snapshot_at_the_rate_at_once() -> None:
+    solo = settled_leader(options=LIMITED)
+    for _ in range(100):
+        solo.give(lambda raft: raft.propose(b"x" * 2 * SHARE))
+        solo.acknowledge("2")
+        solo.acknowledge("3")
+        solo.tick()
+    solo.give(lambda raft: raft.report_unreachable("3"))
+    solo.give(lambda raft: raft.propose(b"x"))
+    solo.acknowledge("2")
+    snapshot = solo.compact(solo.commit_index)
+    solo.tick()
+    assert peer(solo).snapshot == snapshot.id
+    assert ticks_until_a_part_is_sent(solo, snapshot, "3") <= 1
+    # One part is far more than the share of a tick, and is paid back before the next one.
+    sent_before = len(solo.chunks)
+    solo.tick(T // 2)
+    assert not any(chunk.size_bytes for chunk in solo.chunks[sent_before:])
+
+
+def test_what_a_voter_is_fed_runs_up_no_debts() -> None:
+    """It may become a learner, whose rate is limited."""
+    solo = settled_leader(options=LIMITED)
+    for _ in range(100):
+        solo.give(lambda raft: raft.propose(b"x" * 2 * SHARE))
+        solo.acknowledge("2")
+        solo.acknowledge("3")
+        solo.tick()
+    assert progress(solo).allowance_bytes == SHARE
+
+
+def test_what_a_learner_owes_for_entries_does_not_delay_its_snapshot() -> None:
+    """One entry may be as long as a thousand shares."""
+    solo = settled_leader(learners=("4",), options=LIMITED)
+    solo.give(lambda raft: raft.propose(b"x" * 1000 * SHARE))
+    solo.acknowledge("2")
+    solo.tick()
+    assert progress(solo, "4").allowance_bytes < -900 * SHARE
+    solo.give(lambda raft: raft.report_unreachable("4"))
+    snapshot = solo.compact(solo.commit_index)
+    solo.tick()
+    assert peer(solo, "4").snapshot == snapshot.id
+    assert ticks_until_a_part_is_sent(solo, snapshot, "4") <= 1

@@ -13,6 +13,7 @@ DURABILITY = "tests/node/test_durability.py"
 OPERATION_TESTS = "tests/node/test_operations.py"
 ABORT_TESTS = "tests/node/test_aborts.py"
 SESSION_TESTS = "tests/node/test_sessions.py"
+INSTALLING = "tests/node/test_installing.py"
 
 MUTANTS = (
     # --- the order of network, disk and state machine ---
@@ -246,5 +247,14 @@ MUTANTS = (
         new="        if False:\n",
         test="tests/mutants/test_killers.py"
         "::test_a_new_leader_does_not_go_on_with_an_operation_that_its_log_has_ended",
+    ),
+    Mutant(
+        name="own-tombstone-not-seen-at-the-start",
+        why="A server that was removed for good waits for somebody who tells it, for ever.",
+        file=NODE,
+        old="            if removed_index is not None:\n                # It ended",
+        new="            if False:\n                # It ended",
+        test=f"{INSTALLING}"
+        "::test_a_server_whose_state_has_its_own_tombstone_ends_with_70_without_any_other",
     ),
 )

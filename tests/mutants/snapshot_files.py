@@ -23,8 +23,12 @@ LIVE_TESTS = "tests/storage/test_live.py"
 FORGETTING = "tests/storage/test_wal_forgetting.py"
 MUSEUM = "tests/museum/test_snapshot_storage.py"
 KILLERS = "tests/mutants/test_snapshot_killers.py"
+RECOVERY_TESTS = "tests/storage/test_recovery.py"
+BACKGROUND_TESTS = "tests/test_background.py"
 
 DATABASE = "In the simulator the state lives in memory."
+IN_BACKGROUND = "The simulator does the work of the background itself."
+INSTALLED_BY_HAND = "No simulated disk gets a part of it back from a copy."
 
 MUTANTS = (
     # --- the driver: taking, and shortening the log ---
@@ -147,7 +151,8 @@ MUTANTS = (
         "        self._answer_reads()",
         new="        if False:\n            self._on_removed(removed_index)\n"
         "        self._answer_reads()",
-        test=f"{INSTALLING}::test_a_removed_server_that_hears_of_it_only_by_a_snapshot_ends_with_70",
+        test=f"{INSTALLING}"
+        "::test_a_removed_server_that_hears_of_it_only_by_a_snapshot_ends_with_70",
     ),
     Mutant(
         name="reads-not-answered-by-a-snapshot",
@@ -322,7 +327,7 @@ MUTANTS = (
         "snapshot.last_included_index:\n",
         new="        if False:\n",
         test=f"{KILLERS}::test_a_snapshot_that_was_overtaken_by_an_installed_one_is_not_published",
-        unreachable="The simulator does the work of the background itself.",
+        unreachable=IN_BACKGROUND,
     ),
     # --- the file of a snapshot ---
     Mutant(
@@ -528,5 +533,238 @@ MUTANTS = (
         new="        files.unlink(path)\n",
         test=f"{FORGETTING}"
         "::test_segments_are_unlinked_from_the_oldest_on_each_durably_before_the_next",
+    ),
+    # --- data directories whose parts do not fit together ---
+    Mutant(
+        name="log-older-than-the-snapshot-accepted",
+        why="A founder whose log is gone founds its cluster a second time, and a vote is "
+        "given twice.",
+        file=RECOVERY,
+        old="        if not is_backup and log.hard_state.current_term < "
+        "snapshot.id.last_included_term:\n",
+        new="        if False:\n",
+        test=f"{RECOVERY_TESTS}"
+        "::test_a_founder_whose_log_is_gone_does_not_found_its_cluster_a_second_time",
+        unreachable=INSTALLED_BY_HAND,
+    ),
+    Mutant(
+        name="restored-backup-taken-for-a-lost-log",
+        why="No cluster can be restored: its founder does not start again.",
+        file=RECOVERY,
+        old="            is_backup=_is_backup(directory, snapshots, files),\n",
+        new="            is_backup=False,\n",
+        test=f"{RECOVERY_TESTS}"
+        "::test_a_backup_of_another_cluster_is_put_in_force_over_a_log_without_a_term",
+        unreachable=INSTALLED_BY_HAND,
+    ),
+    Mutant(
+        name="crash-in-an-install-taken-for-a-lost-log",
+        why="A crash at the wrong moment makes a good server refuse to start.",
+        file=RECOVERY,
+        old="log.hard_state.current_term < snapshot.id.last_included_term:",
+        new="log.hard_state.current_term <= snapshot.id.last_included_term:",
+        test=f"{RECOVERY_TESTS}"
+        "::test_a_crash_between_an_installed_snapshot_and_the_log_is_repaired",
+    ),
+    Mutant(
+        name="damaged-state-stays-proven",
+        why="The next start meets the same damage, and so on for ever.",
+        file=RECOVERY,
+        old="            live.distrust()\n",
+        new="",
+        test=f"{RECOVERY_TESTS}::test_a_damaged_state_is_not_trusted_again_if_the_build_fails",
+        unreachable=DATABASE,
+    ),
+    Mutant(
+        name="damaged-state-ends-the-start",
+        why="A cache that could be built again keeps the server from starting.",
+        file=RECOVERY,
+        old="        except DamagedDatabase as fault:\n",
+        new="        except ZeroDivisionError as fault:\n",
+        test=f"{RECOVERY_TESTS}::test_a_proven_and_damaged_state_is_built_again",
+        unreachable=DATABASE,
+    ),
+    Mutant(
+        name="state-of-another-history-used",
+        why="A state that has applied another entry than the log has is gone on with.",
+        file=RECOVERY,
+        old="if is_known and applied_term == log.term_at(applied_index):",
+        new="if is_known:",
+        test=f"{RECOVERY_TESTS}"
+        "::test_a_state_of_another_term_than_the_log_has_there_is_built_again",
+        unreachable=DATABASE,
+    ),
+    Mutant(
+        name="state-of-another-format-is-a-crash",
+        why="The operator is told of a bug, and not which release to start.",
+        file=RECOVERY,
+        old="        except StateError as error:\n",
+        new="        except ZeroDivisionError as error:\n",
+        test=f"{RECOVERY_TESTS}::test_a_state_of_another_format_is_a_fault_that_names_what_to_do",
+        unreachable=DATABASE,
+    ),
+    # --- what goes on at the same time ---
+    Mutant(
+        name="dropped-snapshot-worked-in-after-its-sync",
+        why="A worker reads a file that is gone.",
+        file=BACKGROUND,
+        old="        await trio.to_thread.run_sync(self._directory.sync_received)\n"
+        "        if self._build is not build:\n",
+        new="        await trio.to_thread.run_sync(self._directory.sync_received)\n"
+        "        if False:\n",
+        test=f"{BACKGROUND_TESTS}::test_what_is_dropped_during_its_last_sync_is_not_worked_in",
+        unreachable=IN_BACKGROUND,
+    ),
+    Mutant(
+        name="dropped-snapshot-looked-for-after-its-worker",
+        why="A disk that is good is said to have failed, and the process ends.",
+        file=BACKGROUND,
+        old="        await _run_worker(arguments, progress)\n"
+        "        if self._build is not build:\n",
+        new="        await _run_worker(arguments, progress)\n        if False:\n",
+        test=f"{BACKGROUND_TESTS}"
+        "::test_the_end_of_a_worker_whose_snapshot_was_given_up_changes_nothing",
+        unreachable=IN_BACKGROUND,
+    ),
+    Mutant(
+        name="failure-of-a-dropped-build-counts",
+        why="The newer snapshot that is being received is dropped for it.",
+        file=BACKGROUND,
+        old="                if self._build is build:\n",
+        new="                if True:\n",
+        test=f"{BACKGROUND_TESTS}"
+        "::test_the_end_of_a_worker_whose_snapshot_was_given_up_changes_nothing",
+        unreachable=IN_BACKGROUND,
+    ),
+    Mutant(
+        name="killed-worker-drops-what-was-received",
+        why="All of a large snapshot is sent again.",
+        file=BACKGROUND,
+        old='        elif failure.kind == "corrupt":\n',
+        new='        elif failure.kind in ("corrupt", ""):\n',
+        test=f"{BACKGROUND_TESTS}"
+        "::test_a_build_whose_worker_was_killed_is_tried_again_later_and_the_file_is_kept",
+        unreachable=IN_BACKGROUND,
+    ),
+    Mutant(
+        name="killed-worker-not-tried-again",
+        why="A server whose worker was killed never catches up.",
+        file=BACKGROUND,
+        old="            self._start(self._build_again)\n",
+        new="            pass\n",
+        test=f"{BACKGROUND_TESTS}"
+        "::test_a_build_whose_worker_was_killed_is_tried_again_later_and_the_file_is_kept",
+        unreachable=IN_BACKGROUND,
+    ),
+    Mutant(
+        name="killed-worker-tried-again-at-every-heartbeat",
+        why="A worker that cannot live is started all the time.",
+        file=BACKGROUND,
+        old="            and trio.current_time() >= self._build_after\n",
+        new="",
+        test=f"{BACKGROUND_TESTS}"
+        "::test_a_build_whose_worker_was_killed_is_tried_again_later_and_the_file_is_kept",
+        unreachable=IN_BACKGROUND,
+    ),
+    Mutant(
+        name="damaged-snapshot-worked-in-again-and-again",
+        why="What is damaged is never fetched again.",
+        file=BACKGROUND,
+        old='        elif failure.kind == "corrupt":\n',
+        new="        elif False:\n",
+        test=f"{BACKGROUND_TESTS}"
+        "::test_a_snapshot_that_its_worker_finds_damaged_is_dropped_and_the_leader_told",
+        unreachable=IN_BACKGROUND,
+    ),
+    Mutant(
+        name="snapshot-taken-over-an-install",
+        why="Its worker finds half of another database, and a good disk is said to have failed.",
+        file=BACKGROUND,
+        old="            self._taking.cancel()\n",
+        new="            pass\n",
+        test=f"{BACKGROUND_TESTS}"
+        "::test_an_install_ends_a_snapshot_that_is_being_taken_and_no_disk_has_failed",
+        unreachable=IN_BACKGROUND,
+    ),
+    Mutant(
+        name="ended-snapshot-never-reported",
+        why="No snapshot is ever taken again.",
+        file=BACKGROUND,
+        old='            self._put(SnapshotTaken(path=None, problem=""))\n',
+        new="            pass\n",
+        test=f"{BACKGROUND_TESTS}"
+        "::test_an_install_ends_a_snapshot_that_is_being_taken_and_no_disk_has_failed",
+        unreachable=IN_BACKGROUND,
+    ),
+    Mutant(
+        name="leftovers-of-an-ended-snapshot-stay",
+        why="Half a snapshot lies on the disk until the next start.",
+        file=BACKGROUND,
+        old="            self.remove([path] if self._files.exists(path) else [])\n",
+        new="            pass\n",
+        test=f"{BACKGROUND_TESTS}::test_what_a_worker_leaves_that_an_install_has_ended_is_removed",
+        unreachable=IN_BACKGROUND,
+    ),
+    Mutant(
+        name="leftovers-listed-in-a-thread",
+        why="A state that has just begun to be built is removed.",
+        file=BACKGROUND,
+        old="        leftovers = self._live.leftovers(building)\n",
+        new="        leftovers = await trio.to_thread.run_sync(self._live.leftovers, building)\n",
+        test=f"{BACKGROUND_TESTS}::test_a_build_that_begins_while_leftovers_are_removed_stays",
+        unreachable=IN_BACKGROUND,
+    ),
+    # --- room, and when ---
+    Mutant(
+        name="kept-log-counted-for-the-next-snapshot",
+        why="While a log is kept for a catch-up, one snapshot follows the other.",
+        file=COMPACTION,
+        old="        raft.snapshot_taken(snapshot)\n        self._count_included(raft)\n",
+        new="        raft.snapshot_taken(snapshot)\n",
+        test=f"{TAKING}"
+        "::test_while_the_log_is_kept_for_a_catch_up_no_more_snapshots_are_taken_than_without",
+    ),
+    Mutant(
+        name="snapshot-that-gave-way-is-a-problem",
+        why="An install makes the server complain, and take the next snapshot late.",
+        file=COMPACTION,
+        old="            if item.problem:\n                self._later",
+        new="            if True:\n                self._later",
+        test=f"{TAKING}::test_a_snapshot_whose_place_an_installed_one_has_taken_is_no_problem",
+    ),
+    Mutant(
+        name="room-asked-for-what-is-being-built",
+        why="The state that is being built takes the room, and its server is given up.",
+        file=COMPACTION,
+        old="            if missing_bytes and free_bytes < needed_bytes:\n",
+        new="            if free_bytes < needed_bytes:\n",
+        test=f"{INSTALLING}"
+        "::test_once_all_of_a_snapshot_is_here_its_state_takes_the_room_that_was_asked_for",
+    ),
+    Mutant(
+        name="room-asked-for-what-is-here",
+        why="A snapshot that is nearly here is refused for want of room that it has already.",
+        file=COMPACTION,
+        old="                missing_bytes\n                + ROOM_FOR_STATE",
+        new="                message.snapshot.size_bytes\n                + ROOM_FOR_STATE",
+        test=f"{INSTALLING}::test_what_is_here_of_a_snapshot_needs_no_room_any_more",
+    ),
+    Mutant(
+        name="nothing-is-here-without-room",
+        why="A leader sends all of a snapshot again because a disk was full for a moment.",
+        file=COMPACTION,
+        old="                    message.snapshot, message.snapshot.size_bytes - "
+        "missing_bytes, 0\n",
+        new="                    message.snapshot, 0, 0\n",
+        test=f"{INSTALLING}::test_what_is_here_of_a_snapshot_needs_no_room_any_more",
+    ),
+    Mutant(
+        name="dropped-snapshot-comes-back",
+        why="After a loss of power a server has the state of a cluster that it does not belong to.",
+        file=SNAPSHOTS,
+        old="            self._files.sync_directory(self._path)\n"
+        "            self._unneeded.append(path)\n",
+        new="            self._unneeded.append(path)\n",
+        test=f"{INSTALLING}::test_what_was_dropped_does_not_come_back_after_a_loss_of_power",
     ),
 )

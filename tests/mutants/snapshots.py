@@ -412,4 +412,66 @@ MUTANTS = (
         new="        if self._raft.is_short_of_space:\n",
         test=f"{KEEPING}::test_nothing_more_should_be_written_if_too_many_disks_are_nearly_full",
     ),
+    # --- rates, and disks that went back in time ---
+    Mutant(
+        name="voters-run-up-debts",
+        why="A voter that becomes a learner gets nothing for minutes.",
+        file=LEADER,
+        old="            if server in self._latest().configuration.learners:\n"
+        "                # What",
+        new="            if True:\n                # What",
+        test=f"{SENDING}::test_what_a_voter_is_fed_runs_up_no_debts",
+    ),
+    Mutant(
+        name="snapshot-waits-for-the-debts-of-entries",
+        why="A server that was fed a long entry gets nothing of its snapshot for minutes.",
+        file=PROGRESS,
+        old="        self.allowance_bytes = max(self.allowance_bytes, 0)\n",
+        new="",
+        test=f"{SENDING}::test_what_a_learner_owes_for_entries_does_not_delay_its_snapshot",
+    ),
+    Mutant(
+        name="receiver-that-lost-its-disk-not-fenced",
+        why="A server that answers parts of a snapshot counts for entries that it has lost.",
+        file=LEADER,
+        old="        if self._has_gone_back(progress, message.round, message.last_log_index):\n"
+        "            progress.fenced = True\n"
+        "            return\n"
+        "        if message.match_index:",
+        new="        if False:\n"
+        "            progress.fenced = True\n"
+        "            return\n"
+        "        if message.match_index:",
+        test=f"{SENDING}"
+        "::test_who_lacks_what_it_had_acknowledged_is_fenced_by_its_answer_to_a_part",
+    ),
+    Mutant(
+        name="receiver-with-all-that-it-acknowledged-fenced",
+        why="A server whose disk is good does not count any more until the next term.",
+        file=LEADER,
+        old="            last_log_index is not None\n"
+        "            and round_number > acknowledged_round\n"
+        "            and last_log_index < acknowledged\n",
+        new="            last_log_index is not None\n"
+        "            and round_number > acknowledged_round\n"
+        "            and last_log_index <= acknowledged\n",
+        test=f"{SENDING}"
+        "::test_who_has_what_it_had_acknowledged_is_not_fenced_by_its_answer_to_a_part",
+    ),
+    Mutant(
+        name="late-answers-to-parts-fence",
+        why="An answer that was overtaken by an acknowledgement shuts a good server out.",
+        file=LEADER,
+        old="            and round_number > acknowledged_round\n",
+        new="",
+        test=f"{SENDING}::test_an_answer_to_a_part_from_before_the_acknowledgement_fences_nobody",
+    ),
+    Mutant(
+        name="receiver-does-not-say-where-its-log-ends",
+        why="A disk that went back in time is not noticed during a snapshot.",
+        file=RAFT,
+        old="                last_log_index=self.log.last_index,\n            ),\n        )\n",
+        new="            ),\n        )\n",
+        test=f"{SENDING}::test_an_answer_to_a_part_says_where_the_log_ends",
+    ),
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
+from raftd.compaction import ROOM_FOR_STATE
 from raftd.core import leader as leader_module
 from raftd.core import progress as progress_module
 from raftd.core.messages import AppendEntries, Envelope, InstallSnapshot
@@ -12,7 +15,9 @@ from raftd.node import EXIT_REMOVED, _Read
 from raftd.operations import CATCH_UP_RESTARTS_MAX
 from raftd.protocol import ErrorReply, GetReply, GetRequest
 from raftd.storage import snapshot_file
+from raftd.storage.snapshots import SnapshotDirectory
 from raftd.views import RATE_SAMPLE_MS, RATE_WINDOW_MS
+from tests.node.disks import SNAPSHOTS, MemoryDisk
 from tests.node.growing import (
     EAGER,
     VALUE_BYTES,
@@ -516,6 +521,64 @@ def test_without_room_for_it_nothing_is_stored_and_status_says_why(world: World)
     assert follower.status.issues == ()
 
 
+def newest_size(world: World) -> int:
+    snapshot = world.leader().running.raft.snapshot
+    assert snapshot is not None
+    return snapshot.id.size_bytes
+
+
+def has_no_room(server: Server) -> bool:
+    return any("no room for the leader's snapshot" in issue for issue in server.status.issues)
+
+
+def test_once_all_of_a_snapshot_is_here_its_state_takes_the_room_that_was_asked_for(
+    world: World,
+) -> None:
+    world.form(3)
+    follower, written = away(world)
+    follower.works = False
+    follower.start()
+    world.until(lambda: has_all_of_it(follower))
+    # The state that is being built has taken the rest.
+    follower.free_bytes = VALUE_BYTES
+    mark = len(follower.journal)
+    world.run(ELECTION_TICKS)
+    assert did(follower, "receive", since=mark), "heartbeats of the leader"
+    assert not has_no_room(follower)
+    peer = next(p for p in world.leader().status.peers if p.server == follower.id)
+    assert peer.snapshot_received_bytes == newest_size(world)
+    follower.works = True
+    world.until(lambda: did(follower, "install"))
+    follower.free_bytes = 1 << 30
+    assert_all_hold(world, written)
+
+
+@pytest.mark.parametrize("spare_bytes", [0, -1])
+def test_what_is_here_of_a_snapshot_needs_no_room_any_more(
+    world: World, chunks: None, spare_bytes: int
+) -> None:
+    world.form(3)
+    follower, written = away(world)
+    only(world, 2, follower)
+    follower.start()
+    world.until(lambda: len(did(follower, "receive")) > 2)
+    world.run(2)
+    size_bytes = newest_size(world)
+    missing_bytes = size_bytes - 2 * CHUNK_BYTES
+    assert missing_bytes > CHUNK_BYTES
+    follower.free_bytes = missing_bytes + ROOM_FOR_STATE * size_bytes + spare_bytes
+    world.passes = everything
+    world.run(ELECTION_TICKS + 2)
+    # The leader keeps what it knows of it: it is there.
+    assert has_no_room(follower) == (spare_bytes < 0)
+    peer = next(p for p in world.leader().status.peers if p.server == follower.id)
+    if spare_bytes < 0:
+        assert peer.snapshot_received_bytes == 2 * CHUNK_BYTES
+    follower.free_bytes = 1 << 30
+    assert_all_hold(world, written)
+    assert did(follower, "install")
+
+
 def test_a_server_that_has_no_room_for_the_snapshot_is_not_added_and_the_reason_is_told(
     world: World,
 ) -> None:
@@ -683,6 +746,26 @@ def test_a_removed_server_that_hears_of_it_only_by_a_snapshot_ends_with_70(
     assert removed.disk.identity.removed_index == removed.state.tombstone(removed.id)
 
 
+def test_a_server_whose_state_has_its_own_tombstone_ends_with_70_without_any_other(
+    world: World,
+) -> None:
+    """It ended between the entry that removes it and the note of that in its identity."""
+    world.form(3)
+    removed = world["n3"]
+    removed.power.fail_at_next = "publish"
+    world.finish(world.started(world.change("remove", drop("n3"))))
+    world.until(lambda: removed.node is None)
+    index = removed.state.tombstone(removed.id)
+    assert index is not None
+    assert removed.disk.identity.removed_index == 0
+    # Nobody can tell it.
+    world.cut(["n1", "n2"], ["n3"])
+    removed.start(keeps_state=True)
+    assert removed.disk.identity.removed_index == index
+    world.until(lambda: removed.exit)
+    assert removed.exit.exit_code == EXIT_REMOVED
+
+
 def test_servers_whose_removal_came_in_a_snapshot_have_their_connection_closed(
     world: World,
 ) -> None:
@@ -736,3 +819,24 @@ def test_linearizable_reads_go_on_while_a_member_installs(world: World, chunks: 
     world.passes = everything
     world.until(world.is_settled)
     assert_holds(follower, written)
+
+
+def test_what_was_dropped_does_not_come_back_after_a_loss_of_power(world: World) -> None:
+    """The server may be a member of another cluster by then."""
+    world.form(3)
+    follower, _ = away(world)
+    follower.works = False
+    follower.start()
+    world.until(lambda: has_all_of_it(follower))
+    follower.snapshots.directory.sync_received()
+    assert follower.snapshots.directory.receiving is not None
+    disk = follower.disk
+    assert isinstance(disk, MemoryDisk)
+    # Its name is durable, too.
+    disk.files.sync_directory(SNAPSHOTS)
+    follower.snapshots.drop_received()
+    for files in disk.files.survivors(Random(0)):
+        directory = SnapshotDirectory(SNAPSHOTS, files)
+        directory.open()
+        assert directory.receiving is None
+        directory.close()

@@ -191,6 +191,25 @@ def test_what_a_running_catch_up_needs_is_kept(world: World) -> None:
     assert base_of(leader) > match_index
 
 
+def test_while_the_log_is_kept_for_a_catch_up_no_more_snapshots_are_taken_than_without(
+    world: World,
+) -> None:
+    """What stays although a snapshot has it is no reason for the next one."""
+    leader = world.form(3)
+    slow = world["n3"]
+    world.passes = lambda envelope: envelope.dest != slow.id or not has_entries(envelope)
+    match_index = slow.status.last_index
+    for number in range(40):
+        fill(world, 1, first=number)
+        world.run(2)
+    log = leader.running.raft.log
+    assert base_of(leader) <= match_index
+    taken = [event[1] for event in did(leader, "take")]
+    assert len(taken) > 1
+    for before, after in pairwise(taken):
+        assert log.bytes_between(before, after) > 0.9 * LOG_BYTES
+
+
 def test_for_a_server_that_stands_still_no_more_than_four_times_the_size_is_kept(
     world: World,
 ) -> None:
@@ -395,6 +414,19 @@ def test_a_snapshot_waits_for_room_on_the_disk_and_status_says_so(world: World) 
     world.run(RETRY_ELECTION_TIMEOUTS * ELECTION_TICKS)
     assert snapshot_index_of(server) > 0
     assert server.status.issues == ()
+
+
+def test_a_snapshot_whose_place_an_installed_one_has_taken_is_no_problem(world: World) -> None:
+    server = world.bootstrap()
+    server.works = False
+    fill(world, 20)
+    assert len(did(server, "take")) == 1
+    server.snapshots.jobs.clear()
+    server.inbox.append(SnapshotTaken(path=None, problem=""))
+    world.run(1)
+    assert server.status.issues == ()
+    # Nothing is waited for before the next one.
+    assert len(did(server, "take")) == 2
 
 
 def test_a_disk_that_fails_in_the_background_stops_the_server(world: World) -> None:

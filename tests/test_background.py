@@ -1,0 +1,407 @@
+"""Snapshots of a running server: what ends, is given up or fails while something else begins."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock
+
+from raftd import background
+from raftd.background import BUILD_RETRY_SECONDS, BackgroundSnapshots, WorkerFailed
+from raftd.inputs import DiskFailed, Input, SnapshotProgressed, SnapshotReceived, SnapshotTaken
+from raftd.storage.files import OpenFile, OsFileSystem
+from raftd.storage.live import LiveState
+from raftd.storage.lmdb_store import DATABASE_FILE
+from raftd.storage.snapshots import SnapshotDirectory
+from tests.storage.test_snapshots import Taken, open_directory, taken
+from tests.storage.test_worker import fill, founded
+
+DEADLINE_S = 30.0
+"""Of the wall, for a process or a thread on a machine that is busy."""
+POLL_S = 0.002
+SLOW_BYTES_PER_SECOND = 50_000
+VALUE_BYTES = 1000
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait for what threads and processes do, whatever the clock of the test says."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it takes too long"
+        await trio.to_thread.run_sync(time.sleep, POLL_S)
+
+
+# --- what the tests hold in their hands ---------------------------------------------------------
+
+
+class Gate:
+    """Lets a sync in a thread wait for the test."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.open = threading.Event()
+
+    def pass_through(self) -> None:
+        self.entered.set()
+        assert self.open.wait(DEADLINE_S)
+
+
+class _GatedFile:
+    def __init__(self, file: OpenFile, gate: Gate) -> None:
+        self._file = file
+        self._gate = gate
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def sync(self) -> None:
+        self._gate.pass_through()
+        self._file.sync()
+
+
+class GatedFiles(OsFileSystem):
+    """Real files; the syncs of what is received wait, if there is a gate."""
+
+    gate: Gate | None = None
+
+    def create(self, path: Path) -> OpenFile:
+        file = super().create(path)
+        if self.gate is not None and path.name.startswith("receiving-"):
+            return _GatedFile(file, self.gate)  # type: ignore[return-value]
+        return file
+
+
+@attrs.define(eq=False)
+class Work:
+    """A worker that the test plays: it has done its work, and ends when and as the test says."""
+
+    arguments: Sequence[str]
+    end: trio.Event = attrs.field(factory=trio.Event)
+    failure: WorkerFailed | None = None
+
+    def ends(self, failure: WorkerFailed | None = None) -> None:
+        self.failure = failure
+        self.end.set()
+
+
+def write_half_a_database(path: Path) -> None:
+    path.mkdir()
+    (path / DATABASE_FILE).write_bytes(b"half of it")
+
+
+class Workers:
+    """Takes the place of `_run_worker`."""
+
+    def __init__(self) -> None:
+        self.begun: list[Work] = []
+
+    def end_all(self) -> None:
+        for work in self.begun:
+            work.end.set()
+
+    async def __call__(self, arguments: Sequence[str], progress: Callable[[int], None]) -> None:
+        work = Work(arguments)
+        self.begun.append(work)
+        if arguments[0] == "build":
+            write_half_a_database(Path(arguments[2]))
+        # Its end is noticed before a cancellation: the process is waited for in any case.
+        with trio.CancelScope(shield=True):
+            await work.end.wait()
+        if work.failure is not None:
+            raise work.failure
+
+
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> Workers:
+    workers = Workers()
+    monkeypatch.setattr(background, "_run_worker", workers)
+    return workers
+
+
+@attrs.frozen(kw_only=True)
+class Bed:
+    """Snapshots that run, and what they have put into the inbox."""
+
+    snapshots: BackgroundSnapshots
+    directory: SnapshotDirectory
+    live: LiveState
+    files: GatedFiles
+    inputs: list[Input]
+
+    def receive(self, snapshot: Taken) -> None:
+        """Receive all of it."""
+        self.snapshots.receive(snapshot.id, 0, snapshot.content)
+
+    def of(self, kind: type) -> list[Any]:
+        return [item for item in self.inputs if isinstance(item, kind)]
+
+    def names(self, prefix: str) -> list[str]:
+        return sorted(path.name for path in self.live.directory.iterdir() if prefix in path.name)
+
+
+@asynccontextmanager
+async def running(path: Path, *, bytes_per_second: int = 0, count: int = 0) -> AsyncIterator[Bed]:
+    """Run snapshots over a state with `count` large values."""
+    files = GatedFiles()
+    directory = open_directory(files, path / "snapshots")
+    live = LiveState(path / "state", lambda: "this boot", files)
+    store = live.create()
+    founded(store)
+    fill(store, count, VALUE_BYTES)
+    inputs: list[Input] = []
+    snapshots = BackgroundSnapshots(
+        directory,
+        live,
+        store,
+        files,
+        inputs.append,
+        snapshot_bytes_per_second=bytes_per_second,
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(snapshots.run)
+        try:
+            yield Bed(
+                snapshots=snapshots, directory=directory, live=live, files=files, inputs=inputs
+            )
+        finally:
+            nursery.cancel_scope.cancel()
+            if isinstance(background._run_worker, Workers):
+                # Nothing else ends them, also if the test has failed.
+                background._run_worker.end_all()
+    snapshots.close(cleanly=False)
+
+
+# --- a snapshot that is dropped while it is worked in -------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["drop", "another"])
+async def test_what_is_dropped_during_its_last_sync_is_not_worked_in(
+    tmp_path: Path, workers: Workers, what: str
+) -> None:
+    old, newer = taken(10), taken(20)
+    async with running(tmp_path) as bed:
+        gate = bed.files.gate = Gate()
+        bed.receive(old)
+        await until(gate.entered.is_set)
+        bed.files.gate = None
+        if what == "drop":
+            bed.snapshots.drop_received()
+        else:
+            bed.receive(newer)
+            await until(lambda: workers.begun)
+        gate.open.set()
+        # The thread has ended, and what comes after it has had its turn.
+        await until(lambda: trio.to_thread.current_default_thread_limiter().borrowed_tokens <= 1)
+        await trio.testing.wait_all_tasks_blocked()
+        worked_in = [Path(work.arguments[1]).name for work in workers.begun]
+        assert len(worked_in) == (what == "another")
+        assert bed.inputs == []
+        assert bed.directory.receiving == (newer.id if what == "another" else None)
+        for work in workers.begun:
+            work.ends()
+        if what == "another":
+            await until(lambda: bed.of(SnapshotReceived))
+
+
+FAILURES = [
+    None,
+    WorkerFailed("disk", "reading failed"),
+    WorkerFailed("corrupt", "a record is damaged"),
+    WorkerFailed("", "it ended with -9"),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=str)
+@pytest.mark.parametrize("what", ["drop", "another"])
+async def test_the_end_of_a_worker_whose_snapshot_was_given_up_changes_nothing(
+    tmp_path: Path, workers: Workers, failure: WorkerFailed | None, what: str
+) -> None:
+    old, newer = taken(10), taken(20)
+    async with running(tmp_path) as bed:
+        bed.receive(old)
+        await until(lambda: workers.begun)
+        if what == "drop":
+            bed.snapshots.drop_received()
+        else:
+            bed.receive(newer)
+            await until(lambda: len(workers.begun) == 2)
+        workers.begun[0].ends(failure)
+        await trio.testing.wait_all_tasks_blocked()
+        assert bed.inputs == []
+        if what == "another":
+            assert bed.directory.receiving == newer.id
+            assert bed.directory.received_path(newer.id).read_bytes() == newer.content
+            workers.begun[1].ends()
+            await until(lambda: bed.of(SnapshotReceived))
+            assert bed.snapshots.is_received(newer.id)
+            assert not bed.of(DiskFailed)
+
+
+# --- a worker that fails ------------------------------------------------------------------------
+
+
+async def test_a_build_whose_worker_was_killed_is_tried_again_later_and_the_file_is_kept(
+    tmp_path: Path, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[trio.Process] = []
+    open_process: Callable[..., Awaitable[trio.Process]] = trio.lowlevel.open_process
+
+    async def open_and_kill_the_first(*arguments: Any, **options: Any) -> trio.Process:
+        process = await open_process(*arguments, **options)
+        begun.append(process)
+        if len(begun) == 1:
+            process.kill()
+        return process
+
+    monkeypatch.setattr(trio.lowlevel, "open_process", open_and_kill_the_first)
+    snapshot = taken(10)
+    async with running(tmp_path) as bed:
+        bed.receive(snapshot)
+        await until(lambda: begun and begun[0].returncode is not None)
+        await trio.testing.wait_all_tasks_blocked()
+        assert bed.inputs == []
+        assert bed.directory.receiving == snapshot.id
+        # Neither a heartbeat of the leader nor time that is too short begins another one.
+        mock_clock.jump(BUILD_RETRY_SECONDS - 0.1)
+        assert bed.snapshots.receive(snapshot.id, len(snapshot.content), b"") == (
+            len(snapshot.content),
+            0,
+        )
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(begun) == 1
+        mock_clock.jump(0.2)
+        await until(lambda: bed.of(SnapshotReceived))
+        assert len(begun) == 2
+        assert bed.snapshots.is_received(snapshot.id)
+        assert not bed.of(DiskFailed)
+
+
+async def test_a_snapshot_that_its_worker_finds_damaged_is_dropped_and_the_leader_told(
+    tmp_path: Path,
+) -> None:
+    snapshot = taken(10)
+    middle = len(snapshot.content) // 2
+    damaged = bytearray(snapshot.content)
+    damaged[middle] ^= 1
+    async with running(tmp_path) as bed:
+        bed.receive(attrs.evolve(snapshot, content=bytes(damaged)))
+        await until(lambda: bed.directory.receiving is None)
+        await trio.testing.wait_all_tasks_blocked()
+        assert bed.inputs[-1] == SnapshotProgressed(
+            snapshot=snapshot.id, received_bytes=0, installed_bytes=0
+        )
+        assert bed.snapshots.received_bytes(snapshot.id) == 0
+        assert not bed.of(DiskFailed)
+        # From its beginning, at once.
+        bed.receive(snapshot)
+        await until(lambda: bed.of(SnapshotReceived))
+
+
+@pytest.mark.parametrize("kind", ["disk", "format"])
+async def test_a_worker_that_meets_a_bad_disk_or_another_format_ends_the_process(
+    tmp_path: Path, workers: Workers, kind: str
+) -> None:
+    snapshot = taken(10)
+    async with running(tmp_path) as bed:
+        bed.receive(snapshot)
+        await until(lambda: workers.begun)
+        workers.begun[0].ends(WorkerFailed(kind, "why"))
+        await until(lambda: bed.of(DiskFailed))
+        assert bed.directory.receiving == snapshot.id
+
+
+# --- taking and installing at once --------------------------------------------------------------
+
+
+async def test_an_install_ends_a_snapshot_that_is_being_taken_and_no_disk_has_failed(
+    tmp_path: Path,
+) -> None:
+    """Its worker reads a directory whose database is exchanged under it."""
+    snapshot = taken(10)
+    async with running(tmp_path, bytes_per_second=SLOW_BYTES_PER_SECOND, count=1000) as bed:
+        bed.snapshots.take("cluster-1")
+        await until(lambda: list((tmp_path / "snapshots").glob("*.tmp")))
+        bed.receive(snapshot)
+        await until(lambda: bed.of(SnapshotReceived))
+        assert not bed.of(SnapshotTaken)
+        (received,) = bed.of(SnapshotReceived)
+        store = bed.snapshots.install(received.snapshot)
+        await until(lambda: bed.of(SnapshotTaken))
+        assert bed.of(SnapshotTaken) == [SnapshotTaken(path=None, problem="")]
+        assert not bed.of(DiskFailed)
+        assert bed.snapshots.store is store
+        await until(lambda: not list((tmp_path / "snapshots").glob("*.tmp")))
+        await until(lambda: bed.names("old-") == [])
+
+
+async def test_what_a_worker_leaves_that_an_install_has_ended_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = taken(10)
+    run_worker = background._run_worker
+    taking = trio.Event()
+
+    def write(path: Path) -> None:
+        path.write_bytes(b"what it had written")
+
+    async def run(arguments: Sequence[str], progress: Callable[[int], None]) -> None:
+        if arguments[0] != "take":
+            await run_worker(arguments, progress)
+            return
+        taking.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            write(Path(arguments[2]))
+
+    monkeypatch.setattr(background, "_run_worker", run)
+    async with running(tmp_path) as bed:
+        bed.snapshots.take("cluster-1")
+        await taking.wait()
+        bed.receive(snapshot)
+        await until(lambda: bed.of(SnapshotReceived))
+        bed.snapshots.install(bed.of(SnapshotReceived)[0].snapshot)
+        await until(lambda: bed.of(SnapshotTaken))
+        assert bed.of(SnapshotTaken) == [SnapshotTaken(path=None, problem="")]
+        await until(lambda: not list((tmp_path / "snapshots").glob("*.tmp")))
+
+
+# --- removing -----------------------------------------------------------------------------------
+
+
+async def test_a_build_that_begins_while_leftovers_are_removed_stays(
+    tmp_path: Path, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leftovers that were listed in a thread would be those of a later moment."""
+    old, newer = taken(10), taken(20)
+    async with running(tmp_path) as bed:
+        bed.receive(old)
+        await until(lambda: workers.begun)
+        (left_over,) = bed.names("building-")
+        run_sync = trio.to_thread.run_sync
+
+        async def begin_another_before(task: Callable[..., Any], *arguments: Any) -> Any:
+            monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+            bed.receive(newer)
+            await until(lambda: len(workers.begun) == 2)
+            return await run_sync(task, *arguments)
+
+        monkeypatch.setattr(trio.to_thread, "run_sync", begin_another_before)
+        bed.snapshots.drop_received()
+        workers.begun[0].ends()
+        await trio.testing.wait_all_tasks_blocked()
+        await until(lambda: left_over not in bed.names("building-"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert [bed.live.directory / name for name in bed.names("building-")] == [
+            Path(workers.begun[1].arguments[2])
+        ]
+        workers.begun[1].ends()
+        await until(lambda: bed.of(SnapshotReceived))
