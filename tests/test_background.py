@@ -39,6 +39,12 @@ async def until(condition: Callable[[], Any]) -> None:
         await trio.to_thread.run_sync(time.sleep, POLL_S)
 
 
+async def threads_have_ended() -> None:
+    """Wait until no thread works, and what comes after each has had its turn."""
+    await until(lambda: trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0)
+    await trio.testing.wait_all_tasks_blocked()
+
+
 # --- what the tests hold in their hands ---------------------------------------------------------
 
 
@@ -102,8 +108,11 @@ class Workers:
 
     def __init__(self) -> None:
         self.begun: list[Work] = []
+        self.is_over = False
 
     def end_all(self) -> None:
+        """Let all of them end, and those that begin later at once."""
+        self.is_over = True
         for work in self.begun:
             work.end.set()
 
@@ -113,7 +122,7 @@ class Workers:
         if arguments[0] == "build":
             write_half_a_database(Path(arguments[2]))
         # Its end is noticed before a cancellation: the process is waited for in any case.
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=not self.is_over):
             await work.end.wait()
         if work.failure is not None:
             raise work.failure
@@ -198,9 +207,7 @@ async def test_what_is_dropped_during_its_last_sync_is_not_worked_in(
             bed.receive(newer)
             await until(lambda: workers.begun)
         gate.open.set()
-        # The thread has ended, and what comes after it has had its turn.
-        await until(lambda: trio.to_thread.current_default_thread_limiter().borrowed_tokens <= 1)
-        await trio.testing.wait_all_tasks_blocked()
+        await threads_have_ended()
         worked_in = [Path(work.arguments[1]).name for work in workers.begun]
         assert len(worked_in) == (what == "another")
         assert bed.inputs == []
@@ -266,7 +273,7 @@ async def test_a_build_whose_worker_was_killed_is_tried_again_later_and_the_file
     async with running(tmp_path) as bed:
         bed.receive(snapshot)
         await until(lambda: begun and begun[0].returncode is not None)
-        await trio.testing.wait_all_tasks_blocked()
+        await threads_have_ended()
         assert bed.inputs == []
         assert bed.directory.receiving == snapshot.id
         # Neither a heartbeat of the leader nor time that is too short begins another one.
@@ -275,7 +282,7 @@ async def test_a_build_whose_worker_was_killed_is_tried_again_later_and_the_file
             len(snapshot.content),
             0,
         )
-        await trio.testing.wait_all_tasks_blocked()
+        await threads_have_ended()
         assert len(begun) == 1
         mock_clock.jump(0.2)
         await until(lambda: bed.of(SnapshotReceived))

@@ -215,7 +215,6 @@ def test_a_server_added_under_load_and_killed_twice_while_it_installs_resumes_an
 
         peer = wait_for("n4 has a third of the snapshot", receives_half)
         assert peer.snapshot_received_bytes < peer.snapshot_bytes
-        assert peer.catch_up_bytes_per_second > 1 << 20
         joining.kill()
         before_bytes = received_file_bytes(joining)
         assert before_bytes >= peer.snapshot_received_bytes * 0.9
