@@ -29,7 +29,7 @@ from raftd.storage.files import FileSystem, Remedy, StorageFault
 from raftd.storage.identity import DataDirectory
 from raftd.storage.live import LiveState, default_boot_id
 from raftd.storage.lmdb_store import DamagedDatabase, LmdbStore
-from raftd.storage.snapshot_file import CorruptSnapshot, open_ends
+from raftd.storage.snapshot_file import CorruptSnapshot
 from raftd.storage.snapshots import SnapshotDirectory
 from raftd.storage.state import StateError, read_head
 from raftd.storage.wal import SEGMENT_BYTES, Wal, unlink_segments
@@ -82,7 +82,8 @@ def recover_log(
     Args:
         snapshot: the newest one that is durable.
         segment_bytes: size at which the next segment starts.
-        is_backup: the snapshot was taken in another cluster, of which this server knows no term.
+        is_backup: the server belongs to no cluster, so it knows no term: the snapshot is a backup
+            that it was given.
 
     Raises:
         StorageFault: something that was durable is damaged or missing, or the disk failed. The
@@ -152,7 +153,7 @@ def recover(directory: DataDirectory, files: FileSystem) -> Recovered:
             files,
             snapshots.latest,
             segment_bytes=SEGMENT_BYTES,
-            is_backup=_is_backup(directory, snapshots, files),
+            is_backup=directory.identity.is_blank,
         )
         try:
             live = LiveState(directory.state_path, default_boot_id, files)
@@ -164,14 +165,6 @@ def recover(directory: DataDirectory, files: FileSystem) -> Recovered:
         snapshots.close()
         raise
     return Recovered(log=log, snapshots=snapshots, live=live, store=store)
-
-
-def _is_backup(directory: DataDirectory, snapshots: SnapshotDirectory, files: FileSystem) -> bool:
-    """Return whether the newest snapshot was taken in another cluster than the server's own."""
-    if snapshots.latest is None:
-        return False
-    head, _ = open_ends(files, snapshots.path_of(snapshots.latest.id))
-    return head.cluster_id != directory.identity.cluster_id
 
 
 def _has_end_of(

@@ -41,8 +41,12 @@ async def until(condition: Callable[[], Any]) -> None:
 
 async def threads_have_ended() -> None:
     """Wait until no thread works, and what comes after each has had its turn."""
-    await until(lambda: trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0)
-    await trio.testing.wait_all_tasks_blocked()
+    limiter = trio.to_thread.current_default_thread_limiter()
+    is_over = False
+    while not is_over:
+        await until(lambda: limiter.borrowed_tokens == 0)
+        await trio.testing.wait_all_tasks_blocked()
+        is_over = limiter.borrowed_tokens == 0
 
 
 # --- what the tests hold in their hands ---------------------------------------------------------

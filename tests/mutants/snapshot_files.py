@@ -551,10 +551,9 @@ MUTANTS = (
         name="restored-backup-taken-for-a-lost-log",
         why="No cluster can be restored: its founder does not start again.",
         file=RECOVERY,
-        old="            is_backup=_is_backup(directory, snapshots, files),\n",
+        old="            is_backup=directory.identity.is_blank,\n",
         new="            is_backup=False,\n",
-        test=f"{RECOVERY_TESTS}"
-        "::test_a_backup_of_another_cluster_is_put_in_force_over_a_log_without_a_term",
+        test=f"{RECOVERY_TESTS}::test_a_backup_is_put_in_force_over_the_log_of_a_blank_server",
         unreachable=INSTALLED_BY_HAND,
     ),
     Mutant(

@@ -243,8 +243,8 @@ MUTANTS = (
         name="older-snapshot-sent-to-a-server-that-is-away",
         why="It keeps an old snapshot on the disk for days, and then gets it.",
         file=LEADER,
-        old="is_due = not begun and newest is not None and progress.snapshot != newest.id",
-        new="is_due = False",
+        old="is_due = is_replaced and (progress.was_useless or not begun)",
+        new="is_due = is_replaced and progress.was_useless",
         test=f"{KEEPING}::test_who_has_said_nothing_about_an_older_snapshot_is_sent_the_newest",
     ),
     Mutant(

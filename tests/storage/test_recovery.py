@@ -127,7 +127,17 @@ def test_a_crash_between_an_installed_snapshot_and_the_log_is_repaired(
         assert StateMachine(found.store).applied_index == last_included(path)
 
 
-def test_a_backup_of_another_cluster_is_put_in_force_over_a_log_without_a_term(
+def test_a_backup_is_put_in_force_over_the_log_of_a_blank_server(path: Path, blank: Path) -> None:
+    (snapshot,) = snapshots_of(path)
+    (blank / "snapshots").mkdir(exist_ok=True)
+    shutil.copy(snapshot, blank / "snapshots")
+    with recovered(blank) as found:
+        assert found.log.hard_state.current_term == 0
+        assert found.log.base_index == last_included(blank)
+        assert StateMachine(found.store).applied_index == last_included(blank)
+
+
+def test_a_restored_founder_whose_log_is_gone_does_not_found_its_cluster_a_second_time(
     path: Path, blank: Path
 ) -> None:
     (snapshot,) = snapshots_of(path)
@@ -135,12 +145,15 @@ def test_a_backup_of_another_cluster_is_put_in_force_over_a_log_without_a_term(
     shutil.copy(snapshot, blank / "snapshots")
     with closing(DataDirectory.open(blank, "n1", FILES)) as directory:
         directory.publish(
-            attrs.evolve(directory.identity, cluster_id="another", cluster_name="orders")
+            attrs.evolve(
+                directory.identity,
+                cluster_id="another",
+                cluster_name="orders",
+                bootstrap_address="n1:7100",
+                log_begun=True,
+            )
         )
-    with recovered(blank) as found:
-        assert found.log.hard_state.current_term == 0
-        assert found.log.base_index == last_included(blank)
-        assert StateMachine(found.store).applied_index == last_included(blank)
+    assert_refused(blank)
 
 
 # --- a live state that proves itself and is of no use -------------------------------------------
