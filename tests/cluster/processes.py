@@ -393,6 +393,8 @@ class RunningCluster:
             stderr=subprocess.PIPE,
             text=True,
             env={**environment, **(env or {})},
+            # Whoever runs the tests in the background has it ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self._commands.append(process)
         return process
