@@ -390,19 +390,13 @@ class Leader:
 
     def snapshots_being_sent(self) -> frozenset[SnapshotId]:
         """Return the snapshots that have to stay readable for those who are getting them."""
-        return frozenset(
-            progress.snapshot
-            for progress in self.progress.values()
-            if progress.snapshot is not None and not progress.fenced
-        )
+        fed = self.progress.values()
+        return frozenset(p.snapshot for p in fed if p.snapshot and not p.fenced)
 
     def useless_snapshots(self) -> frozenset[SnapshotId]:
         """Return the snapshots that a server has had as a whole and could not use."""
-        return frozenset(
-            progress.snapshot
-            for progress in self.progress.values()
-            if progress.snapshot and progress.was_useless
-        )
+        fed = self.progress.values()
+        return frozenset(p.snapshot for p in fed if p.snapshot and p.was_useless)
 
     def needed_after(self) -> Index:
         """Return the index after which every entry is needed by a server that is in contact.

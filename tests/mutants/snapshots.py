@@ -391,8 +391,8 @@ MUTANTS = (
         name="snapshot-removed-while-it-is-being-sent",
         why="The leader reads a file that is gone, in the middle.",
         file=LEADER,
-        old="            if progress.snapshot is not None and not progress.fenced\n",
-        new="            if False\n",
+        old="for p in fed if p.snapshot and not p.fenced)",
+        new="for p in fed if False)",
         test=f"{KEEPING}"
         "::test_a_snapshot_that_is_being_sent_stays_in_use_when_a_newer_one_is_taken",
     ),

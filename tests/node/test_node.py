@@ -498,7 +498,7 @@ def test_a_member_of_the_cluster_is_welcome_whoever_it_is(world: World) -> None:
         server=server.id,
         cluster_id=identity.cluster_id,
         cluster_name=identity.cluster_name,
-        version=1,
+        version=2,
     )
 
 
