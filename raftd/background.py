@@ -144,30 +144,27 @@ class BackgroundSnapshots:
 
     async def _take(self, scope: trio.CancelScope, cluster_id: str) -> None:
         path = self._directory.temporary_path()
-        with scope:
-            await self._write_snapshot(path, cluster_id)
-        if scope.cancelled_caught:
-            self.store.release_dead_readers()
-            self.remove([path] if self._files.exists(path) else [])
-            self._put(SnapshotTaken(path=None, problem=""))
-
-    async def _write_snapshot(self, path: Path, cluster_id: str) -> None:
         arguments = [
             *("take", str(self._live.live_path), str(path)),
             *("--cluster", cluster_id, "--bytes-per-second", str(self._bytes_per_second)),
         ]
-        try:
-            await _run_worker(arguments, lambda done_bytes: None)
-        except WorkerFailed as failure:
-            if failure.kind == "disk":
-                self._put(DiskFailed(failure.fault()))
+        problem = ""
+        with scope:
+            try:
+                await _run_worker(arguments, lambda done_bytes: None)
+            except WorkerFailed as failure:
+                if failure.kind == "disk":
+                    self._put(DiskFailed(failure.fault()))
+                    return
+                problem = str(failure)
+            else:
+                self._put(SnapshotTaken(path=path, problem=""))
                 return
-            # A worker that was killed may have left its place in the table of readers.
-            self.store.release_dead_readers()
-            self.remove([path])
-            self._put(SnapshotTaken(path=None, problem=str(failure)))
-        else:
-            self._put(SnapshotTaken(path=path, problem=""))
+        # A worker that was killed may have left its place in the table of readers.
+        self.store.release_dead_readers()
+        # It may have ended before it had made its file.
+        self.remove([path] if self._files.exists(path) else [])
+        self._put(SnapshotTaken(path=None, problem=problem))
 
     def publish(self, path: Path) -> Snapshot | None:
         """Make what was taken the newest snapshot, durably; None if there is a newer one."""

@@ -385,6 +385,23 @@ async def test_what_a_worker_leaves_that_an_install_has_ended_is_removed(
         await until(lambda: not list((tmp_path / "snapshots").glob("*.tmp")))
 
 
+async def test_a_worker_that_ends_before_it_has_made_its_file_ends_only_the_snapshot(
+    tmp_path: Path, workers: Workers
+) -> None:
+    async with running(tmp_path) as bed:
+        bed.snapshots.take("cluster-1")
+        await until(lambda: workers.begun)
+        workers.begun[0].ends(WorkerFailed("", "why"))
+        await until(lambda: bed.of(SnapshotTaken))
+        assert bed.of(SnapshotTaken) == [SnapshotTaken(path=None, problem="why")]
+        # A file that is not there cannot be removed; the removals are worked off in their order.
+        rest = tmp_path / "rest"
+        rest.touch()
+        bed.snapshots.remove([rest])
+        await until(lambda: not rest.exists())
+        assert not bed.of(DiskFailed)
+
+
 # --- removing -----------------------------------------------------------------------------------
 
 
