@@ -6,7 +6,7 @@
 | `wal`, `wal_segments`, `wal_position`, `wal_recovery` | the log; with the snapshot, the truth |
 | `snapshot_file`, `snapshots` | snapshots: their bytes; those of a server |
 | `identity` | who a data directory is |
-| `store`, `lmdb_store`, `hashed_store` | ordered maps that a state may live in |
+| `store`, `lmdb_store` | ordered maps that a state may live in |
 | `live` | where the live database is, and whether it can be trusted after a restart |
 | `state`, `ledger` | the state machine: keys, sessions, tombstones; operations |
 | `worker` | the child process that copies a whole state |

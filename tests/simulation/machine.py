@@ -52,7 +52,6 @@ from raftd.node import Node
 from raftd.protocol import ErrorReply, GetRequest, ListRequest, Reply, Request
 from raftd.recovery import RecoveredLog, recover_log
 from raftd.storage.files import StorageFault
-from raftd.storage.hashed_store import HashedStore
 from raftd.storage.identity import DataDirectory
 from raftd.storage.snapshots import SnapshotDirectory
 from raftd.surroundings import Settings
@@ -64,6 +63,7 @@ from tests.simulation.profile import MILLISECOND
 from tests.simulation.storage import ApplyingState, Snapshots, Storage, live_state
 from tests.simulation.watch import Watch
 from tests.simulation.world import World
+from tests.storage.hashed_store import HashedStore
 
 DATA = Path("/data")
 POINTS = 25

@@ -11,13 +11,13 @@ from raftd.core.types import Entry, HardState, Index, Term
 from raftd.inputs import Input
 from raftd.recovery import RecoveredLog
 from raftd.storage.files import StorageFault
-from raftd.storage.hashed_store import HashedStore
 from raftd.storage.identity import DataDirectory, Identity
 from raftd.storage.snapshot_file import open_ends, snapshot_of
 from raftd.storage.snapshots import SnapshotDirectory
 from raftd.storage.state import Results, StateMachine, read_head
 from raftd.storage.store import MemoryStore, Store
 from raftd.storage.wal import Wal
+from tests.storage.hashed_store import HashedStore
 from tests.storage.snapshotting import SteppedSnapshots, store_of
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from raftd.storage.hashed_store import HashedStore
 from raftd.storage.store import MemoryStore
+from tests.storage.hashed_store import HashedStore
 from tests.storage.stores import NewStore, lmdb_stores
 
 KINDS: dict[str, NewStore] = {

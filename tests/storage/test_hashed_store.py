@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftd.storage import hashed_store
-from raftd.storage.hashed_store import HashedStore
 from raftd.storage.store import STORE_KEY_BYTES_MAX, MemoryStore
+from tests.storage import hashed_store
+from tests.storage.hashed_store import HashedStore
 from tests.storage.stores import contents
 
 Pairs = Iterable[tuple[bytes, bytes]]
