@@ -168,12 +168,7 @@ class BackgroundSnapshots:
 
     def publish(self, path: Path) -> Snapshot | None:
         """Make what was taken the newest snapshot, durably; None if there is a newer one."""
-        _, snapshot = open_ends(self._files, path)
-        latest = self._directory.latest
-        if latest and latest.id.last_included_index >= snapshot.last_included_index:
-            self.remove([path])
-            return None
-        return self._directory.publish(path)
+        return self._directory.publish_if_newer(path)
 
     def read(self, snapshot: SnapshotId, offset: int, size_bytes: int) -> bytes:
         """Return a part of a snapshot that was published and is kept."""

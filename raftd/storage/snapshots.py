@@ -189,6 +189,17 @@ class SnapshotDirectory:
         """
         return self._publish(temporary, self._read_ends(temporary))
 
+    def publish_if_newer(self, temporary: Path) -> Snapshot | None:
+        """Do as `publish`, unless `latest` reaches as far by now: then drop the file.
+
+        `remove_old` returns what was dropped. Raises as `publish` does.
+        """
+        snapshot = self._read_ends(temporary)
+        if self._is_newer(snapshot.id):
+            return self._publish(temporary, snapshot)
+        self._unneeded.append(temporary)
+        return None
+
     def remove_old(self, keep: Collection[SnapshotId] = ()) -> list[Path]:
         """Forget the snapshots before `latest` but for those in `keep`; return what to unlink.
 

@@ -322,10 +322,9 @@ MUTANTS = (
     Mutant(
         name="older-snapshot-of-its-own-published-over-an-installed-one",
         why="The last snapshot goes back to before the beginning of the log.",
-        file=BACKGROUND,
-        old="        if latest and latest.id.last_included_index >= "
-        "snapshot.last_included_index:\n",
-        new="        if False:\n",
+        file="raftd/storage/snapshots.py",
+        old="        if self._is_newer(snapshot.id):\n            return self._publish(temporary",
+        new="        if True:\n            return self._publish(temporary",
         test=f"{KILLERS}::test_a_snapshot_that_was_overtaken_by_an_installed_one_is_not_published",
         unreachable=IN_BACKGROUND,
     ),

@@ -123,12 +123,7 @@ class SteppedSnapshots:
         self._put(SnapshotTaken(path=path, problem=""))
 
     def publish(self, path: Path) -> Snapshot | None:
-        _, id = open_ends(self._files, path)
-        latest = self._directory.latest
-        if latest and latest.id.last_included_index >= id.last_included_index:
-            self.remove([path])
-            return None
-        return self._directory.publish(path)
+        return self._directory.publish_if_newer(path)
 
     def read(self, snapshot: SnapshotId, offset: int, size_bytes: int) -> bytes:
         return self._directory.read(snapshot, offset, size_bytes)
