@@ -12,8 +12,12 @@ hash over what its entries have done (`raftd.storage.state`), and the leader com
 
 Who is right is decided by a majority of the voters, of both halves while joint: a hash that such a
 majority has is the state of the cluster, and whoever has another one stops. Without a majority for
-any hash everybody reports it, and nobody guesses. A verdict stops only a server that finds its
-own hash at that index different from the majority's, so that a late or wrong one does no harm.
+any hash everybody reports it, and nobody guesses.
+
+A message counts only from the leader of the current term, as the receiver knows it, or to it. A
+verdict stops a server only if it names a majority of the configuration that this server has, and
+if this server finds its own hash at that index different; so a late, stray or wrong one does no
+harm.
 
 Nothing here is part of Raft or durable; it may be lost, repeated and reordered. What was applied
 never changes, so that a difference that was found once stays true: what is missed by one check is
@@ -22,6 +26,7 @@ found by the next one.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 
 import attrs
@@ -49,11 +54,15 @@ class Standing:
     """The current one."""
     leads: bool
     """Whether this server is the leader of `term`."""
+    leader: ServerId | None
+    """Who that is, as far as it is known here."""
     configuration: Configuration
     """The latest one of the log."""
     applied_index: Index
     hash_at: Callable[[Index], int | None]
     """`StateMachine.hash_at`."""
+    address: str = "HOST:PORT"
+    """Where that configuration has this server; else what people read as an address."""
 
 
 @attrs.frozen(kw_only=True)
@@ -144,6 +153,12 @@ class Agreement:
         """
         return self._divergences
 
+    @property
+    def wrong(self) -> tuple[ServerId, ...]:
+        """Who differs from a majority, each once and in order."""
+        found = {server for each in self._divergences if each.agreeing for server in each.differing}
+        return tuple(sorted(found))
+
     def advance(self, standing: Standing) -> list[Envelope]:
         """Do what is due now: answer a check that has waited, begin, repeat or end one.
 
@@ -173,16 +188,17 @@ class Agreement:
         """
         message = envelope.message
         assert isinstance(message, StateMessage), f"no business of the agreement: {message}"
-        if self.stop is not None or message.term < standing.term:
+        # A term that is new here is first heard of by the protocol itself; then it comes again.
+        if self.stop is not None or message.term != standing.term:
             return []
-        match message:
-            case StateCheck():
-                return self._on_check(envelope.source, message, standing)
-            case StateCheckResponse():
-                return self._on_response(envelope.source, message, standing)
-            case StateVerdict():
-                self._on_verdict(message, standing)
-                return []
+        if isinstance(message, StateCheckResponse):
+            return self._on_response(envelope.source, message, standing)
+        if envelope.source != standing.leader:
+            return []
+        if isinstance(message, StateCheck):
+            return self._on_check(envelope.source, message, standing)
+        self._on_verdict(message, standing)
+        return []
 
     # --- a member ---
 
@@ -201,25 +217,25 @@ class Agreement:
             return []
         source, check = self._asked
         index = check.index
-        if check.term >= standing.term and index > standing.applied_index:
+        if check.term == standing.term and index > standing.applied_index:
             return []
         self._asked = None
         state_hash = standing.hash_at(index)
-        if check.term < standing.term or state_hash is None:
+        if check.term != standing.term or state_hash is None:
             return []
         response = StateCheckResponse(check.term, index, state_hash)
         return [Envelope(self._server, source, response)]
 
     def _on_verdict(self, verdict: StateVerdict, standing: Standing) -> None:
         index, agreeing = verdict.index, verdict.agreeing
+        own = standing.hash_at(index)
+        if not _is_proven(verdict, self._server, own, standing.configuration):
+            return
         hashes = dict.fromkeys(agreeing, verdict.state_hash)
         if self._server in verdict.differing:
-            own = standing.hash_at(index)
             if agreeing:
-                # Only what this server sees with its own eyes makes it stop.
-                if own is None or own == verdict.state_hash:
-                    return
-                self.stop = self._reason(index, own, verdict.state_hash, agreeing)
+                assert own is not None
+                self.stop = self._reason(verdict, own, standing)
             if own is not None:
                 hashes[self._server] = own
         if (verdict.term, index) < self._judged:
@@ -315,7 +331,7 @@ class Agreement:
         self._note(verdict, answers, configuration)
         if verdict.agreeing and self._server in verdict.differing:
             own = answers[self._server]
-            self.stop = self._reason(check.index, own, verdict.state_hash, verdict.agreeing)
+            self.stop = self._reason(verdict, own, standing)
         return [
             Envelope(self._server, server, verdict) for server in sorted(members - {self._server})
         ]
@@ -351,15 +367,14 @@ class Agreement:
                 kept.append(attrs.evolve(finding, differing=differing))
         self._divergences = tuple(kept)
 
-    def _reason(
-        self, index: Index, own: int, state_hash: int, agreeing: tuple[ServerId, ...]
-    ) -> str:
+    def _reason(self, verdict: StateVerdict, own: int, standing: Standing) -> str:
         name = server_name(self._server)
         return (
-            f"the state of {self._server} is wrong: after entry {index} it has the hash "
-            f"{own:016x}, while a majority ({', '.join(agreeing)}) has {state_hash:016x}. "
+            f"the state of {self._server} is wrong: after entry {verdict.index} it has the hash "
+            f"{own:016x}, while a majority ({', '.join(verdict.agreeing)}) has "
+            f"{verdict.state_hash:016x}. "
             "To get the server back, empty its data directory, start it again and run "
-            f"`raftctl replace {name} {name}=HOST:PORT`"
+            f"`raftctl replace {name} {shlex.quote(f'{name}={standing.address}')}`"
         )
 
 
@@ -385,6 +400,29 @@ def _verdict(
     if decided and len(set(answers.values())) > 1:
         return StateVerdict(check.term, check.index, 0, agreeing=(), differing=tuple(answers))
     return None
+
+
+def _is_proven(
+    verdict: StateVerdict, server: ServerId, own: int | None, configuration: Configuration
+) -> bool:
+    """Return whether `server` may believe a verdict, as far as it can see itself.
+
+    Args:
+        own: its hash at the index of the verdict; None if it does not know it.
+        configuration: the latest one that it has. If that of the leader is another one, it has it
+            soon, and the leader says it again.
+    """
+    agreeing, differing = frozenset(verdict.agreeing), frozenset(verdict.differing)
+    if agreeing & differing:
+        return False
+    if not agreeing:
+        return True
+    votes = dict.fromkeys(agreeing, True)
+    if vote_result(configuration.voters, configuration.outgoing, votes) is not VoteResult.WON:
+        return False
+    if server in differing:
+        return own is not None and own != verdict.state_hash
+    return server not in agreeing or own in (None, verdict.state_hash)
 
 
 def _names(servers: tuple[ServerId, ...]) -> str:

@@ -3,7 +3,7 @@
 | what | where |
 |---|---|
 | writing a snapshot, building a state from one | a child process, `raftd.storage.worker` |
-| syncing what is received, removing files | a thread |
+| syncing what is received, checking what was received earlier, removing files | a thread |
 | renaming and syncing a directory, reading a chunk | at once, in the driver |
 
 `BackgroundSnapshots` is the `Snapshots` of `raftd.surroundings`. It never waits; `run` does.
@@ -24,17 +24,19 @@ import trio
 
 from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.inputs import DiskFailed, Input, SnapshotProgressed, SnapshotReceived, SnapshotTaken
-from raftd.storage.files import FileSystem, Remedy, StorageFault
+from raftd.storage.files import FileSystem, Remedy, StorageFault, unlink_in_order
 from raftd.storage.live import LiveState, remove_tree
 from raftd.storage.lmdb_store import LmdbStore
 from raftd.storage.snapshot_file import open_ends, snapshot_of
-from raftd.storage.snapshots import SnapshotDirectory
-from raftd.storage.wal import unlink_segments
+from raftd.storage.snapshots import REWRITE_SYNC_BYTES, SnapshotDirectory
 
 SYNC_RECEIVED_BYTES = 4 * 1024 * 1024
 """What is received between two syncs: one of a whole large file makes those of the log wait."""
 BUILD_RETRY_SECONDS = 5.0
 """After a worker that was killed or crashed, before the next one is tried."""
+STORAGE_THREADS_MAX = 8
+"""That wait for the disk at one time: for a check or a sync of what is received, and for removals.
+They are not those that look up names, which a silent name server may hold all of."""
 WORKER_LINE_BYTES_MAX = 64 * 1024
 """Of a line that a worker prints: an error with a few paths in it at most."""
 
@@ -84,7 +86,8 @@ class BackgroundSnapshots:
             directory: open.
             live, store: the live database.
             put: takes what has happened; never blocks.
-            snapshot_bytes_per_second: how fast a snapshot is written or worked into a state.
+            snapshot_bytes_per_second: how fast a snapshot is written, checked or worked into a
+                state; 0 for no limit.
         """
         self.store = store
         """The live one."""
@@ -93,6 +96,7 @@ class BackgroundSnapshots:
         self._files = files
         self._put = put
         self._bytes_per_second = snapshot_bytes_per_second
+        self._threads = trio.CapacityLimiter(STORAGE_THREADS_MAX)
         self._nursery: trio.Nursery | None = None
         self._taking: trio.CancelScope | None = None
         self._build_after = 0.0
@@ -113,8 +117,10 @@ class BackgroundSnapshots:
             self._nursery = nursery
             nursery.start_soon(self._remove_files)
             self.keep(frozenset())
-            # All of it may have been received before the last stop.
-            self._build_if_whole()
+            if self._directory.is_checking:
+                nursery.start_soon(self._check_received)
+            else:
+                self._build_if_whole()
             task_status.started()
             await trio.sleep_forever()
 
@@ -201,12 +207,54 @@ class BackgroundSnapshots:
         if self._unsynced_bytes >= SYNC_RECEIVED_BYTES and not self._is_syncing:
             self._is_syncing = True
             self._start(self._sync_received)
-        return received_bytes, self._build.installed_bytes if self._build is not None else 0
+        return received_bytes, self._installed_bytes
+
+    @property
+    def _installed_bytes(self) -> int:
+        """How far a state is built or, before that, what was received earlier is checked.
+
+        Whoever waits has to see that it moves, and the same from everywhere: a number that falls
+        back is a loss.
+        """
+        if self._build is not None:
+            return self._build.installed_bytes
+        return self._directory.checked_bytes
+
+    async def _check_received(self) -> None:
+        """Make sure of what an earlier process has received, as fast as snapshots are written.
+
+        Each step is told: the leader gives up a server that does not move.
+        """
+        rate = self._bytes_per_second
+        step_seconds = REWRITE_SYNC_BYTES / rate if rate else 0.0
+        try:
+            while self._directory.is_checking:
+                next_step = trio.current_time() + step_seconds
+                await self._in_thread(self._directory.check_received)
+                self._tell_checked()
+                if self._directory.is_checking:
+                    await trio.sleep_until(next_step)
+        except StorageFault as fault:
+            self._put(DiskFailed(fault))
+            return
+        # All of it may have been received before the last stop.
+        self._build_if_whole()
+
+    def _tell_checked(self) -> None:
+        snapshot = self._directory.receiving
+        if snapshot is not None:
+            self._put(
+                SnapshotProgressed(
+                    snapshot=snapshot,
+                    received_bytes=self._directory.received_bytes,
+                    installed_bytes=self._installed_bytes,
+                )
+            )
 
     async def _sync_received(self) -> None:
         self._unsynced_bytes = 0
         try:
-            await trio.to_thread.run_sync(self._directory.sync_received)
+            await self._in_thread(self._directory.sync_received)
         except StorageFault as fault:
             self._put(DiskFailed(fault))
         finally:
@@ -218,6 +266,7 @@ class BackgroundSnapshots:
             self._build is None
             and trio.current_time() >= self._build_after
             and snapshot is not None
+            and not self._directory.is_checking
             and self._directory.received_bytes == snapshot.size_bytes
         ):
             self._build = _Build(snapshot, self._live.building_path())
@@ -266,7 +315,7 @@ class BackgroundSnapshots:
             )
 
         path = self._directory.received_path(build.snapshot)
-        await trio.to_thread.run_sync(self._directory.sync_received)
+        await self._in_thread(self._directory.sync_received)
         if self._build is not build:
             # The thread could not be interrupted, and its file is gone by now.
             return
@@ -329,7 +378,7 @@ class BackgroundSnapshots:
     async def _remove_files(self) -> None:
         async for paths in self._removals:
             try:
-                await trio.to_thread.run_sync(unlink_segments, self._files, paths)
+                await self._in_thread(unlink_in_order, self._files, paths)
             except StorageFault as fault:
                 self._put(DiskFailed(fault))
 
@@ -339,9 +388,12 @@ class BackgroundSnapshots:
         leftovers = self._live.leftovers(building)
         try:
             for path in leftovers:
-                await trio.to_thread.run_sync(remove_tree, path)
+                await self._in_thread(remove_tree, path)
         except StorageFault as fault:
             self._put(DiskFailed(fault))
+
+    async def _in_thread(self, work: Callable[..., object], *arguments: object) -> None:
+        await trio.to_thread.run_sync(work, *arguments, limiter=self._threads)
 
     def _start(self, task: Callable[..., Any], *arguments: object) -> None:
         assert self._nursery is not None, "background work needs `run` to run"

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from raftd.compaction import ROOM_FOR_STATE, Compaction
 from raftd.core.raft import Raft
-from raftd.core.snapshot import SnapshotId
+from raftd.core.snapshot import SnapshotId, included_index
 from raftd.core.types import Index
 from raftd.protocol import (
     BACKUP_CHUNK_BYTES_MAX,
@@ -96,13 +96,16 @@ class Backups:
             return unavailable(
                 f"{identity.name} is blank", "it belongs to no cluster yet: raftctl init, or add"
             )
-        if applied_index < request.index:
+        # Without an index any snapshot will do; but there has to be one.
+        index = max(request.index, 1)
+        if applied_index < index:
             return BackupReply(doing="applying", applied_index=applied_index)
         latest = self._snapshots.latest
-        if latest is not None and latest.id.last_included_index >= request.index:
+        if included_index(latest) >= index:
+            assert latest is not None
             refusal = self._pin(raft, latest.id)
             return refusal or BackupReply(snapshot=latest.id, applied_index=applied_index)
-        self._compaction.want(request.index)
+        self._compaction.want(index)
         if self._compaction.is_taking or not self._compaction.problem:
             return BackupReply(doing="writing", applied_index=applied_index)
         return BackupReply(
@@ -120,7 +123,7 @@ class Backups:
                 message=f"there is no snapshot up to entry {id.last_included_index}",
                 cause="it was not asked for, or not within "
                 f"{PIN_MS / 1000:.0f} s, or the server has restarted since",
-                hint="repeat raftctl backup",
+                hint="repeat `raftctl backup FILE`",
             )
         refusal = self._pin(raft, id)
         if refusal is not None:
@@ -162,7 +165,8 @@ class Backups:
                 message=f"{identity.name} holds another backup",
                 cause=f"it was given one up to entry {held.id.last_included_index} "
                 f"({held.id.checksum})",
-                hint="restore that one, or empty its data directory and start it again",
+                hint="`raftctl restore FILE` with that one, or empty its data directory and start "
+                "it again",
             )
         return self._receive(identity, request, free_bytes)
 
@@ -177,7 +181,7 @@ class Backups:
                 code="disk-full",
                 message=f"{identity.name} has no room for the backup and the state built from it",
                 cause=f"{size_text(free_bytes)} of disk left, {size_text(needed_bytes)} are needed",
-                hint="make room there, then repeat raftctl restore",
+                hint="make room there, then repeat `raftctl restore FILE`",
             )
         self._receiving = id
         received_bytes, installed_bytes = self._snapshots.receive(id, request.offset, request.data)

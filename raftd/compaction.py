@@ -68,7 +68,7 @@ class Compaction:
     def started(self, raft: Raft) -> None:
         """Take note of what recovery found; what a crash left of the log may go."""
         if raft.snapshot is not None:
-            self._compact_to = self._compactable(raft, raft.snapshot.id.last_included_index)
+            self._compact_to = self._compactable(raft, raft.snapshot_index)
         self._count_included(raft)
 
     # --- taking ---
@@ -97,7 +97,7 @@ class Compaction:
             return
         log_bytes = raft.log.size_bytes - self._included_bytes
         newest_bytes = raft.snapshot.id.size_bytes if raft.snapshot is not None else 0
-        last_included = raft.snapshot.id.last_included_index if raft.snapshot is not None else 0
+        last_included = raft.snapshot_index
         log_bytes_max = SNAPSHOT_LOG_FACTOR_MAX * self._settings.snapshot_log_bytes
         is_due = log_bytes >= max(
             self._settings.snapshot_log_bytes, min(newest_bytes, log_bytes_max)
@@ -118,7 +118,7 @@ class Compaction:
         """Want another snapshot once a server could not use the newest one."""
         if raft.snapshot is None or not isinstance(raft.role, Leader):
             return
-        last_included = raft.snapshot.id.last_included_index
+        last_included = raft.snapshot_index
         if (
             raft.snapshot.id in raft.role.useless_snapshots()
             and self._wanted_index <= last_included
@@ -189,8 +189,7 @@ class Compaction:
         return max(index, log.base_index)
 
     def _count_included(self, raft: Raft) -> None:
-        last_included = raft.snapshot.id.last_included_index if raft.snapshot is not None else 0
-        self._included_bytes = raft.log.bytes_between(raft.log.base_index, last_included)
+        self._included_bytes = raft.log.bytes_between(raft.log.base_index, raft.snapshot_index)
 
     # --- sending ---
 

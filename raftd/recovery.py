@@ -2,10 +2,13 @@
 
 | step | refused (exit code 74) if |
 |---|---|
-| the newest snapshot | its head, tail or size are wrong |
-| the log | it is damaged, or begins behind the end of the snapshot |
-| the rule of an install | never: a crash may have come between snapshot and log |
-| the live state | it has more than the log: entries that were applied are gone |
+| read the ends of the newest snapshot | head, tail or size are wrong |
+| read the log | it is damaged, is older than the snapshot, or begins behind its end |
+| look into the live state | it has more than the log: entries that were applied are gone |
+| repair the log | never |
+
+The log is repaired last: a torn tail is cut off, and after a crash between the installation of a
+snapshot and its log the log follows. So a log that is refused is left as it was found.
 
 The live database is used if it can prove itself and is not behind the log; else it is built again
 from the snapshot. So a start takes as long as the log since the last snapshot, and after a loss of
@@ -23,16 +26,17 @@ from pathlib import Path
 
 import attrs
 
-from raftd.core.snapshot import Snapshot
+from raftd.core.snapshot import Snapshot, included_index
 from raftd.core.types import Entry, HardState, Index, Term
-from raftd.storage.files import FileSystem, Remedy, StorageFault
-from raftd.storage.identity import DataDirectory
+from raftd.storage.files import FileSystem, Remedy, StorageFault, unlink_in_order
+from raftd.storage.identity import DataDirectory, refuse_lost_log
 from raftd.storage.live import LiveState, default_boot_id
 from raftd.storage.lmdb_store import DamagedDatabase, LmdbStore
 from raftd.storage.snapshot_file import CorruptSnapshot
 from raftd.storage.snapshots import SnapshotDirectory
 from raftd.storage.state import StateError, read_head
-from raftd.storage.wal import SEGMENT_BYTES, Wal, unlink_segments
+from raftd.storage.wal import SEGMENT_BYTES, Wal
+from raftd.storage.wal_recovery import WalReading
 from raftd.storage.worker import build_database
 
 PROGRESS_SECONDS = 2.0
@@ -43,10 +47,13 @@ logger = logging.getLogger("raftd.recovery")
 
 
 @attrs.frozen(kw_only=True)
-class RecoveredLog:
-    """The log, which agrees with the newest snapshot and goes on from it."""
+class ReadLog:
+    """What the log comes to beside the newest snapshot. On the disk nothing was changed for it."""
 
-    wal: Wal
+    reading: WalReading
+    is_outdated: bool
+    """Whether the snapshot was installed and a crash came before the log followed: none of the
+    entries on the disk counts any more."""
     hard_state: HardState
     entries: tuple[Entry, ...]
     base_index: Index
@@ -69,19 +76,20 @@ class RecoveredLog:
         )
 
 
-def recover_log(
-    wal_path: Path,
-    files: FileSystem,
-    snapshot: Snapshot | None,
-    *,
-    segment_bytes: int,
-    is_backup: bool = False,
-) -> RecoveredLog:
-    """Read the log, and repair what a crash may leave.
+@attrs.frozen(kw_only=True)
+class RecoveredLog(ReadLog):
+    """The log, which agrees with the newest snapshot, goes on from it, and is open."""
+
+    wal: Wal
+
+
+def read_log(
+    wal_path: Path, files: FileSystem, snapshot: Snapshot | None, *, is_backup: bool = False
+) -> ReadLog:
+    """Read the log and change nothing.
 
     Args:
         snapshot: the newest one that is durable.
-        segment_bytes: size at which the next segment starts.
         is_backup: the server belongs to no cluster, so it knows no term: the snapshot is a backup
             that it was given.
 
@@ -89,19 +97,15 @@ def recover_log(
         StorageFault: something that was durable is damaged or missing, or the disk failed. The
             message says what is lost and what to do.
     """
-    snapshot_index = snapshot.id.last_included_index if snapshot is not None else 0
-    wal, log = Wal.open(wal_path, files, snapshot_index=snapshot_index, segment_bytes=segment_bytes)
-    if log.cut_bytes:
-        logger.warning(
-            "cut off %d bytes at the end of the log, which a crash left unfinished; nothing in "
-            "them was acknowledged",
-            log.cut_bytes,
-        )
+    snapshot_index = included_index(snapshot)
+    reading = WalReading(wal_path, files, snapshot_index)
+    reading.read_all()
+    log = reading.recovered()
     entries, base_index, base_term = log.entries, log.base_index, log.base_term
+    is_outdated = False
     if snapshot is not None and not _has_end_of(snapshot, entries, base_index, base_term):
         if not is_backup and log.hard_state.current_term < snapshot.id.last_included_term:
             # Who installs a snapshot has made the term of its leader durable before.
-            wal.close()
             raise StorageFault(
                 f"{wal_path}: the log ends at index {base_index + len(entries)} in term "
                 f"{log.hard_state.current_term}, but the newest snapshot, up to entry "
@@ -110,22 +114,56 @@ def recover_log(
                 "the server does not start",
                 Remedy.REPLACE,
             )
-        # It was installed, and a crash came before the log followed.
+        is_outdated = True
         base_index, base_term = snapshot_index, snapshot.id.last_included_term
         entries = ()
-        try:
-            unlink_segments(files, wal.reset(base_index, base_term))
-        except BaseException:
-            wal.close()
-            raise
-    return RecoveredLog(
-        wal=wal,
+    return ReadLog(
+        reading=reading,
+        is_outdated=is_outdated,
         hard_state=log.hard_state,
         entries=entries,
         base_index=base_index,
         base_term=base_term,
         cut_bytes=log.cut_bytes,
     )
+
+
+def repair_log(log: ReadLog, files: FileSystem, *, segment_bytes: int) -> RecoveredLog:
+    """Let the disk follow what was read, and open the log for appending.
+
+    Args:
+        segment_bytes: size at which the next segment starts.
+
+    Raises:
+        StorageFault: the disk failed.
+    """
+    wal = Wal.open_read(log.reading, segment_bytes=segment_bytes)
+    if log.cut_bytes:
+        logger.warning(
+            "cut off %d bytes at the end of the log, which a crash left unfinished; nothing in "
+            "them was acknowledged",
+            log.cut_bytes,
+        )
+    if log.is_outdated:
+        try:
+            unlink_in_order(files, wal.reset(log.base_index, log.base_term))
+        except BaseException:
+            wal.close()
+            raise
+    return RecoveredLog(wal=wal, **attrs.asdict(log, recurse=False))
+
+
+def recover_log(
+    wal_path: Path,
+    files: FileSystem,
+    snapshot: Snapshot | None,
+    *,
+    segment_bytes: int,
+    is_backup: bool = False,
+) -> RecoveredLog:
+    """Read and repair the log, with nothing in between. See `read_log` and `repair_log`."""
+    log = read_log(wal_path, files, snapshot, is_backup=is_backup)
+    return repair_log(log, files, segment_bytes=segment_bytes)
 
 
 @attrs.frozen(kw_only=True)
@@ -140,26 +178,25 @@ class Recovered:
 
 
 def recover(directory: DataDirectory, files: FileSystem) -> Recovered:
-    """Read the data directory and repair what a crash may leave.
+    """Read the data directory and repair what a crash may leave; a log that is refused is left.
 
     Raises:
-        StorageFault: as in `recover_log`.
+        StorageFault: something that was durable is damaged or missing, or the disk failed. The
+            message says what is lost and what to do.
     """
     snapshots = SnapshotDirectory(directory.snapshots_path, files, owner=str(os.getpid()))
     snapshots.open()
     try:
-        log = recover_log(
-            directory.wal_path,
-            files,
-            snapshots.latest,
-            segment_bytes=SEGMENT_BYTES,
-            is_backup=directory.identity.is_blank,
+        read = read_log(
+            directory.wal_path, files, snapshots.latest, is_backup=directory.identity.is_blank
         )
+        refuse_lost_log(directory.identity, read.last_index)
+        live = LiveState(directory.state_path, default_boot_id, files)
+        store = _open_state(directory.path, snapshots, live, files, read)
         try:
-            live = LiveState(directory.state_path, default_boot_id, files)
-            store = _open_state(directory.path, snapshots, live, files, log)
+            log = repair_log(read, files, segment_bytes=SEGMENT_BYTES)
         except BaseException:
-            log.wal.close()
+            store.close()
             raise
     except BaseException:
         snapshots.close()
@@ -183,7 +220,7 @@ def _open_state(
     snapshots: SnapshotDirectory,
     live: LiveState,
     files: FileSystem,
-    log: RecoveredLog,
+    log: ReadLog,
 ) -> LmdbStore:
     """Return the state of any moment that the log can go on from."""
     live.remove_leftovers()

@@ -26,11 +26,14 @@ class Server:
         self.agreement = Agreement(name, interval_ticks=INTERVAL, patience_ticks=PATIENCE)
         self.term = 1
         self.leads = False
+        self.leader: ServerId | None = None
         self.applied = 0
         self.wrong_from: int | None = None
         """The first entry of which it has made something else."""
         self.known_from = 0
         """The first index that its state machine knows the hash of."""
+        self.configuration: Configuration | None = None
+        """The one that it has, if that is not yet the latest."""
         self.stopped = False
 
     def hash_at(self, index: int) -> int | None:
@@ -46,9 +49,11 @@ class Server:
             now=self.world.now,
             term=self.term,
             leads=self.leads,
-            configuration=self.world.configuration,
+            leader=self.leader,
+            configuration=self.configuration or self.world.configuration,
             applied_index=self.applied,
             hash_at=self.hash_at,
+            address=f"10.0.0.{self.name[1]}:7100",
         )
 
     def advance(self) -> list[Envelope]:
@@ -97,7 +102,7 @@ class World:
 
     def lead(self, name: ServerId, term: int = 1) -> None:
         for server in self.servers.values():
-            server.term, server.leads = term, server.name == name
+            server.term, server.leader, server.leads = term, name, server.name == name
 
     def apply(self, index: int, *names: ServerId) -> None:
         for name in names or self.servers:
@@ -200,6 +205,7 @@ def test_a_member_remembers_the_newest_check_only(world: World) -> None:
 
 def test_a_check_of_a_newer_term_takes_the_place_of_one_with_a_higher_index(world: World) -> None:
     world[N2].receive(StateCheck(1, 9, 90))
+    world.lead(N3, term=2)
     world[N2].receive(StateCheck(2, 8, 80), N3)
     world.apply(20, N2)
     assert world[N2].advance() == [Envelope(N2, N3, StateCheckResponse(2, 8, 80))]
@@ -281,6 +287,7 @@ def test_the_one_that_differs_from_a_majority_stops_and_the_others_go_on(world: 
     assert world[N1].stop is world[N2].stop is None
     for name in (N1, N2, N3):
         assert world[name].findings == [(7, {"n1", "n2"}, {"n3"})]
+        assert world[name].agreement.wrong == (N3,)
     reason = world[N3].stop
     assert reason is not None
     for part in (
@@ -288,7 +295,7 @@ def test_the_one_that_differs_from_a_majority_stops_and_the_others_go_on(world: 
         f"{1_000_073:016x}",
         f"{70:016x}",
         "n1/i1, n2/i2",
-        "`raftctl replace n3 n3=HOST:PORT`",
+        "`raftctl replace n3 n3=10.0.0.3:7100`",
     ):
         assert part in reason
 
@@ -547,14 +554,78 @@ def test_a_verdict_about_what_is_not_known_here_stops_nobody(world: World) -> No
     assert (world[N3].stop, world[N3].findings) == (None, [])
 
 
-def test_a_verdict_of_an_older_term_is_ignored(world: World) -> None:
+def test_a_verdict_of_another_term_is_ignored(world: World) -> None:
+    """Of a later term this server hears by the protocol first; then the verdict comes again."""
     world.apply(9)
     world[N3].wrong_from = 5
     world[N3].term = 2
-    world[N3].receive(verdict())
-    assert (world[N3].stop, world[N3].findings) == (None, [])
-    world[N3].receive(verdict(term=3))
+    for term in (1, 3):
+        world[N3].receive(verdict(term=term))
+        assert (world[N3].stop, world[N3].findings) == (None, [])
+    world[N3].receive(verdict(term=2))
     assert world[N3].stop is not None
+
+
+@pytest.mark.parametrize("leader", [N1, None], ids=["another one", "none"])
+def test_a_verdict_of_somebody_who_does_not_lead_is_ignored(
+    world: World, leader: ServerId | None
+) -> None:
+    world.apply(9)
+    world[N3].wrong_from = 5
+    world[N3].leader = leader
+    world[N3].receive(verdict(), N2)
+    world[N3].receive(verdict(state_hash=0, agreeing=(), differing=(N1, N3)), N2)
+    assert (world[N3].stop, world[N3].findings) == (None, [])
+
+
+def test_a_check_of_somebody_who_does_not_lead_does_not_hide_that_of_the_leader(
+    world: World,
+) -> None:
+    world.apply(9)
+    assert world[N3].receive(StateCheck(1, 1 << 60, 0), N2) == []
+    assert world[N3].receive(StateCheck(1, 7, 70)) != []
+
+
+@pytest.mark.parametrize(
+    ("agreeing", "differing"),
+    [
+        ((N1,), (N3,)),
+        ((N1, N4, N5), (N3,)),
+        ((N1, N2, N3), (N3,)),
+        ((N1, N2, N3), ()),
+    ],
+    ids=["no majority", "strangers", "on both sides", "agrees, it says"],
+)
+def test_a_verdict_that_contradicts_itself_or_what_is_known_here_is_ignored(
+    world: World, agreeing: tuple[ServerId, ...], differing: tuple[ServerId, ...]
+) -> None:
+    world.apply(9)
+    world[N3].wrong_from = 5
+    world[N3].receive(verdict(agreeing=agreeing, differing=differing))
+    assert (world[N3].stop, world[N3].findings) == (None, [])
+    assert world[N3].agreement.agreed_index == 0
+
+
+def test_while_joint_a_verdict_has_to_name_both_majorities() -> None:
+    world = voters(N3, N4, N5, outgoing=(N1, N2, N3))
+    world.apply(9)
+    world[N3].wrong_from = 5
+    world[N3].receive(verdict(agreeing=(N1, N2, N4)))
+    assert world[N3].stop is None
+    world[N3].receive(verdict(agreeing=(N1, N2, N4, N5)))
+    assert world[N3].stop is not None
+
+
+def test_a_server_that_has_an_older_configuration_stops_once_it_has_the_leaders() -> None:
+    world = voters(N1, N2, N3)
+    world[N3].configuration = Configuration(voters=(N3, N4, N5))
+    world[N3].wrong_from = 5
+    world.apply(7)
+    world.run(2 * INTERVAL)
+    assert not world[N3].stopped
+    world[N3].configuration = None
+    world.run(INTERVAL)
+    assert world[N3].stopped
 
 
 def test_a_verdict_without_majority_never_stops(world: World) -> None:
@@ -662,7 +733,8 @@ def test_the_next_leader_goes_on_with_what_was_found(world: World) -> None:
     assert world[N2].findings == [(7, {"n1", "n2"}, {"n3"})]
     # Both come back, the third one with a state that was built again.
     world[N1].stopped = False
-    world.add(N3).term = 2
+    world.add(N3)
+    world.lead(N2, term=2)
     world[N3].applied = 7
     world.run(PATIENCE + 2 * INTERVAL)
     assert world[N1].findings == world[N2].findings == []
@@ -687,7 +759,7 @@ def test_exactly_the_server_that_differs_is_stopped_whatever_the_network_does(se
     world = World(Configuration(voters=names, learners=learners))
     wrong = source.choice(names + learners)
     world[wrong].wrong_from = source.randint(1, 60)
-    term, last = 1, 0
+    term, leader, last = 1, N1, 0
     for _ in range(1500):
         world.now += 1
         last += source.random() < 0.2
@@ -695,12 +767,12 @@ def test_exactly_the_server_that_differs_is_stopped_whatever_the_network_does(se
             term += 1
             leader = source.choice([n for n in names if not world[n].stopped])
             # Others learn of the term one by one.
-            world[leader].term, world[leader].leads = term, True
+            world[leader].term, world[leader].leader, world[leader].leads = term, leader, True
         for server in world.servers.values():
             if server.stopped:
                 continue
             if server.term < term and source.random() < 0.3:
-                server.term, server.leads = term, False
+                server.term, server.leader, server.leads = term, leader, False
             server.applied = source.randint(server.applied, last)
             if source.random() < 0.005:
                 server.known_from = server.applied

@@ -16,12 +16,16 @@ from trio.testing import MockClock
 
 from raftd import background
 from raftd.background import BUILD_RETRY_SECONDS, BackgroundSnapshots, WorkerFailed
+from raftd.core.progress import Progress
 from raftd.inputs import DiskFailed, Input, SnapshotProgressed, SnapshotReceived, SnapshotTaken
-from raftd.storage.files import OpenFile, OsFileSystem
+from raftd.operations import _CatchUp
+from raftd.storage import snapshot_file
+from raftd.storage import snapshots as snapshots_module
+from raftd.storage.files import OpenFile, OsFileSystem, StorageFault
 from raftd.storage.live import LiveState
 from raftd.storage.lmdb_store import DATABASE_FILE
 from raftd.storage.snapshots import SnapshotDirectory
-from tests.storage.test_snapshots import Taken, open_directory, taken
+from tests.storage.test_snapshots import Taken, open_directory, send, taken
 from tests.storage.test_worker import fill, founded
 
 DEADLINE_S = 30.0
@@ -39,14 +43,13 @@ async def until(condition: Callable[[], Any]) -> None:
         await trio.to_thread.run_sync(time.sleep, POLL_S)
 
 
-async def threads_have_ended() -> None:
+async def threads_have_ended(bed: Bed) -> None:
     """Wait until no thread works, and what comes after each has had its turn."""
-    limiter = trio.to_thread.current_default_thread_limiter()
     is_over = False
     while not is_over:
-        await until(lambda: limiter.borrowed_tokens == 0)
+        await until(lambda: bed.threads.borrowed_tokens == 0)
         await trio.testing.wait_all_tasks_blocked()
-        is_over = limiter.borrowed_tokens == 0
+        is_over = bed.threads.borrowed_tokens == 0
 
 
 # --- what the tests hold in their hands ---------------------------------------------------------
@@ -83,7 +86,12 @@ class GatedFiles(OsFileSystem):
     gate: Gate | None = None
 
     def create(self, path: Path) -> OpenFile:
-        file = super().create(path)
+        return self._gated(path, super().create(path))
+
+    def open(self, path: Path) -> OpenFile:
+        return self._gated(path, super().open(path))
+
+    def _gated(self, path: Path, file: OpenFile) -> OpenFile:
         if self.gate is not None and path.name.startswith("receiving-"):
             return _GatedFile(file, self.gate)  # type: ignore[return-value]
         return file
@@ -149,6 +157,10 @@ class Bed:
     files: GatedFiles
     inputs: list[Input]
 
+    @property
+    def threads(self) -> trio.CapacityLimiter:
+        return self.snapshots._threads
+
     def receive(self, snapshot: Taken) -> None:
         """Receive all of it."""
         self.snapshots.receive(snapshot.id, 0, snapshot.content)
@@ -161,10 +173,14 @@ class Bed:
 
 
 @asynccontextmanager
-async def running(path: Path, *, bytes_per_second: int = 0, count: int = 0) -> AsyncIterator[Bed]:
-    """Run snapshots over a state with `count` large values."""
+async def running(
+    path: Path, *, bytes_per_second: int = 0, count: int = 0, gate: Gate | None = None
+) -> AsyncIterator[Bed]:
+    """Run snapshots over a state with `count` large values, and with `gate` from the start on."""
     files = GatedFiles()
-    directory = open_directory(files, path / "snapshots")
+    files.gate = gate
+    directory = SnapshotDirectory(path / "snapshots", files)
+    directory.open()
     live = LiveState(path / "state", lambda: "this boot", files)
     store = live.create()
     founded(store)
@@ -211,7 +227,7 @@ async def test_what_is_dropped_during_its_last_sync_is_not_worked_in(
             bed.receive(newer)
             await until(lambda: workers.begun)
         gate.open.set()
-        await threads_have_ended()
+        await threads_have_ended(bed)
         worked_in = [Path(work.arguments[1]).name for work in workers.begun]
         assert len(worked_in) == (what == "another")
         assert bed.inputs == []
@@ -220,6 +236,157 @@ async def test_what_is_dropped_during_its_last_sync_is_not_worked_in(
             work.ends()
         if what == "another":
             await until(lambda: bed.of(SnapshotReceived))
+
+
+# --- what an earlier process has received -------------------------------------------------------
+
+
+def earlier(path: Path, snapshot: Taken, *, until: int = 1 << 30) -> None:
+    """Receive a snapshot, up to the offset `until`, and end."""
+    directory = open_directory(OsFileSystem(), path / "snapshots")
+    send(directory, snapshot, until=until)
+    directory.close()
+
+
+@pytest.fixture
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was received is checked in several steps; they are for `taken` under this fixture."""
+    monkeypatch.setattr(snapshot_file, "BLOCK_BYTES", 100)
+    for module in (snapshots_module, background):
+        monkeypatch.setattr(module, "REWRITE_SYNC_BYTES", 200)
+
+
+async def test_what_was_received_before_a_start_is_checked_while_the_server_works(
+    tmp_path: Path, workers: Workers, small_steps: None, mock_clock: MockClock
+) -> None:
+    snapshot = taken(10)
+    size_bytes = len(snapshot.content)
+    earlier(tmp_path, snapshot)
+    async with running(tmp_path, bytes_per_second=100) as bed:
+        await threads_have_ended(bed)
+        assert bed.directory.is_checking
+        # Its leader, which may have heard of all of it, hears no less.
+        assert bed.snapshots.receive(snapshot.id, size_bytes, b"")[0] == size_bytes
+        await threads_have_ended(bed)
+        assert workers.begun == []
+        while bed.directory.is_checking:
+            mock_clock.jump(2)
+            await threads_have_ended(bed)
+        assert bed.inputs[-1] == SnapshotProgressed(
+            snapshot=snapshot.id, received_bytes=size_bytes, installed_bytes=0
+        )
+        await until(lambda: workers.begun)
+        workers.begun[0].ends()
+        await until(lambda: bed.of(SnapshotReceived))
+        assert bed.snapshots.is_received(snapshot.id)
+
+
+async def test_each_step_of_the_check_is_told_and_a_question_is_answered_with_the_same(
+    tmp_path: Path, workers: Workers, small_steps: None, mock_clock: MockClock
+) -> None:
+    """A leader gives up who does not move, and counts as a loss whatever becomes less."""
+    snapshot = taken(10)
+    earlier(tmp_path, snapshot)
+    catch_up = _CatchUp(rounds_before=0)
+    moved = []
+
+    def heard(received_bytes: int, installed_bytes: int) -> bool:
+        progress = Progress(1, since_tick=0, round_target=0, round_start_tick=0)
+        progress.snapshot = snapshot.id
+        progress.received_bytes, progress.installed_bytes = received_bytes, installed_bytes
+        return catch_up.has_moved(progress)
+
+    async with running(tmp_path, bytes_per_second=100) as bed:
+        await threads_have_ended(bed)
+        while bed.directory.is_checking:
+            told = bed.of(SnapshotProgressed)[-1]
+            moved.append(heard(told.received_bytes, told.installed_bytes))
+            answer = bed.snapshots.receive(snapshot.id, 0, b"")
+            assert answer == (told.received_bytes, told.installed_bytes)
+            mock_clock.jump(2)
+            await threads_have_ended(bed)
+    assert len(moved) > 2
+    assert all(moved)
+    assert catch_up.restarts == 0
+
+
+async def test_the_disk_is_worked_on_while_a_silent_name_server_holds_all_other_threads(
+    tmp_path: Path, workers: Workers
+) -> None:
+    names = trio.to_thread.current_default_thread_limiter()
+    snapshot = taken(10)
+    async with running(tmp_path) as bed:
+        tokens = names.total_tokens
+        names.total_tokens = 1
+        async with names:
+            bed.receive(snapshot)
+            with trio.fail_after(DEADLINE_S):
+                # `until` would need a thread itself.
+                while not workers.begun:  # noqa: ASYNC110
+                    await trio.sleep(POLL_S)
+        names.total_tokens = tokens
+        workers.begun[0].ends()
+        await until(lambda: bed.of(SnapshotReceived))
+
+
+async def test_what_is_dropped_while_it_is_checked_is_forgotten(
+    tmp_path: Path, workers: Workers
+) -> None:
+    old, newer, gate = taken(10), taken(20), Gate()
+    earlier(tmp_path, old)
+    async with running(tmp_path, gate=gate) as bed:
+        await until(gate.entered.is_set)
+        bed.files.gate = None
+        bed.receive(newer)
+        bed.snapshots.keep(frozenset())
+        gate.open.set()
+        await until(lambda: workers.begun)
+        await threads_have_ended(bed)
+        assert bed.directory.receiving == newer.id
+        assert bed.directory.received_path(newer.id).read_bytes() == newer.content
+        assert not bed.of(DiskFailed)
+        assert len(workers.begun) == 1
+
+
+async def test_a_disk_that_fails_while_it_is_checked_ends_the_process(
+    tmp_path: Path, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(directory: SnapshotDirectory) -> None:
+        raise StorageFault("the disk is broken")
+
+    monkeypatch.setattr(SnapshotDirectory, "check_received", fail)
+    earlier(tmp_path, taken(10))
+    async with running(tmp_path) as bed:
+        await until(lambda: bed.inputs)
+        (failed,) = bed.of(DiskFailed)
+        assert "the disk is broken" in str(failed.fault)
+        assert workers.begun == []
+
+
+async def test_it_is_checked_no_faster_than_snapshots_are_written(
+    tmp_path: Path,
+    workers: Workers,
+    small_steps: None,
+    mock_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps: list[SnapshotDirectory] = []
+    step = SnapshotDirectory.check_received
+    monkeypatch.setattr(
+        SnapshotDirectory,
+        "check_received",
+        lambda directory: (steps.append(directory), step(directory)),
+    )
+    earlier(tmp_path, taken(10))
+    async with running(tmp_path, bytes_per_second=100) as bed:
+        for number in range(1, 4):
+            await until(lambda number=number: len(steps) == number)
+            await threads_have_ended(bed)
+            assert bed.directory.is_checking
+            mock_clock.jump(1.9)
+            await threads_have_ended(bed)
+            assert len(steps) == number
+            mock_clock.jump(0.2)
 
 
 FAILURES = [
@@ -277,7 +444,7 @@ async def test_a_build_whose_worker_was_killed_is_tried_again_later_and_the_file
     async with running(tmp_path) as bed:
         bed.receive(snapshot)
         await until(lambda: begun and begun[0].returncode is not None)
-        await threads_have_ended()
+        await threads_have_ended(bed)
         assert bed.inputs == []
         assert bed.directory.receiving == snapshot.id
         # Neither a heartbeat of the leader nor time that is too short begins another one.
@@ -286,7 +453,7 @@ async def test_a_build_whose_worker_was_killed_is_tried_again_later_and_the_file
             len(snapshot.content),
             0,
         )
-        await threads_have_ended()
+        await threads_have_ended(bed)
         assert len(begun) == 1
         mock_clock.jump(0.2)
         await until(lambda: bed.of(SnapshotReceived))
@@ -416,11 +583,13 @@ async def test_a_build_that_begins_while_leftovers_are_removed_stays(
         (left_over,) = bed.names("building-")
         run_sync = trio.to_thread.run_sync
 
-        async def begin_another_before(task: Callable[..., Any], *arguments: Any) -> Any:
+        async def begin_another_before(
+            task: Callable[..., Any], *arguments: Any, **options: Any
+        ) -> Any:
             monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
             bed.receive(newer)
             await until(lambda: len(workers.begun) == 2)
-            return await run_sync(task, *arguments)
+            return await run_sync(task, *arguments, **options)
 
         monkeypatch.setattr(trio.to_thread, "run_sync", begin_another_before)
         bed.snapshots.drop_received()

@@ -477,25 +477,15 @@ class Leader:
         return self._log.last_index
 
     def _turn_to_snapshots(self) -> None:
-        """Begin to send the newest snapshot to whoever needs an entry that is compacted.
-
-        Who has said nothing about an older one yet gets the newest instead: a server that is away
-        for days would keep the older one from being removed, and then be far behind with it. So
-        does who could not use the older one.
-        """
-        newest = self._raft.snapshot
+        """Begin to send the newest snapshot to whoever needs an entry that is compacted."""
+        newest = self._raft.snapshot.id if self._raft.snapshot is not None else None
+        now, base_index = self._raft.now, self._log.base_index
         for progress in self.progress.values():
-            if progress.fenced:
-                continue
-            if progress.snapshot is None:
-                is_due = progress.next_index <= self._log.base_index
-            else:
-                begun = progress.snapshot_round > 0 or progress.received_bytes > 0
-                is_replaced = newest is not None and progress.snapshot != newest.id
-                is_due = is_replaced and (progress.was_useless or not begun)
-            if is_due:
+            if not progress.fenced and progress.is_due(
+                newest, base_index, now, self._options.election_ticks
+            ):
                 assert newest is not None, "compacted without a snapshot"
-                progress.begin_snapshot(newest.id, self._raft.now)
+                progress.begin_snapshot(newest, now)
                 # The first one is empty, and its answer says where to begin.
                 self._broadcast = True
 
@@ -882,6 +872,7 @@ class Leader:
             f"no majority of the new voters stored C_old,new: {needed} of "
             f"{len(configuration.voters)} are needed"
             + (f", silent: {_names(silent)}" if silent else ", and none is silent")
+            + self._raft.rollback_note
         )
         return True
 

@@ -26,7 +26,7 @@ from raftd.core.membership import (
     ConfigurationHistory,
     decode_configuration,
 )
-from raftd.core.snapshot import Snapshot
+from raftd.core.snapshot import Snapshot, included_index
 from raftd.core.types import Entry, EntryKind, Index, Term
 
 ENTRY_HEAD_BYTES = 26
@@ -64,7 +64,7 @@ class RaftLog:
             applied_index: what the state machine has already, so that it is known to be committed;
                 `base_index` by default.
         """
-        assert base_index <= (snapshot.id.last_included_index if snapshot else 0)
+        assert base_index <= included_index(snapshot)
         self.base_index = base_index
         self.base_term = base_term
         self.size_bytes = 0

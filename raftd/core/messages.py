@@ -135,7 +135,8 @@ class InstallSnapshotResponse:
     received_bytes: int
     """How much of the snapshot the responder has, from its beginning."""
     installed_bytes: int
-    """How much of it the responder has worked into a state so far."""
+    """How much of it the responder has worked into a state so far; before that, how far it has come
+    with checking what an earlier process of it had received."""
     match_index: Index
     """`last_included_index` once the snapshot is durable and in force, or needed no more; else
     0."""

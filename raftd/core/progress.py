@@ -23,6 +23,10 @@ SNAPSHOT_CHUNK_BYTES = 256 * 1024
 """One `InstallSnapshot`: long enough to be cheap, short enough not to hold up a heartbeat."""
 SNAPSHOT_INFLIGHT_BYTES_MAX = 1024 * 1024
 """Bytes of a snapshot that may be unanswered: four chunks keep a link and two disks busy."""
+SNAPSHOT_PATIENCE_ELECTION_TIMEOUTS = 60
+"""A server that is silent for so long in the middle of a snapshot is not waited for: half a minute
+by default, in which a server starts again. The snapshot takes as much of the leader's disk as the
+state, and who comes back later would be far behind with it anyway."""
 
 
 class ReplicationState(Enum):
@@ -101,6 +105,23 @@ class Progress:
         return (
             len(self.inflight) >= INFLIGHT_APPENDS_MAX or self.inflight_bytes >= INFLIGHT_BYTES_MAX
         )
+
+    def is_due(
+        self, newest: SnapshotId | None, base_index: Index, now: int, election_ticks: int
+    ) -> bool:
+        """Return whether `newest` is to be sent from here on, of a log that begins at `base_index`.
+
+        An older one that is on its way is finished, or on a busy cluster none would ever arrive.
+        But not for who has said nothing about it, is silent for so long that it may be gone for
+        ever, or could not use it: the older one could not be removed.
+        """
+        if self.snapshot is None:
+            return self.next_index <= base_index
+        if self.snapshot == newest:
+            return False
+        begun = self.snapshot_round > 0 or self.received_bytes > 0
+        patience_ticks = SNAPSHOT_PATIENCE_ELECTION_TIMEOUTS * election_ticks
+        return self.was_useless or not begun or not self.in_contact(now, patience_ticks)
 
     def begin_snapshot(self, snapshot: SnapshotId, now: int) -> None:
         """Send `snapshot` from now on, from where the server says that it already has it."""

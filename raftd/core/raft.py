@@ -37,7 +37,7 @@ from raftd.core.messages import (
 from raftd.core.options import Options
 from raftd.core.quorum import VoteResult, vote_result
 from raftd.core.ready import Chunk, ReadAnswer, Ready
-from raftd.core.snapshot import Snapshot, SnapshotId
+from raftd.core.snapshot import Snapshot, SnapshotId, included_index
 from raftd.core.status import Status
 from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId, Term
 
@@ -127,6 +127,9 @@ class Raft:
         """Set by the driver; stamped on configurations and no-ops for people, never compared."""
         self.is_short_of_space = False
         """Set by the driver; a leader hears of it."""
+        self.rollback_note = ""
+        """Set by the driver; follows the reason where this leader itself undoes a joint change, for
+        people only."""
         self._random = random
         self._durable_hard_state = hard_state
         self._leader_contact_tick: int | None = None
@@ -273,7 +276,7 @@ class Raft:
         """Note that a snapshot of this server's own state is durable. `compact` may follow."""
         self._assert_settled()
         assert snapshot.id.last_included_index <= self.log.handed_index
-        if self.snapshot is None or _is_newer(snapshot.id, self.snapshot.id):
+        if included_index(snapshot) > self.snapshot_index:
             self.snapshot = snapshot
 
     def compact(self, index: Index) -> None:
@@ -282,8 +285,7 @@ class Raft:
         Whoever needs them afterwards is sent the snapshot instead.
         """
         self._assert_settled()
-        assert self.snapshot is not None
-        assert index <= self.snapshot.id.last_included_index
+        assert index <= self.snapshot_index
         self.log.compact(index)
 
     def snapshots_in_use(self) -> frozenset[SnapshotId]:
@@ -331,6 +333,11 @@ class Raft:
                 incoming, size_bytes, size_bytes, match_index=snapshot.id.last_included_index
             )
         return is_needed
+
+    @property
+    def snapshot_index(self) -> Index:
+        """What the newest snapshot of this server includes; 0 without one."""
+        return included_index(self.snapshot)
 
     @property
     def incoming_snapshot(self) -> SnapshotId | None:
@@ -412,7 +419,7 @@ class Raft:
             commit_index=self.log.commit_index,
             handed_index=self.log.handed_index,
             durable_index=self.log.durable_index,
-            snapshot_index=self.snapshot.id.last_included_index if self.snapshot else 0,
+            snapshot_index=self.snapshot_index,
             configuration=latest,
             leadership_confirmed=leader is not None and leader.in_contact_with_quorum(),
             transfer_target=leader.transfer_target if leader else None,
@@ -800,10 +807,6 @@ class Raft:
         if count <= 0:
             return ()
         return log.batch(log.handed_index + 1, count, APPLY_BYTES_MAX)
-
-
-def _is_newer(snapshot: SnapshotId, other: SnapshotId) -> bool:
-    return snapshot.last_included_index > other.last_included_index
 
 
 def _well_formed(message: AppendEntries) -> bool:

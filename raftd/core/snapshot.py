@@ -32,3 +32,8 @@ class Snapshot:
     configuration: ConfigurationAt
     """The latest configuration at or below `last_included_index`, in its joint form if it is one,
     with the index that it has in the log."""
+
+
+def included_index(snapshot: Snapshot | None) -> Index:
+    """Return the last index that `snapshot` includes; 0 without one."""
+    return snapshot.id.last_included_index if snapshot is not None else 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
 from pathlib import Path
@@ -172,6 +172,21 @@ def make_directories(files: FileSystem, path: Path) -> None:
         files.make_directory(path)
     # Also for one that was there: a crash may have come between making it and this sync.
     if path.parent != path:
+        files.sync_directory(path.parent)
+
+
+def unlink_in_order(files: FileSystem, paths: Iterable[Path]) -> None:
+    """Remove files that nobody needs any more. Durable after it returns.
+
+    Each is gone durably before the next one: of the segments of a log, the oldest first, a crash at
+    any point leaves a log without a gap. It touches nothing else, so it may run in a thread while
+    other files of the directory are used. One call at a time for each directory.
+
+    Raises:
+        StorageFault: the disk failed; the rest is still there, which does no harm.
+    """
+    for path in paths:
+        files.unlink(path)
         files.sync_directory(path.parent)
 
 

@@ -99,6 +99,23 @@ class Identity:
         return not self.cluster_id
 
 
+def refuse_lost_log(identity: Identity, last_index: Index) -> None:
+    """Make sure that a log which has had entries was not lost as a whole.
+
+    Args:
+        last_index: the last entry that log and snapshot have; 0 if there is none.
+
+    Raises:
+        StorageFault: it was.
+    """
+    if identity.log_begun and not last_index:
+        raise StorageFault(
+            f"the log of {identity.server} is empty, although it has had entries. Without them "
+            "the server does not know what it voted for and acknowledged, so it does not start",
+            Remedy.REPLACE,
+        )
+
+
 def _mint_incarnation() -> str:
     return secrets.token_hex(INCARNATION_BYTES)
 

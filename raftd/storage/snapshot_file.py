@@ -45,7 +45,7 @@ from raftd.records import (
     encode_record,
 )
 from raftd.storage.files import FileSystem, OpenFile, Remedy, StorageFault
-from raftd.storage.state import read_head
+from raftd.storage.state import StateError, read_head, refuse_unknown_format
 from raftd.storage.store import STORE_KEY_BYTES_MAX, Store
 
 FORMAT_VERSION = 1
@@ -421,6 +421,10 @@ def _decode_head(path: Path, body: bytes) -> SnapshotHead:
             raise ValueError("the head is not as it would be written")
     except (ValueError, TypeError) as error:
         raise CorruptSnapshot(path, 0, str(error)) from error
+    try:
+        refuse_unknown_format(head.state_format)
+    except StateError as error:
+        raise UnknownSnapshotFormat(f"{path}: {error}", Remedy.NAMED) from error
     return head
 
 

@@ -14,7 +14,9 @@ and the server refuses to start.
 **Receiving.** What came in is only written; whoever publishes has it verified and synced before.
 After a restart the records at the beginning that pass their checksums are kept. They may never have
 been synced, or a sync of them may have failed, after which the kernel believes its pages to be
-clean; so they are written again, which alone brings them down.
+clean; so they are written again, which alone brings them down. For a gigabyte that takes seconds,
+so `open` does not do it: `check_received` does, in steps, while the server works. Until it has come
+to the end nothing more is taken in.
 
 A file of a gigabyte takes a tenth of a second to unlink. So nothing here does that to a file of
 unknown size while the server runs: `remove_old` returns the paths, for another thread.
@@ -26,14 +28,16 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from raftd.core.snapshot import Snapshot, SnapshotId
+from raftd.records import RECORD_BODY_BYTES_MAX, RECORD_HEADER
 from raftd.storage.files import (
     TEMPORARY_SUFFIX,
     FileSystem,
     OpenFile,
+    StorageFault,
     make_directories,
 )
 from raftd.storage.snapshot_file import (
@@ -47,8 +51,8 @@ from raftd.storage.snapshot_file import (
 )
 
 REWRITE_SYNC_BYTES = 4 * 1024 * 1024
-"""How much of a received beginning is written again between two syncs, so that servers beside this
-one on the same disk wait for little at a time."""
+"""How much of a received beginning is verified and written again in one step, which ends with a
+sync: others who use the disk wait for little at a time."""
 
 _PUBLISHED_NAME = re.compile(r"snapshot-([0-9]{16,19})-([0-9]{1,19})\.snap")
 _RECEIVING_NAME = re.compile(
@@ -86,18 +90,6 @@ def published_paths(path: Path, files: FileSystem) -> list[Path]:
     return [path / match[0] for match in found]
 
 
-def unlink_all(files: FileSystem, paths: Iterable[Path]) -> None:
-    """Remove the files that `SnapshotDirectory.remove_old` returned. May run in any thread.
-
-    After a crash some may be there again; `open` finds them.
-
-    Raises:
-        StorageFault: the disk failed.
-    """
-    for path in paths:
-        files.unlink(path)
-
-
 class SnapshotDirectory:
     """The directory of a server's snapshots. One thread uses it, but for `sync_received`.
 
@@ -128,8 +120,8 @@ class SnapshotDirectory:
     def open(self) -> None:
         """Find out what is there, and keep of it what is of use; make the directory if missing.
 
-        Removes temporaries. Keeps the good beginning of a snapshot that was being received, after
-        reading, writing and syncing it: that takes as long as the disk needs for it.
+        Removes temporaries. The beginning of a snapshot that was being received is kept, unread: it
+        `is_checking` until `check_received` has come to its end.
 
         Raises:
             CorruptSnapshot: head, tail or size of the newest published snapshot are wrong.
@@ -203,8 +195,8 @@ class SnapshotDirectory:
     def remove_old(self, keep: Collection[SnapshotId] = ()) -> list[Path]:
         """Forget the snapshots before `latest` but for those in `keep`; return what to unlink.
 
-        Hand the paths to `unlink_all`. Among them are also files that `open` found unneeded and
-        what `drop_receiving` has dropped.
+        Hand the paths to `unlink_in_order`, in any thread. Among them are also files that `open`
+        found unneeded and what `drop_receiving` has dropped.
         """
         for id in list(self._published):
             if id not in keep and (self.latest is None or id != self.latest.id):
@@ -255,14 +247,42 @@ class SnapshotDirectory:
 
     @property
     def received_bytes(self) -> int:
-        """How much of it is there, from its beginning; 0 if none is being received."""
-        return 0 if self._receiving is None else self._receiving.received_bytes
+        """How much of it is there, from its beginning; 0 if none is being received.
+
+        While it `is_checking`: how much there is at least, unless it is damaged.
+        """
+        return 0 if self._receiving is None else self._receiving.here_bytes
+
+    @property
+    def is_checking(self) -> bool:
+        """Whether what an earlier process has received of it is not verified and durable yet."""
+        return self._receiving is not None and self._receiving.is_checking
+
+    @property
+    def checked_bytes(self) -> int:
+        """How far `check_received` has come with it; 0 unless it `is_checking`."""
+        receiving = self._receiving
+        return receiving.received_bytes if receiving is not None and receiving.is_checking else 0
+
+    def check_received(self) -> None:
+        """Verify what an earlier process has received, and make it durable: one step of it.
+
+        To be called until it is no longer `is_checking`; one call at a time, in any thread. Takes
+        as long as the disk needs for `REWRITE_SYNC_BYTES`. What is damaged, and all that follows
+        it, is cut off in the end. Does nothing if there is nothing to check.
+
+        Raises:
+            StorageFault: the disk failed.
+        """
+        receiving = self._receiving
+        if receiving is not None:
+            receiving.check()
 
     def begin_receiving(self, id: SnapshotId) -> int:
         """Be ready for parts of `id`, which is newer than `latest`; return how many bytes are here.
 
         Goes on where it was if `id` is being received already; else drops what was. All bytes may
-        be here: then nothing is to be received, only to be verified, synced and published.
+        be here: then nothing is to be received, only to be checked, verified, synced and published.
 
         Raises:
             ValueError: no snapshot has this id, see `check_announced`; nothing has changed.
@@ -274,13 +294,13 @@ class SnapshotDirectory:
             self.drop_receiving()
             path = self._path / _receiving_name(id)
             self._receiving = _Receiving(id, path, self._files.create(path))
-        return self._receiving.received_bytes
+        return self._receiving.here_bytes
 
     def receive(self, id: SnapshotId, offset: int, content: bytes) -> int:
         """Take `content`, which stands at `offset` in `id`; return how many bytes are here now.
 
-        What is here already is left as it is; nothing is taken after a gap or beyond the size.
-        Nothing is durable before `sync_received`.
+        What is here already is left as it is; nothing is taken after a gap or beyond the size, nor
+        while it `is_checking`. Nothing is durable before `sync_received`.
 
         Raises:
             StorageFault: the disk failed or is full.
@@ -356,28 +376,18 @@ class SnapshotDirectory:
         ]
         found.sort(key=lambda unfinished: (unfinished[0].last_included_index, unfinished[1]))
         if found and self._is_newer(found[-1][0]):
-            self._receiving = self._rewritten(*found.pop())
+            id, path = found.pop()
+            size_bytes = min(self._files.size(path), id.size_bytes)
+            self._receiving = _Receiving(id, path, self._files.open(path))
+            self._receiving.resume(intact_records(self._files, path, id), size_bytes)
         for _, path in found:
             self._files.unlink(path)
-
-    def _rewritten(self, id: SnapshotId, path: Path) -> _Receiving:
-        receiving = _Receiving(id, path, self._files.open(path))
-        try:
-            for record in intact_records(self._files, path, id):
-                receiving.receive(receiving.received_bytes, record)
-                if receiving.received_bytes - receiving.synced_bytes >= REWRITE_SYNC_BYTES:
-                    receiving.sync()
-            receiving.cut(self._files.size(path))
-        except BaseException:
-            receiving.close()
-            raise
-        return receiving
 
 
 class _Receiving:
     """A snapshot that is being received, and its file.
 
-    One thread may be in `sync` while another one is in any other method.
+    One thread may be in `sync` or `check` while another one is in any other method.
     """
 
     def __init__(self, id: SnapshotId, path: Path, file: OpenFile) -> None:
@@ -391,20 +401,64 @@ class _Receiving:
         self._file_in_use = threading.Lock()
         self._is_unneeded = False
         self._is_closed = False
+        self._unchecked: Iterator[bytes] | None = None
+        """The records of an earlier process that are not verified and written again yet."""
+        self._found_bytes = 0
+        """How long the file was when it was found."""
+
+    def resume(self, records: Iterator[bytes], size_bytes: int) -> None:
+        """Begin with what is in the file: `records`, as far as they are good, of `size_bytes`."""
+        self._unchecked, self._found_bytes = records, size_bytes
+
+    @property
+    def is_checking(self) -> bool:
+        return self._unchecked is not None
+
+    @property
+    def here_bytes(self) -> int:
+        """How much is here; while that is not known, the least that it can be without damage."""
+        if self._unchecked is None:
+            return self.received_bytes
+        if self._found_bytes == self.id.size_bytes:
+            return self._found_bytes
+        # The last record may be cut short.
+        return max(0, self._found_bytes - RECORD_HEADER.size - RECORD_BODY_BYTES_MAX)
+
+    def check(self) -> None:
+        with self._file_in_use:
+            if self._unchecked is not None and not self._is_closed:
+                self._check(self._unchecked)
+        self._close_if_unneeded()
+
+    def _check(self, unchecked: Iterator[bytes]) -> None:
+        begun_bytes, is_done = self.received_bytes, False
+        try:
+            for record in unchecked:
+                self._file.write(record, self.received_bytes)
+                self.received_bytes += len(record)
+                if self.received_bytes - begun_bytes >= REWRITE_SYNC_BYTES:
+                    break
+            else:
+                is_done = True
+                if self._found_bytes > self.received_bytes:
+                    self._file.truncate(self.received_bytes)
+            self._file.sync()
+            self.synced_bytes = self.received_bytes
+        except StorageFault:
+            # If it was dropped meanwhile, its file is not there any more.
+            if not self._is_unneeded:
+                raise
+        else:
+            if is_done:
+                self._unchecked = None
 
     def receive(self, offset: int, content: bytes) -> int:
-        if offset <= self.received_bytes:
+        if self._unchecked is None and offset <= self.received_bytes:
             new = content[self.received_bytes - offset : self.id.size_bytes - offset]
             if new:
                 self._file.write(new, self.received_bytes)
                 self.received_bytes += len(new)
-        return self.received_bytes
-
-    def cut(self, size_bytes: int) -> None:
-        """Make the file end where the bytes that are here do, and all of them durable."""
-        if size_bytes > self.received_bytes:
-            self._file.truncate(self.received_bytes)
-        self.sync()
+        return self.here_bytes
 
     def sync(self) -> None:
         with self._file_in_use:

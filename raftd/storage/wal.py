@@ -11,8 +11,8 @@ newest segment is always open: if it is closed, its successor was lost.
 up the segments that hold nothing else, and `Wal.reset` all of them, for a snapshot that came from
 another server. Each segment's header has the hard state and the position before it, so nothing is
 written for it: the files are unlinked, the oldest first, and what is left is a log that begins
-later. The log must have no gap at any time, also after a crash: `unlink_segments` makes each step
-durable before the next one.
+later. The log must have no gap at any time, also after a crash: `raftd.storage.files` removes them
+in their order, each durably before the next one.
 
 Source: dissertation section 3.8 (what must be durable), section 5.1 (compaction of the log).
 """
@@ -20,7 +20,7 @@ Source: dissertation section 3.8 (what must be durable), section 5.1 (compaction
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -88,7 +88,6 @@ __all__ = [
     "Wal",
     "WalInspection",
     "inspect_wal",
-    "unlink_segments",
 ]
 
 SEGMENT_BYTES = 16 * 1024 * 1024
@@ -99,21 +98,6 @@ PREALLOCATION_BYTES = 1024 * 1024
 """Zeros written at a time: some milliseconds on a slow disk, once for thousands of entries."""
 
 _ZEROS = bytes(PREALLOCATION_BYTES)
-
-
-def unlink_segments(files: FileSystem, paths: Sequence[Path]) -> None:
-    """Remove segments that `Wal.compact` or `Wal.reset` has given up. Durable after it returns.
-
-    The oldest goes first, and each is gone durably before the next one: a crash at any point leaves
-    a log without a gap. It touches nothing else, so it may run in a thread while the log is used.
-    For one log one call at a time, in the order in which the paths were returned.
-
-    Raises:
-        StorageFault: the disk failed; the rest is still there, which does the log no harm.
-    """
-    for path in paths:
-        files.unlink(path)
-        files.sync_directory(path.parent)
 
 
 class Wal:
@@ -142,6 +126,8 @@ class Wal:
         self._segment_bytes = segment_bytes
         self._position = position
         self._failure = ""
+        self.run_sync: Callable[[Callable[[], None]], None] = lambda sync: sync()
+        """Calls what it is given, once: in the place of whoever wants to know how long it takes."""
 
     @staticmethod
     def exists(directory: Path, files: FileSystem) -> bool:
@@ -169,11 +155,7 @@ class Wal:
         snapshot_index: Index = 0,
         segment_bytes: int = SEGMENT_BYTES,
     ) -> tuple[Wal, Recovered]:
-        """Read the whole log, cut off a torn last batch, and open the log for appending.
-
-        Whatever it returns is durable, also what a crash had left in the kernel's cache only. A
-        log that it refuses is left as it is. A log that was compacted may begin earlier than it
-        did then, if a crash came before all segments were unlinked.
+        """Read the whole log, and do as `open_read`. A log that it refuses is left as it is.
 
         Args:
             snapshot_index: Up to where the newest snapshot reaches, 0 if there is none. The log
@@ -188,6 +170,24 @@ class Wal:
         """
         reading = WalReading(directory, files, snapshot_index)
         reading.read_all()
+        return cls.open_read(reading, segment_bytes=segment_bytes), reading.recovered()
+
+    @classmethod
+    def open_read(cls, reading: WalReading, *, segment_bytes: int = SEGMENT_BYTES) -> Wal:
+        """Cut off a torn last batch, and open for appending a log that was read and not refused.
+
+        Whatever was read is durable then, also what a crash had left in the kernel's cache only. A
+        log that was compacted may begin earlier than it did then, if a crash came before all
+        segments were unlinked.
+
+        Args:
+            reading: All of the log, which nobody has changed since.
+            segment_bytes: As for `open`.
+
+        Raises:
+            StorageFault: the disk failed.
+        """
+        directory, files = reading.directory, reading.files
         for name in files.names(directory):
             if name.endswith(TEMPORARY_SUFFIX):
                 files.unlink(directory / name)
@@ -224,13 +224,7 @@ class Wal:
         except BaseException:
             file.close()
             raise
-        return wal, Recovered(
-            reading.position.hard_state,
-            tuple(reading.entries),
-            reading.cut_bytes,
-            reading.position.terms.after_index,
-            reading.position.terms.after_term,
-        )
+        return wal
 
     @property
     def is_empty(self) -> bool:
@@ -296,7 +290,7 @@ class Wal:
         """Give up the closed segments that hold nothing but entries up to `keep_after`.
 
         The log then begins later, after `base_index`. Nothing is written, and nothing is gone
-        before the caller hands the result to `unlink_segments`. What a crash leaves of these
+        before the caller hands the result to `unlink_in_order`. What a crash leaves of these
         segments is part of the log again after the next start; compact then, too.
 
         Args:
@@ -393,7 +387,7 @@ class Wal:
         )
         self._reserve(start + size_bytes)
         self._file.write(encode_batch_header(header) + following, start)
-        self._file.sync()
+        self.run_sync(self._file.sync)
         return start + size_bytes
 
     def _begin_segment(self) -> None:
@@ -424,5 +418,5 @@ class Wal:
             self._file.write(zeros, offset)
             offset += len(zeros)
         # Before the batch: a torn one is known by the zeros that show through.
-        self._file.sync()
+        self.run_sync(self._file.sync)
         self._allocated_bytes = target

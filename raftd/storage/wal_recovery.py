@@ -97,9 +97,12 @@ class MissingEntries(CorruptLog):
         )
         self.first_lost_index = snapshot_index + 1
         self.last_lost_index = base_index
+        lost = f"entries {self.first_lost_index} to {base_index} are lost"
+        if self.first_lost_index == base_index:
+            lost = f"entry {base_index} is lost"
         StorageFault.__init__(
             self,
-            f"{directory}: entries {self.first_lost_index} to {base_index} are lost: "
+            f"{directory}: {lost}: "
             f"{self.reason}. If a newer snapshot, or older segments of the log, are somewhere "
             f"else, put them back. {_REFUSAL}",
             Remedy.REPLACE,
@@ -229,8 +232,8 @@ class WalReading:
     def __init__(
         self, directory: Path, files: FileSystem, snapshot_index: Index | None = None
     ) -> None:
-        self._directory = directory
-        self._files = files
+        self.directory = directory
+        self.files = files
         self._snapshot_index = snapshot_index
         self._base_may_move = False
         self.position = Position(FIRST_SEGMENT)
@@ -251,9 +254,9 @@ class WalReading:
             CorruptLog: synced data is damaged or missing.
             StorageFault: there is no log, a newer release wrote it, or the disk failed.
         """
-        self.unread = segment_names(self._directory, self._files)
+        self.unread = segment_names(self.directory, self.files)
         if not self.unread:
-            raise StorageFault(f"{self._directory}: there is no log", Remedy.REPLACE)
+            raise StorageFault(f"{self.directory}: there is no log", Remedy.REPLACE)
         while self.unread:
             name = self.unread.pop(0)
             self._read_file(name, is_last=not self.unread)
@@ -267,19 +270,30 @@ class WalReading:
             )
         base_index = self.position.terms.after_index
         if self._snapshot_index is not None and base_index > self._snapshot_index:
-            raise MissingEntries(self._directory, self._snapshot_index, base_index)
+            raise MissingEntries(self.directory, self._snapshot_index, base_index)
+
+    def recovered(self) -> Recovered:
+        """Return what was read, after `read_all`."""
+        terms = self.position.terms
+        return Recovered(
+            self.position.hard_state,
+            tuple(self.entries),
+            self.cut_bytes,
+            terms.after_index,
+            terms.after_term,
+        )
 
     def _corrupt(self, name: str, offset: int, reason: str) -> CorruptLog:
-        return CorruptLog(self._directory / name, offset, reason, self._first_lost_index())
+        return CorruptLog(self.directory / name, offset, reason, self._first_lost_index())
 
     def _first_lost_index(self) -> Index:
         return max(self.position.terms.last_index, self._snapshot_index or 0) + 1
 
     def _read_file(self, name: str, *, is_last: bool) -> None:
         # The content is let go of at the end, before the next one is read.
-        content = self._files.read(self._directory / name)
+        content = self.files.read(self.directory / name)
         try:
-            header, offset = decode_segment_header(self._directory / name, content)
+            header, offset = decode_segment_header(self.directory / name, content)
             self._begin(name, header)
             self.segments.append(segment_of(name, header, offset))
             self._read_batches(content, is_last=is_last)
@@ -299,7 +313,7 @@ class WalReading:
             self._base_may_move = True
         if self.segments and header.first_sequence > self.position.next_sequence:
             raise MissingSegment(
-                self._directory / name,
+                self.directory / name,
                 self.segments[-1],
                 self.position,
                 header,

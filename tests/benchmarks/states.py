@@ -27,7 +27,7 @@ from raftd.core.membership import (
 )
 from raftd.core.snapshot import SnapshotId
 from raftd.core.types import Entry, EntryKind, HardState, ServerId
-from raftd.storage.files import OsFileSystem
+from raftd.storage.files import OsFileSystem, unlink_in_order
 from raftd.storage.identity import DataDirectory
 from raftd.storage.live import LiveState, default_boot_id
 from raftd.storage.lmdb_store import DATABASE_FILE
@@ -35,7 +35,7 @@ from raftd.storage.snapshot_file import BLOCK_BYTES, Pairs, SnapshotHead, head_o
 from raftd.storage.snapshots import SnapshotDirectory
 from raftd.storage.state import StateMachine
 from raftd.storage.store import MemoryStore
-from raftd.storage.wal import Wal, unlink_segments
+from raftd.storage.wal import Wal
 from raftd.storage.worker import build_database, pairs_of, write_snapshot
 
 CLUSTER_ID = "benchmark"
@@ -114,7 +114,7 @@ class State:
             snapshots.close()
             wal, _ = Wal.open(data.wal_path, files)
             wal.append(HardState(TERM), ())
-            unlink_segments(files, wal.reset(self.id.last_included_index, TERM))
+            unlink_in_order(files, wal.reset(self.id.last_included_index, TERM))
             for batch in self._log(log_entries):
                 wal.append(None, batch)
             wal.close()

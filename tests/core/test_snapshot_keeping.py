@@ -10,7 +10,7 @@ import pytest
 
 from raftd.core.errors import NotCaughtUp
 from raftd.core.messages import AppendEntries, AppendEntriesResponse, Envelope
-from raftd.core.progress import SNAPSHOT_CHUNK_BYTES
+from raftd.core.progress import SNAPSHOT_CHUNK_BYTES, SNAPSHOT_PATIENCE_ELECTION_TIMEOUTS
 from tests.core.harness import OPTIONS
 from tests.core.scenario import SNAPSHOT_BYTES, Solo, change_of, of, settled_leader
 from tests.core.snapshot_scenario import leader, peer, progress, refuse, role, sending
@@ -61,6 +61,36 @@ def test_who_has_said_nothing_about_an_older_snapshot_is_sent_the_newest() -> No
     new = solo.compact(solo.commit_index, to=old.id.last_included_index, checksum="new")
     assert peer(solo).snapshot == new.id
     assert solo.raft.snapshots_in_use() == {new.id}
+
+
+def test_an_older_snapshot_is_not_kept_for_a_server_that_vanished_half_way() -> None:
+    """It may come back for the newest one, or never."""
+    solo, old = sending()
+    solo.has_received("3", old, CHUNK)
+    solo.give(lambda raft: raft.propose(b"x"))
+    solo.acknowledge("2")
+    new = solo.compact(solo.commit_index, to=old.id.last_included_index, checksum="new")
+
+    def wait(ticks: int) -> None:
+        for _ in range(ticks):
+            solo.tick()
+            solo.acknowledge("2")
+
+    wait(SNAPSHOT_PATIENCE_ELECTION_TIMEOUTS * T)
+    assert solo.raft.snapshots_in_use() == {old.id, new.id}
+    # A server that was away for a while goes on where it was.
+    solo.has_received("3", old, CHUNK)
+    wait(SNAPSHOT_PATIENCE_ELECTION_TIMEOUTS * T)
+    assert solo.raft.snapshots_in_use() == {old.id, new.id}
+    wait(1)
+    assert solo.raft.snapshots_in_use() == {new.id}
+    assert peer(solo).snapshot == new.id
+    # It is asked what it has of the newest one; what it says of the older one comes too late.
+    solo.chunks.clear()
+    solo.has_received("3", old, 2 * CHUNK)
+    assert solo.chunks_to("3") == []
+    solo.has_received("3", new, 0)
+    assert {c.snapshot for c in solo.chunks if c.dest == "3"} == {new.id}
 
 
 def test_a_server_that_does_not_lead_keeps_its_newest_snapshot_only() -> None:

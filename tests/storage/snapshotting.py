@@ -14,7 +14,7 @@ import attrs
 
 from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.inputs import Input, SnapshotProgressed, SnapshotReceived, SnapshotTaken
-from raftd.storage.files import FileSystem
+from raftd.storage.files import FileSystem, unlink_in_order
 from raftd.storage.snapshot_file import (
     CorruptSnapshot,
     Pairs,
@@ -26,7 +26,6 @@ from raftd.storage.snapshot_file import (
 )
 from raftd.storage.snapshots import SnapshotDirectory
 from raftd.storage.store import MemoryStore, Store
-from raftd.storage.wal import unlink_segments
 from raftd.storage.worker import pairs_of, write_snapshot
 
 Lane: TypeAlias = str
@@ -82,6 +81,8 @@ class SteppedSnapshots:
         self._make_store = make_store
         self._built: tuple[SnapshotId, Store] | None = None
         self._building: _Build | None = None
+        if directory.is_checking:
+            self._later("receive", self._check)
         self._build_if_whole()
 
     def work(self, lane: Lane | None = None) -> bool:
@@ -140,12 +141,26 @@ class SteppedSnapshots:
         self._directory.begin_receiving(snapshot)
         received_bytes = self._directory.receive(snapshot, offset, data)
         self._build_if_whole()
-        return received_bytes, snapshot.size_bytes if self.is_received(snapshot) else 0
+        if self.is_received(snapshot):
+            return received_bytes, snapshot.size_bytes
+        return received_bytes, self._directory.checked_bytes
+
+    def _check(self) -> None:
+        directory = self._directory
+        directory.check_received()
+        snapshot = directory.receiving
+        if snapshot is not None:
+            self._progressed(snapshot, directory.received_bytes, directory.checked_bytes)
+        if directory.is_checking:
+            self._later("receive", self._check)
+            return
+        self._build_if_whole()
 
     def _build_if_whole(self) -> None:
         snapshot = self._directory.receiving
         if (
             snapshot is not None
+            and not self._directory.is_checking
             and self._directory.received_bytes == snapshot.size_bytes
             and self._building is None
         ):
@@ -215,4 +230,4 @@ class SteppedSnapshots:
 
     def remove(self, paths: Sequence[Path]) -> None:
         if paths:
-            self._later("remove", lambda: unlink_segments(self._files, paths))
+            self._later("remove", lambda: unlink_in_order(self._files, paths))

@@ -379,9 +379,9 @@ def operation_does_not_learn_of_its_configuration(
 def configuration_stored_wrongly(machine: StateMachine, patch: pytest.MonkeyPatch) -> None:
     apply = machine._apply_configuration
 
-    def with_another_leader(data: bytes, index: int) -> None:
+    def with_another_leader(data: bytes, index: int, term: int) -> None:
         entry = attrs.evolve(decode_configuration(data), leader="n7/z")
-        apply(encode_configuration(entry), index)
+        apply(encode_configuration(entry), index, term)
 
     patch.setattr(machine, "_apply_configuration", with_another_leader)
 
@@ -541,18 +541,29 @@ def test_a_restored_machine_leaves_its_old_store_alone() -> None:
 
 
 def test_a_difference_survives_a_restart_and_a_restore() -> None:
-    entries = log_of_everything()
-    healthy, store = StateMachine(MemoryStore()), MemoryStore()
-    healthy.apply(entries)
-    faulty = StateMachine(store)
-    with pytest.MonkeyPatch.context() as patch:
-        revision_counted_up(faulty, patch)
-        faulty.apply(entries[:4])
-    restarted, restored = StateMachine(store), StateMachine(MemoryStore())
-    restored.restore(copied(store))
-    for machine in (restarted, restored):
-        machine.apply(entries[4:])
-        assert machine.hash_at(len(entries)) != healthy.hash_at(len(entries))
+    """Also one of which nothing is left in the state but its hash."""
+    log = Log()
+    entries = [log.command(Put("k", b"v")) for _ in range(20)]
+    ends, states = [], []
+    for written in (b"v", b"w"):
+        store = MemoryStore()
+        undisturbed, stopped = StateMachine(MemoryStore()), StateMachine(store)
+        for machine in (undisturbed, stopped):
+            with pytest.MonkeyPatch.context() as patch:
+                write = rewriting(lambda key, _, stored, written=written: (key, written, stored))
+                write(machine, patch)
+                machine.apply(entries[:1])
+            machine.apply(entries[1:5])
+        restored = StateMachine(MemoryStore())
+        restored.restore(copied(store))
+        machines = (undisturbed, StateMachine(store), restored)
+        for machine in machines:
+            machine.apply(entries[5:])
+        ends.append({machine.effects_hash for machine in machines})
+        states.append(undisturbed.get("k"))
+    assert [len(end) for end in ends] == [1, 1]
+    assert ends[0] != ends[1]
+    assert states[0] == states[1]
 
 
 def test_a_store_of_another_format_is_not_restored() -> None:

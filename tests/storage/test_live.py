@@ -449,10 +449,12 @@ STEPS = [
 ]
 
 
-def arranged(machine: Machine) -> None:
-    """Make a live database and a complete build beside it."""
-    live = machine.create()
-    machine.build(live, BUILT).rename(machine.directory / f"{BUILDING_PREFIX}9")
+def arranged(path: Path, at: int, fault: BaseException) -> tuple[Machine, LiveState, FaultyFiles]:
+    """Start a server over a live database and a complete build; call number `at` will fail."""
+    machine = Machine(path / str(at))
+    machine.build(machine.create(), BUILT).rename(machine.directory / f"{BUILDING_PREFIX}9")
+    files = FaultyFiles(at, fault)
+    return machine, machine.start(files), files
 
 
 @pytest.mark.parametrize(("step", "allowed"), STEPS, ids=[step.__name__ for step, _ in STEPS])
@@ -463,10 +465,7 @@ def test_after_a_kill_at_any_point_there_is_a_right_database_or_none(
 ) -> None:
     seen = []
     for at in range(1, 100):
-        machine = Machine(tmp_path / str(at))
-        arranged(machine)
-        files = FaultyFiles(at, Crash())
-        live = machine.start(files)
+        machine, live, _ = arranged(tmp_path, at, Crash())
         try:
             step(machine, live)
         except Crash:
@@ -491,10 +490,7 @@ def test_after_a_loss_of_power_at_any_point_only_a_clean_database_is_used(
 ) -> None:
     seen = []
     for at in range(1, 100):
-        machine = Machine(tmp_path / str(at))
-        arranged(machine)
-        files = FaultyFiles(at, Crash())
-        live = machine.start(files)
+        machine, live, _ = arranged(tmp_path, at, Crash())
         try:
             step(machine, live)
             is_done = True
@@ -517,16 +513,12 @@ def test_a_failing_disk_is_a_fault_at_every_point(
     step: Callable[[Machine, LiveState], None],
     allowed: list[list[tuple[bytes, bytes]] | None],
 ) -> None:
-    machine = Machine(tmp_path / "0")
-    arranged(machine)
-    files = FaultyFiles(0, Crash())
-    step(machine, machine.start(files))
+    machine, live, files = arranged(tmp_path, 0, Crash())
+    step(machine, live)
     machine.kill()
     assert len(files.calls) > 3
     for at in range(1, len(files.calls) + 1):
-        machine = Machine(tmp_path / str(at))
-        arranged(machine)
-        live = machine.start(FaultyFiles(at, StorageFault(f"call {at}")))
+        machine, live, _ = arranged(tmp_path, at, StorageFault(f"call {at}"))
         with pytest.raises(StorageFault, match=f"^call {at}$"):
             step(machine, live)
         machine.kill()

@@ -244,3 +244,56 @@ def test_a_state_of_another_format_is_a_fault_that_names_what_to_do(with_state: 
             ) as raised:
                 recover(directory, FILES)
             assert raised.value.remedy is Remedy.NAMED
+
+
+# --- a log that is refused is left as it is ------------------------------------------------------
+
+
+def newest_segment(path: Path) -> Path:
+    (segment,) = (path / "wal").glob("*.open")
+    return segment
+
+
+def assert_refused_uncut(path: Path, why: str, caplog: pytest.LogCaptureFixture) -> None:
+    def of_log(contents: dict[str, bytes]) -> dict[str, bytes]:
+        return {name: content for name, content in contents.items() if name.startswith("wal")}
+
+    before = of_log(contents(path))
+    # The second start says the same.
+    for _ in range(2):
+        with (
+            caplog.at_level(logging.WARNING, "raftd.recovery"),
+            pytest.raises(StorageFault, match=why) as raised,
+            recovered(path),
+        ):
+            pass
+        assert raised.value.remedy is Remedy.REPLACE
+        assert "cut off" not in caplog.text
+        assert of_log(contents(path)) == before
+
+
+def test_nothing_is_cut_off_a_log_that_lacks_applied_entries(
+    with_state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    segment = newest_segment(with_state)
+    content = bytearray(segment.read_bytes())
+    last = max(offset for offset, byte in enumerate(content) if byte)
+    # The last byte of a batch is never zero, so this one looks torn.
+    content[last] = 0
+    segment.write_bytes(content)
+    assert_refused_uncut(with_state, "were applied, but the log ends at", caplog)
+
+
+def test_nothing_is_cut_off_a_log_that_has_lost_all_its_entries(
+    tmp_path: Path, blank: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "n1"
+    shutil.copytree(blank, path)
+    world = snapshot_world()
+    server = world.boot("n1", disk=RealDisk(path, "n1"))
+    world.bootstrap()
+    server.kill()
+    segment = newest_segment(path)
+    begun = newest_segment(blank).read_bytes().rstrip(b"\0")
+    segment.write_bytes(segment.read_bytes()[: len(begun) + 100])
+    assert_refused_uncut(path, "is empty, although it has had entries", caplog)

@@ -15,14 +15,21 @@ from hypothesis import strategies as st
 from raftd.core.snapshot import SnapshotId
 from raftd.records import RECORD_HEADER
 from raftd.storage import snapshot_file, snapshots
-from raftd.storage.files import FileSystem, OpenFile, OsFileSystem, Remedy, StorageFault
+from raftd.storage.files import (
+    FileSystem,
+    OpenFile,
+    OsFileSystem,
+    Remedy,
+    StorageFault,
+    unlink_in_order,
+)
 from raftd.storage.snapshot_file import (
     CorruptSnapshot,
     SnapshotWriter,
     UnknownSnapshotFormat,
     verify,
 )
-from raftd.storage.snapshots import SnapshotDirectory, published_paths, unlink_all
+from raftd.storage.snapshots import SnapshotDirectory, published_paths
 from tests.storage.memory_files import Crash, MemoryFileSystem
 from tests.storage.test_snapshot_file import CONFIGURATION, make_head, make_pairs
 
@@ -60,9 +67,16 @@ def files() -> MemoryFileSystem:
 
 
 def open_directory(files: FileSystem, path: Path = PATH) -> SnapshotDirectory:
+    """Start a server, and let it make sure of what it has received."""
     directory = SnapshotDirectory(path, files)
     directory.open()
+    check(directory)
     return directory
+
+
+def check(directory: SnapshotDirectory) -> None:
+    while directory.is_checking:
+        directory.check_received()
 
 
 def write_temporary(directory: SnapshotDirectory, files: FileSystem, snapshot: Taken) -> Path:
@@ -243,7 +257,7 @@ def test_old_snapshots_stay_readable_until_they_are_forgotten(files: MemoryFileS
     with pytest.raises(KeyError):
         directory.read(first.id, 0, 1)
     assert directory.read(second.id, 0, 1) == second.content[:1]
-    unlink_all(files, [first_path])
+    unlink_in_order(files, [first_path])
     assert directory.remove_old(keep=[second.id]) == []
     assert directory.remove_old() == [second_path]
     assert directory.remove_old() == []
@@ -261,7 +275,7 @@ def test_older_snapshots_that_a_crash_left_are_to_be_removed(files: MemoryFileSy
     assert published_paths(PATH, files)[0] == directory.path_of(taken(100).id)
     paths = directory.remove_old()
     assert set(paths) == old_paths
-    unlink_all(files, paths)
+    unlink_in_order(files, paths)
     assert published_paths(PATH, files) == [directory.path_of(taken(100).id)]
 
 
@@ -370,6 +384,106 @@ def test_after_a_restart_damage_in_what_was_received_is_fetched_again(
             install(directory, files, snapshot)
 
 
+class _ReadFiles(MemoryFileSystem):
+    """Calls `on_read` before each read."""
+
+    on_read: Callable[[], None] | None = None
+
+    def read_at(self, path: Path, offset: int, size_bytes: int) -> bytes:
+        if self.on_read is not None:
+            self.on_read()
+        return super().read_at(path, offset, size_bytes)
+
+
+def unchecked(files: MemoryFileSystem, snapshot: Taken, until: int = 1 << 30) -> SnapshotDirectory:
+    """Return a directory just after a start, with what the process before has received."""
+    before = open_directory(files)
+    send(before, snapshot, until=until)
+    before.close()
+    directory = SnapshotDirectory(PATH, files)
+    directory.open()
+    assert directory.is_checking
+    return directory
+
+
+def test_a_start_reads_nothing_of_what_was_received() -> None:
+    files, reads = _ReadFiles(), []
+    directory = open_directory(files)
+    send(directory, taken(10), until=700)
+    directory.close()
+    files.on_read = lambda: reads.append(1)
+    directory = SnapshotDirectory(PATH, files)
+    directory.open()
+    assert directory.receiving == taken(10).id
+    assert reads == []
+    check(directory)
+    assert reads != []
+
+
+def test_while_it_is_checked_nothing_is_taken_in_and_nothing_more_is_promised_than_there_is(
+    monkeypatch: pytest.MonkeyPatch, files: MemoryFileSystem
+) -> None:
+    monkeypatch.setattr(snapshots, "RECORD_BODY_BYTES_MAX", 300)
+    snapshot = taken(10)
+    size_bytes = len(snapshot.content)
+    ends = record_ends(snapshot.content)
+    for cut in range(0, size_bytes + 1, 7):
+        directory = unchecked(MemoryFileSystem(), snapshot, cut)
+        kept = max(end for end in ends if end <= cut)
+        promised = directory.begin_receiving(snapshot.id)
+        assert max(0, cut - 300 - RECORD_HEADER.size) == promised <= kept
+        while directory.is_checking:
+            assert directory.receive(snapshot.id, 0, snapshot.content) == promised
+            assert directory.received_bytes == promised
+            directory.check_received()
+        assert directory.received_bytes == kept
+        install(directory, files=directory._files, snapshot=snapshot)  # type: ignore[arg-type]
+    # Of one that is there as a whole its leader has heard.
+    directory = unchecked(files, snapshot)
+    assert directory.received_bytes == size_bytes
+
+
+def test_it_is_checked_in_steps(files: MemoryFileSystem) -> None:
+    snapshot = taken(10)
+    directory = unchecked(files, snapshot)
+    steps = 0
+    while directory.is_checking:
+        before = len(files.calls)
+        directory.check_received()
+        steps += 1
+        assert len([call for call in files.calls[before:] if call.startswith("sync")]) == 1
+    assert steps >= len(snapshot.content) // 400
+    directory.check_received()
+    directory.publish_received(snapshot.id)
+
+
+def test_what_is_dropped_in_the_middle_of_a_step_is_let_go_of() -> None:
+    files = _ReadFiles()
+    snapshot, other = taken(10), taken(11)
+    directory = unchecked(files, snapshot)
+
+    def drop() -> None:
+        files.on_read = None
+        directory.begin_receiving(other.id)
+
+    files.on_read = drop
+    directory.check_received()
+    assert not directory.is_checking
+    assert directory.receiving == other.id
+    install(directory, files, other)
+    assert len(names(files)) == 2
+    unlink_in_order(files, directory.remove_old())
+    assert names(files) == [directory.path_of(other.id).name]
+
+
+def test_a_disk_that_fails_in_the_middle_of_a_step_is_a_fault(files: MemoryFileSystem) -> None:
+    directory = unchecked(files, taken(10))
+    files.fail_at = len(files.calls) + 2
+    with pytest.raises(StorageFault):
+        directory.check_received()
+    assert directory.is_checking
+
+
 def test_what_a_failed_sync_may_have_lost_is_written_again_after_a_restart(
     files: MemoryFileSystem,
 ) -> None:
@@ -399,7 +513,7 @@ def test_another_snapshot_drops_the_one_before(files: MemoryFileSystem) -> None:
     # Begun again before its old file is unlinked: that must not take the new one away.
     assert directory.begin_receiving(first.id) == 0
     send(directory, first, until=50)
-    unlink_all(files, [dropped, *directory.remove_old()])
+    unlink_in_order(files, [dropped, *directory.remove_old()])
     install(directory, files, first)
     assert names(files) == [directory.path_of(first.id).name]
 
@@ -634,16 +748,16 @@ def run_script(files: MemoryFileSystem, known: dict[int, Taken], published: list
         directory.sync_received()
         take(directory, files, known[12])
         published.append(12)
-        unlink_all(files, directory.remove_old())
+        unlink_in_order(files, directory.remove_old())
         install(directory, files, known[13])
         published.append(13)
         send(directory, known[14], until=650)
         directory.begin_receiving(known[15].id)
-        unlink_all(files, directory.remove_old())
+        unlink_in_order(files, directory.remove_old())
         install(directory, files, known[15])
         published.append(15)
         write_temporary(directory, files, known[16])
-        unlink_all(files, directory.remove_old())
+        unlink_in_order(files, directory.remove_old())
     finally:
         directory.close()
 
@@ -657,7 +771,7 @@ def check_disk(files: MemoryFileSystem, known: dict[int, Taken], published: list
     if latest is not None:
         assert latest.id == known[index].id
         assert files.read(directory.path_of(latest.id)) == known[index].content
-    unlink_all(files, directory.remove_old())
+    unlink_in_order(files, directory.remove_old())
     unfinished = directory.receiving
     if unfinished is not None:
         index = unfinished.last_included_index
@@ -737,7 +851,7 @@ def test_the_same_happens_on_a_real_disk(
     send(directory, script_snapshots[11])
     install(directory, files, script_snapshots[11])
     assert len(files.names(path)) == 4
-    unlink_all(files, directory.remove_old())
+    unlink_in_order(files, directory.remove_old())
     assert files.names(path) == [directory.path_of(script_snapshots[11].id).name]
     assert directory.read(script_snapshots[11].id, 3, 9) == script_snapshots[11].content[3:12]
     directory.close()

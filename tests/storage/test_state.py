@@ -315,6 +315,22 @@ def test_list_returns_one_key_however_long_it_is(replica: Replica) -> None:
     assert ([one.key for one in found], more) == (["a"], True)
 
 
+def test_list_goes_on_behind_the_last_key_of_the_page_before(replica: Replica) -> None:
+    keys = ["a", "ab", "ab\x00", "abc", "b", "ba"]
+    for key in keys:
+        replica.run(Put(key, b""))
+    listed: list[str] = []
+    more = True
+    while more:
+        after = listed[-1] if listed else ""
+        found, more = replica.machine.list("", 2, 1000, after=after)
+        listed += [one.key for one in found]
+    assert listed == keys
+    found, more = replica.machine.list("b", 10, 1000, after="ab")
+    assert ([one.key for one in found], more) == (["b", "ba"], False)
+    assert replica.machine.list("a", 10, 1000, after="b") == ([], False)
+
+
 def test_list_goes_on_after_its_first_chunk(replica: Replica) -> None:
     keys = [f"k{number:04}" for number in range(3 * state_module.LIST_CHUNK)]
     for key in keys:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from raftd.core.types import Entry, EntryKind, HardState
 from raftd.records import encode_record
-from raftd.storage.files import OsFileSystem, Remedy, StorageFault
+from raftd.storage.files import OsFileSystem, Remedy, StorageFault, unlink_in_order
 from raftd.storage.wal import (
     BATCH_HEADER_BYTES,
     FORMAT_VERSION,
@@ -26,7 +26,6 @@ from raftd.storage.wal import (
     CorruptLog,
     Recovered,
     Wal,
-    unlink_segments,
 )
 from raftd.storage.wal_recovery import MissingSegment
 from tests.storage.memory_files import Crash, MemoryFileSystem
@@ -616,7 +615,7 @@ def test_a_log_of_the_release_before_opens_and_goes_on(tmp_path: Path) -> None:
     wal, recovered = Wal.open(tmp_path / "wal", FILES, segment_bytes=512)
     assert (recovered.base_index, recovered.base_term) == (0, 0)
     wal.append(HardState(4), entries(6, 7, 4))
-    unlink_segments(FILES, wal.compact(4))
+    unlink_in_order(FILES, wal.compact(4))
     wal.close()
     wal, recovered = Wal.open(tmp_path / "wal", FILES, snapshot_index=4)
     wal.close()

@@ -8,7 +8,7 @@ import pytest
 
 from raftd.core.types import HardState
 from raftd.records import encode_record
-from raftd.storage.files import StorageFault
+from raftd.storage.files import StorageFault, unlink_in_order
 from raftd.storage.wal import (
     SEGMENT_HEADER,
     CorruptLog,
@@ -16,7 +16,6 @@ from raftd.storage.wal import (
     Wal,
     WalInspection,
     inspect_wal,
-    unlink_segments,
 )
 from tests.storage.memory_files import MemoryFileSystem
 from tests.storage.test_wal import FILES, LOG, entries, entry, flip, noise, write_log
@@ -155,7 +154,7 @@ def test_a_torn_tail_is_no_damage_and_is_not_cut() -> None:
 def test_a_gap_to_the_snapshot_is_damage_if_it_is_asked_for() -> None:
     files = a_log()
     wal, _ = Wal.open(LOG, files, segment_bytes=512)
-    unlink_segments(files, wal.compact(8))
+    unlink_in_order(files, wal.compact(8))
     wal.close()
     for snapshot_index in (None, 8, 50):
         found = inspect(files, snapshot_index)
@@ -186,7 +185,7 @@ def test_a_log_is_empty_only_if_nothing_was_ever_appended() -> None:
     wal, _ = Wal.open(LOG, files)
     wal.append(HardState(1), [])
     assert not inspect(files).is_empty
-    unlink_segments(files, wal.reset(5, 1))
+    unlink_in_order(files, wal.reset(5, 1))
     wal.close()
     found = inspect(files)
     assert not found.is_empty
