@@ -13,18 +13,24 @@ from raftd.storage.identity import Identity
 
 
 def admit(
-    hello: Hello, identity: Identity, tombstone: Callable[[ServerId], Index | None]
+    hello: Hello,
+    identity: Identity,
+    tombstone: Callable[[ServerId], Index | None],
+    features: int,
 ) -> Welcome | Refusal:
     """Decide about an inbound connection.
 
     Cluster, addressee and version have to be right; whether the sender is a member is not asked,
     since a vote of a server that does not know its configuration yet may be needed. Only a server
-    that was removed for good is told so.
+    that was removed for good is told so. Once features are switched on, a server that cannot apply
+    them is kept away, in whichever direction it is dialled: it would make something else of the
+    log, or stop at it.
 
     Args:
         hello: what the other side says.
         identity: who we are.
         tombstone: returns the configuration that removed a server for good, if one did.
+        features: the version whose features are switched on in our state; 0 if none are.
     """
 
     def refuse(code: str, message: str, removed_index: Index = 0) -> Refusal:
@@ -59,6 +65,13 @@ def admit(
                 f"{hello.source} was removed at configuration {removed_index}",
                 removed_index,
             )
+        if version < features:
+            return refuse(
+                "version",
+                f"this cluster uses the features of version {features}, and {hello.source} speaks "
+                f"versions {hello.version_min} to {hello.version_max}: it needs a newer release of "
+                "raftd",
+            )
     return Welcome(
         server=identity.server,
         cluster_id=identity.cluster_id,
@@ -67,8 +80,17 @@ def admit(
     )
 
 
-def our_hello(identity: Identity, server: ServerId) -> Hello | None:
-    """Return what to say to `server` when we dial it; None while we are blank."""
+def our_hello(identity: Identity, server: ServerId, features: int) -> Hello | None:
+    """Return what to say to `server` when we dial it; None while we are blank.
+
+    A server that cannot apply the features that are switched on in our state refuses it by itself.
+    """
     if identity.is_blank:
         return None
-    return Hello(role="peer", cluster_id=identity.cluster_id, source=identity.server, dest=server)
+    return Hello(
+        role="peer",
+        cluster_id=identity.cluster_id,
+        source=identity.server,
+        dest=server,
+        version_min=max(PROTOCOL_VERSION_MIN, features),
+    )

@@ -212,6 +212,10 @@ _REQUESTS: dict[str, type] = {
     "backup": protocol.BackupRequest,
     "backup-chunk": protocol.BackupChunkRequest,
     "restore": protocol.RestoreRequest,
+    "history": protocol.HistoryRequest,
+    "begin-rolling": protocol.BeginRollingRequest,
+    "update-rolling": protocol.UpdateRollingRequest,
+    "checkup": protocol.CheckupRequest,
 }
 _REPLIES: dict[str, type] = {
     "status": protocol.StatusReply,
@@ -227,6 +231,9 @@ _REPLIES: dict[str, type] = {
     "backup": protocol.BackupReply,
     "backup-chunk": protocol.BackupChunkReply,
     "restore": protocol.RestoreReply,
+    "history": protocol.HistoryReply,
+    "rolling": protocol.RollingReply,
+    "checkup": protocol.CheckupReply,
     "done": protocol.DoneReply,
     "error": protocol.ErrorReply,
 }

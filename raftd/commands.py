@@ -16,7 +16,7 @@ import attrs
 import msgpack
 
 from raftd.core.membership import ChangeStep
-from raftd.core.types import Index, ServerId
+from raftd.core.types import Index, ServerId, Term
 
 KEY_BYTES_MAX = 480
 """UTF-8 bytes of a key: with its prefix it fits the key of every common ordered store."""
@@ -24,6 +24,10 @@ VALUE_BYTES_MAX = 1024 * 1024
 """Bytes of a value: a frame, a log record and a batch stay small enough to hold in memory."""
 SESSION_BYTES_MAX = 128
 """UTF-8 bytes of the name of a session: room for any random number a client may choose."""
+FEATURES_HISTORY = 3
+"""The version whose features include the history of configurations and rolling operations."""
+ROLLING_COMMAND_BYTES_MAX = 4 * 1024
+"""UTF-8 bytes of the command of a rolling restart: a page of shell. What is longer is a script."""
 
 
 @attrs.frozen
@@ -67,6 +71,8 @@ class Plan:
     """What `enter_joint` or `change_learners` is called with."""
     addresses: dict[ServerId, str] = attrs.field(factory=dict)
     """HOST:PORT of the servers that are new to the configuration."""
+    moved: dict[ServerId, str] = attrs.field(factory=dict)
+    """New HOST:PORT of members, each verified: that very server answered there."""
     joint: bool
     """Whether votes change, so that the change needs C_old,new and C_new."""
     configuration_index: Index
@@ -83,12 +89,15 @@ class BeginOperation:
     """Start a membership operation, unless another one runs or the configuration has moved."""
 
     kind: str
-    """The verb that the operator used: add, remove, replace, promote, demote, init."""
+    """The verb that the operator used: add, remove, replace, promote, demote, readdress, apply,
+    init."""
     author: str
     reason: str
     time_ms: int
     """The proposing leader's wall clock, milliseconds since 1970. For people only."""
     plan: Plan
+    parent: str = ""
+    """The rolling operation that it is a step of; empty for none."""
 
 
 @attrs.frozen(kw_only=True)
@@ -112,8 +121,119 @@ class EndOperation:
     time_ms: int
 
 
+@attrs.frozen(kw_only=True)
+class SwitchOn:
+    """Switch on the features of a protocol version: every member can apply them.
+
+    Applying it again, or an older version, changes nothing.
+
+    Source: an upgrade of one server at a time needs a moment from which on all of them agree.
+    """
+
+    version: int
+    time_ms: int
+    configuration_term: Term = 0
+    """Of the configuration that is in force there, with which the history begins; 0 if the log of
+    the proposing leader does not have its entry any more."""
+
+
+PENDING = "pending"
+RUNNING = "running"
+SKIPPED = "skipped"
+
+
+@attrs.frozen(kw_only=True)
+class RollingStep:
+    """One server of a rolling operation, and how far it is with it."""
+
+    name: str
+    """The server that is restarted or replaced."""
+    replacement: str = ""
+    """NEW=HOST:PORT for a replacement; empty for a restart."""
+    state: str = PENDING
+    """pending, running, done, skipped or failed."""
+    operation: str = ""
+    """The membership operation of this step, once there is one."""
+    started_ms: int = 0
+    """When it began, by the clock of the leader of that time, milliseconds since 1970; 0 before."""
+    ended_ms: int = 0
+    """When it ended, likewise; 0 before."""
+    note: str = ""
+    """What happened, in words: why it failed or was skipped, which leader was moved."""
+    uptime_ms: int = 0
+    """For a restart: how long the server's process had run when the step began; 0 if it did not
+    answer. Whoever goes on can tell by it whether the server was restarted."""
+    version_before: str = ""
+    """For a restart: the release of the server when the step began; empty if it did not answer."""
+    version_after: str = ""
+    """For a restart: the release that answers since."""
+
+
+@attrs.frozen(kw_only=True)
+class Rolling:
+    """What the record of a rolling operation has beyond that of a membership operation."""
+
+    steps: tuple[RollingStep, ...]
+    """In the order in which they were planned; the next one is whichever the driver says."""
+    command: str = ""
+    """For a restart: what restarts one server, as the operator gave it."""
+    driver: str = ""
+    """Who began it, or resumed it last."""
+    paused_by: str = ""
+    """Who paused it; empty while it may go on."""
+    paused_reason: str = ""
+    changed_ms: int = 0
+    """When the record was changed last, by the clock of the leader of that time."""
+    version: int = 1
+    """Grows by one with every change of the record."""
+
+
+@attrs.frozen(kw_only=True)
+class BeginRolling:
+    """Start a rolling operation, unless another operation runs."""
+
+    kind: str
+    """rolling-replace or rolling-restart."""
+    author: str
+    reason: str
+    time_ms: int
+    steps: tuple[RollingStep, ...]
+    """Of each only the name and the replacement count."""
+    command: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class UpdateRolling:
+    """Change the record of a rolling operation, unless `version` is not the one that it has."""
+
+    operation: str
+    action: str
+    """step, pause, resume or end."""
+    author: str
+    version: int
+    time_ms: int
+    """The proposing leader's wall clock, milliseconds since 1970."""
+    position: int = 0
+    """For a step: which one, from 0."""
+    step: RollingStep | None = None
+    """For a step: how it is now. Its name, its replacement and its times are not taken over."""
+    outcome: str = ""
+    """For end: done, failed or aborted."""
+    reason: str = ""
+    """For pause and end: why."""
+
+
 CommandBody: TypeAlias = (
-    OpenSession | Put | Delete | CompareAndSet | BeginOperation | AbortOperation | EndOperation
+    OpenSession
+    | Put
+    | Delete
+    | CompareAndSet
+    | BeginOperation
+    | AbortOperation
+    | EndOperation
+    | SwitchOn
+    | BeginRolling
+    | UpdateRolling
 )
 
 
@@ -144,7 +264,9 @@ class Result:
     """The id of the operation that was started, or that stands in the way."""
     code: str = ""
     """session-expired, stale-serial, too-many-unacknowledged, operation-running,
-    configuration-moved, no-such-operation, operation-ended, invalid (a size over its limit)."""
+    configuration-moved, no-such-operation, operation-ended, rolling-moved (the record of a rolling
+    operation is not as the asker has seen it), invalid (a size over its limit, or what no release
+    of ours asks)."""
     message: str = ""
 
 
@@ -163,7 +285,15 @@ CATCHING_UP = "catching-up"
 """They are learners and receive the log."""
 JOINT = "joint"
 """C_old,new is committed; C_new follows by itself."""
+ROLLING = "rolling"
+"""A rolling operation goes from step to step, or is paused."""
 ENDED = "ended"
+
+ROLLING_REPLACE = "rolling-replace"
+ROLLING_RESTART = "rolling-restart"
+"""The kinds of rolling operations."""
+FEATURES_ROLLING = 3
+"""The version whose features include them: before, no entry of theirs is appended."""
 
 DONE = "done"
 FAILED = "failed"
@@ -196,11 +326,49 @@ class Operation:
     serial: int = 0
     configuration_index: Index = 0
     """The latest configuration entry that belongs to it; 0 if it has touched none."""
+    parent: str = ""
+    """The rolling operation that it is a step of; empty for none."""
+    rolling: Rolling | None = None
+    """Its steps, if it is a rolling operation itself; then its plan is empty."""
 
     @property
     def running(self) -> bool:
         """Whether it has not ended."""
         return self.phase != ENDED
+
+
+@attrs.frozen(kw_only=True)
+class ConfigurationRecord:
+    """One configuration of the cluster's history, kept when its log entry is gone."""
+
+    index: Index
+    term: Term
+    """0 if it is not known: it is the first one that was recorded, and its entry was gone."""
+    time_ms: int
+    """When its leader appended it, by that leader's wall clock, milliseconds since 1970."""
+    leader: ServerId
+    kind: str
+    """bootstrap, simple, joint, final or abort."""
+    voters: tuple[ServerId, ...]
+    outgoing: tuple[ServerId, ...] = ()
+    learners: tuple[ServerId, ...] = ()
+    learners_next: tuple[ServerId, ...] = ()
+    """Voters of `outgoing` that become learners when the joint state is left."""
+    addresses: dict[ServerId, str] = attrs.field(factory=dict)
+    removed: tuple[ServerId, ...] = ()
+    """Those that it removed for good."""
+    operation: str = ""
+    operation_kind: str = ""
+    """The verb that the operator used."""
+    parent: str = ""
+    """The rolling operation that the operation is a step of."""
+    phases: tuple[PhaseAt, ...] = ()
+    """Of its operation, up to this configuration."""
+    outcome: str = ""
+    """How it ended its operation; empty while that went on."""
+    author: str = ""
+    reason: str = ""
+    """Why, in the words of whoever asked for it, or why it was undone."""
 
 
 _CODES: dict[type, int] = {
@@ -211,18 +379,43 @@ _CODES: dict[type, int] = {
     BeginOperation: 16,
     AbortOperation: 17,
     EndOperation: 18,
+    SwitchOn: 19,
+    BeginRolling: 20,
+    UpdateRolling: 21,
 }
 _TYPES = {code: kind for kind, code in _CODES.items()}
-_ADMINISTRATIVE = (BeginOperation, AbortOperation, EndOperation)
+_ADMINISTRATIVE = (
+    BeginOperation,
+    AbortOperation,
+    EndOperation,
+    SwitchOn,
+    BeginRolling,
+    UpdateRolling,
+)
 _ADMINISTRATIVE_CODE_MIN = 16
 
 
 @cache
 def _converter() -> Any:
     # Imported on first use: commands of applications, and so most of raftctl, never need it.
+    from cattrs.gen import make_dict_unstructure_fn, override
     from cattrs.preconf.msgpack import make_converter
 
-    return make_converter()
+    # A field that this release does not know comes from a newer one: whoever passes over it makes
+    # something else of the log than the servers that know it.
+    converter = make_converter(forbid_extra_keys=True, detailed_validation=False)
+    # Servers of the release before, which do not have these fields, have to make the same record of
+    # what they can apply.
+    recent = {"parent": override(omit_if_default=True)}
+    for kind, fields in (
+        # First, since it is a part of the others.
+        (Plan, {"moved": override(omit_if_default=True)}),
+        (BeginOperation, recent),
+        (Operation, {**recent, "rolling": override(omit_if_default=True)}),
+    ):
+        unstructure_kind = make_dict_unstructure_fn(kind, converter, **fields)  # type: ignore[arg-type]
+        converter.register_unstructure_hook(kind, unstructure_kind)
+    return converter
 
 
 def unstructure(value: object) -> Any:
@@ -234,6 +427,12 @@ def structure_operation(data: Any) -> Operation:
     """Return the operation record that `unstructure` took apart."""
     operation: Operation = _converter().structure(data, Operation)
     return operation
+
+
+def structure_configuration_record(data: Any) -> ConfigurationRecord:
+    """Return the record of a configuration that `unstructure` took apart."""
+    record: ConfigurationRecord = _converter().structure(data, ConfigurationRecord)
+    return record
 
 
 def encode_command(command: Command) -> bytes:

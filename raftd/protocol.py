@@ -14,14 +14,16 @@ from typing import TypeAlias
 
 import attrs
 
-from raftd.commands import Operation
+from raftd.commands import ConfigurationRecord, Operation, RollingStep
 from raftd.core.snapshot import SnapshotId as SnapshotId
 from raftd.core.types import Index, ServerId, Term
 
 PROTOCOL_VERSION_MIN = 1
-PROTOCOL_VERSION_MAX = 2
+PROTOCOL_VERSION_MAX = 3
 """Versions of the wire format that this release speaks; the highest common one is used. Version 2
-knows snapshots and the comparison of states, which version 1 would take for garbage."""
+knows snapshots and the comparison of states, version 3 the history of configurations and rolling
+operations in the replicated state. What an older version would take for garbage is not sent to it,
+and entries that it could not apply are not appended before every member speaks the version."""
 FRAME_BYTES_MAX = 8 * 1024 * 1024
 """A batch of entries (at most 2 MiB and one entry more) fits; a longer frame is refused unread."""
 
@@ -35,7 +37,7 @@ class Hello:
     cluster_id: str
     """Empty if the dialler does not know; a peer always does."""
     source: ServerId
-    """The dialling server; empty for a client."""
+    """The dialling server, also where it asks as a client does; else empty."""
     dest: ServerId
     """The server that is meant; empty for a client."""
     version_min: int = PROTOCOL_VERSION_MIN
@@ -60,7 +62,8 @@ class Refusal:
 
     Codes: `cluster` (another cluster), `identity` (another server lives here), `version`,
     `removed` (the dialling server is removed for good, at configuration index `removed_index`),
-    `blank` (this server belongs to no cluster yet), `busy`.
+    `blank` (this server belongs to no cluster yet), `fenced` (the dialling server lacks what it
+    acknowledged to this leader; told once in a while), `busy`.
     """
 
     code: str
@@ -91,6 +94,8 @@ class ListRequest:
     limit: int = 1000
     """At most this many entries, 1 to `LIST_LIMIT_MAX`."""
     stale: bool = False
+    after: str = ""
+    """Only keys behind this one: the last key of the page before."""
 
 
 LIST_LIMIT_MAX = 10_000
@@ -136,10 +141,21 @@ class MemberChange:
     """What one server is to become."""
 
     role: str
-    """voter, learner or remove."""
+    """voter, learner, remove, or readdress: a member as it is, at another address."""
     name: str
     address: str = ""
-    """HOST:PORT of a server that is new to the cluster; empty for one that is in it."""
+    """HOST:PORT of a server that is new to the cluster, or the new address of a member with the
+    role readdress; else empty."""
+
+
+@attrs.frozen(kw_only=True)
+class TargetMember:
+    """One server of a cluster as it is to be."""
+
+    name: str
+    role: str
+    """voter or learner."""
+    address: str
 
 
 @attrs.frozen(kw_only=True)
@@ -149,13 +165,86 @@ class ChangeRequest:
     session: str
     serial: int
     kind: str
-    """add, remove, replace, promote, demote, init."""
+    """add, remove, replace, promote, demote, readdress, apply, init."""
     changes: tuple[MemberChange, ...]
+    """Empty for apply."""
     author: str
     reason: str = ""
     at_index: Index | None = None
     """Refuse unless the configuration index is still this."""
     dry_run: bool = False
+    target: tuple[TargetMember, ...] = ()
+    """For apply: all servers of the cluster as it is to be. The leader works out the difference."""
+    zones: dict[str, str] = attrs.field(factory=dict)
+    """Names of servers to their zones, as far as the asker knows them, for warnings."""
+    parent: str = ""
+    """The rolling operation that this change is a step of; empty for none."""
+
+
+@attrs.frozen(kw_only=True)
+class HistoryRequest:
+    """The configurations in this server's applied state, newest first."""
+
+    limit: int = 100
+    """At most so many records, 1 to `HISTORY_LIMIT_MAX`."""
+    below_index: Index = 0
+    """Only those with a smaller index; 0 for all."""
+
+
+HISTORY_LIMIT_MAX = 1_000
+"""Records of one `HistoryReply`; the reply is also cut where it would outgrow a frame."""
+
+
+@attrs.frozen(kw_only=True)
+class BeginRollingRequest:
+    """Start a rolling operation: a plan of steps in the replicated state, driven by raftctl."""
+
+    session: str
+    serial: int
+    kind: str
+    """rolling-replace or rolling-restart."""
+    author: str
+    steps: tuple[RollingStep, ...]
+    command: str = ""
+    """For rolling-restart: what restarts one server, as the operator gave it."""
+    reason: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class UpdateRollingRequest:
+    """Note in a rolling operation's record what has become of it."""
+
+    session: str
+    serial: int
+    operation: str
+    """op-N."""
+    action: str
+    """step (replace the record of step `position` by `step`), pause, resume or end."""
+    author: str
+    version: int = 0
+    """Of the record that the asker has seen: another one refuses, so that two drivers never drive
+    one operation."""
+    position: int = 0
+    step: RollingStep | None = None
+    outcome: str = ""
+    """For end: done, failed or aborted."""
+    reason: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class CheckupRequest:
+    """Have this server look at itself and dial every address that is named, as doctor asks."""
+
+    addresses: tuple[str, ...] = ()
+    """HOST:PORT, at most `CHECKUP_ADDRESSES_MAX`."""
+    timeout_ms: float = 2_000.0
+    """For each address, all of which are dialled at once; at most `CHECKUP_TIMEOUT_MS_MAX`."""
+
+
+CHECKUP_ADDRESSES_MAX = 64
+"""Twice the members that a cluster may have: those of both halves of any change."""
+CHECKUP_TIMEOUT_MS_MAX = 10_000.0
+"""Whoever does not answer for so long is not there for any purpose of the cluster."""
 
 
 @attrs.frozen(kw_only=True)
@@ -278,6 +367,10 @@ Request: TypeAlias = (
     | BackupRequest
     | BackupChunkRequest
     | RestoreRequest
+    | HistoryRequest
+    | BeginRollingRequest
+    | UpdateRollingRequest
+    | CheckupRequest
 )
 
 # --- replies ---
@@ -326,6 +419,19 @@ class PeerView:
     catch_up_bytes_per_second: int = 0
     """How fast it has moved in the last seconds, in what it does just now: it receives a snapshot,
     works one in, or stores entries. 0 once it has caught up."""
+
+
+@attrs.frozen(kw_only=True)
+class LinkView:
+    """A server's own connection to another member."""
+
+    server: ServerId
+    address: str
+    connected: bool
+    problem: str = ""
+    """Why it is down, in words."""
+    version: int = 0
+    """Of the wire format that both agreed on; 0 while down."""
 
 
 @attrs.frozen(kw_only=True)
@@ -382,10 +488,38 @@ class StatusReply:
     configuration: ConfigurationView | None
     peers: tuple[PeerView, ...] = ()
     operation: OperationView | None = None
+    """The membership operation that runs."""
+    rolling: OperationView | None = None
+    """The rolling operation that runs or is paused."""
     issues: tuple[str, ...] = ()
     uptime_ms: int = 0
     heartbeat_interval_ms: float = 0
     election_timeout_ms: float = 0
+    protocol_version_max: int = 2
+    """The newest version of the wire format that it speaks."""
+    features: int = 0
+    """The version whose features are switched on in the replicated state; 0 before any was."""
+    zone: str = ""
+    """From its cluster file; empty if it has none."""
+    wall_clock_ms: int = 0
+    """Milliseconds since 1970, by its own clock, when it answered."""
+    links: tuple[LinkView, ...] = ()
+    """Its own connections to the other members."""
+    log_bytes: int = 0
+    """About how much the entries of its log take."""
+    snapshot_bytes: int = 0
+    """Size of its newest snapshot; 0 without one."""
+    state_bytes: int = 0
+    """About what its live state takes on disk."""
+    disk_free_bytes: int | None = None
+    """What its disk has left; None if it does not know."""
+    disk_reserve_bytes: int = 0
+    """Below this writes are refused."""
+    sync_p50_ms: float | None = None
+    """Median time of its latest syncs of the log; None before the first."""
+    sync_p99_ms: float | None = None
+    differing: tuple[ServerId, ...] = ()
+    """Servers whose state is not that of a majority, as far as this one was told."""
 
 
 @attrs.frozen(kw_only=True)
@@ -423,6 +557,31 @@ class WriteReply:
 
 
 @attrs.frozen(kw_only=True)
+class Quorum:
+    """A voter set that has to agree, and who of it answers."""
+
+    voters: tuple[ServerId, ...]
+    needed: int
+    alive: tuple[ServerId, ...]
+
+
+@attrs.frozen(kw_only=True)
+class PlanPhase:
+    """One phase of a change, in order."""
+
+    name: str
+    """joining, catching-up, joint, final, or settled (the configuration as it is before)."""
+    words: str
+    """One sentence for people."""
+    quorums: tuple[Quorum, ...]
+    """Each of them has to agree: one, or C_old and C_new in the joint phase."""
+    tolerance: int
+    """Failures of any servers that it survives, dead ones already counted."""
+    expected_ms: int | None = None
+    """How long it should take; None if nobody can say."""
+
+
+@attrs.frozen(kw_only=True)
 class PlanView:
     """What a change would do, worked out by the leader against the live cluster."""
 
@@ -436,6 +595,11 @@ class PlanView:
     tolerance_after: int
     """Failures of any servers that each phase survives, dead ones already counted."""
     warnings: tuple[str, ...] = ()
+    phases: tuple[PlanPhase, ...] = ()
+    bytes_to_copy: int = 0
+    """About what the new servers have to receive, all of them together."""
+    expected_ms: int | None = None
+    """How long all of it should take; None if nobody can say."""
 
 
 @attrs.frozen(kw_only=True)
@@ -445,6 +609,46 @@ class ChangeReply:
     plan: PlanView | None = None
     nothing_to_do: str = ""
     """Why no operation was started, where the cluster is already as asked."""
+
+
+@attrs.frozen(kw_only=True)
+class HistoryReply:
+    records: tuple[ConfigurationRecord, ...]
+    """Newest first."""
+    more: bool
+    """Whether there are older ones."""
+    complete: bool = True
+    """False where configurations from before the history was switched on, or beyond its limit, are
+    missing."""
+
+
+@attrs.frozen(kw_only=True)
+class RollingReply:
+    operation: str
+    version: int
+    """Of the record as it is now; the next update has to name it."""
+
+
+@attrs.frozen(kw_only=True)
+class ReachView:
+    """What a server found at an address."""
+
+    address: str
+    server: ServerId = ""
+    """Who answered; empty if nobody did."""
+    cluster_id: str = ""
+    round_trip_ms: float | None = None
+    """The quickest of a few questions and their answers; None without one."""
+    problem: str = ""
+    """Which step failed and how, in words; empty if it answered."""
+
+
+@attrs.frozen(kw_only=True)
+class CheckupReply:
+    server: ServerId
+    reaches: tuple[ReachView, ...]
+    """One for each address, in the order in which they were asked for."""
+    wall_clock_ms: int
 
 
 @attrs.frozen(kw_only=True)
@@ -544,6 +748,9 @@ Reply: TypeAlias = (
     | BackupReply
     | BackupChunkReply
     | RestoreReply
+    | HistoryReply
+    | RollingReply
+    | CheckupReply
     | DoneReply
     | ErrorReply
 )

@@ -17,6 +17,12 @@ hash, open sessions, expired names |
 | `Y` index (8 bytes) session | empty: the expired names, oldest first |
 | `T` server | index of the configuration entry that removed it for good (8 bytes) |
 | `O`, `L` | the operations, see `raftd.storage.ledger` |
+| `H`, `N` | the configurations of the past, see `raftd.storage.history` |
+
+A release that applies more than the one before has *features* of a version. They are off until a
+log entry says that every member can apply them, `SwitchOn`; until then all servers write what the
+older release writes. From then on the format under `M` is that version, so that a release which
+does not know the features refuses to start on the state.
 
 Numbers in keys and of fixed width are big endian, the rest is msgpack. `read_head` reads what
 stands under `M` and `C` without a state machine.
@@ -46,28 +52,38 @@ import attrs
 import msgpack
 
 from raftd.commands import (
+    FEATURES_HISTORY,
     KEY_BYTES_MAX,
     SESSION_BYTES_MAX,
     VALUE_BYTES_MAX,
     AbortOperation,
     BeginOperation,
+    BeginRolling,
     Command,
     CompareAndSet,
+    ConfigurationRecord,
     Delete,
     EndOperation,
     OpenSession,
     Operation,
     Put,
     Result,
+    SwitchOn,
+    UpdateRolling,
     decode_command,
 )
-from raftd.core.membership import decode_configuration
+from raftd.core.membership import ConfigurationEntry, ConfigurationKind, decode_configuration
 from raftd.core.types import Entry, EntryKind, Index, ServerId, Term
+from raftd.storage.history import History, configuration_record
 from raftd.storage.ledger import Ledger
 from raftd.storage.store import Store
 
 STATE_FORMAT = 1
-"""Version of the layout above."""
+"""Version of the layout above while no features are switched on."""
+FEATURES_MAX = FEATURES_HISTORY
+"""The newest version whose features this release can apply."""
+_FORMATS = (STATE_FORMAT, FEATURES_HISTORY)
+"""What this release reads."""
 SESSIONS_MAX = 10_000
 """Open sessions; one more evicts the least recently used one. Every run of raftctl that writes
 opens one, so that a client has to be silent during thousands of them to lose its own."""
@@ -118,6 +134,16 @@ class StateError(Exception):
     """The store holds a state that this release cannot read; the message says what to do."""
 
 
+class UnknownEntry(ValueError):
+    """An entry of the log that this release does not understand: a newer one has appended it."""
+
+    def __init__(self, index: Index, why: str) -> None:
+        super().__init__(
+            f"entry {index} was appended by a newer release, and this one cannot apply it ({why}). "
+            "Nothing was changed: start a release that is at least as new as the other members'"
+        )
+
+
 @attrs.frozen
 class KeyValue:
     """A key as readers see it."""
@@ -137,6 +163,7 @@ class StateHead:
     """What a state says about itself."""
 
     format: int = STATE_FORMAT
+    """The version whose features are switched on, or 1 if none are."""
     applied_index: Index = 0
     """The entry that was applied last; 0 if none was."""
     applied_term: Term = 0
@@ -156,8 +183,9 @@ def read_head(store: Store) -> StateHead:
     Raises:
         StateError: it was written by a release with another layout.
     """
-    _, *fields = _read_meta(store)
+    format, *fields = _read_meta(store)
     return StateHead(
+        format=format,
         applied_index=fields[0],
         applied_term=fields[1],
         revision=fields[2],
@@ -170,12 +198,21 @@ def read_head(store: Store) -> StateHead:
 def _read_meta(store: Store) -> list[int]:
     meta = store.get(_META)
     fields: list[int] = [STATE_FORMAT, *[0] * 7] if meta is None else msgpack.unpackb(meta)
-    if fields[0] != STATE_FORMAT:
-        raise StateError(
-            f"the state has format {fields[0]}, this release reads {STATE_FORMAT}; "
-            "start the release that wrote it"
-        )
+    refuse_unknown_format(fields[0])
     return fields
+
+
+def refuse_unknown_format(format: int) -> None:
+    """Return if this release reads a state of this format.
+
+    Raises:
+        StateError: it does not.
+    """
+    if format not in _FORMATS:
+        raise StateError(
+            f"the state has format {format}, this release reads "
+            f"{' and '.join(map(str, _FORMATS))}; start the release that wrote it"
+        )
 
 
 KeyValues: TypeAlias = list[KeyValue]
@@ -280,10 +317,13 @@ class StateMachine:
         """The newest configuration entry that was applied; 0 if none was."""
         self.session_count = 0
         """Open sessions, at most `SESSIONS_MAX`."""
+        self.features = 0
+        """The version whose features are switched on; 0 before any are."""
         self._expired_count = 0
         self._store = store
         self._effects: _Effects
         self._ledger: Ledger
+        self._history: History
         self._handlers: dict[type, Callable[[Any, Command, Index], Result]] = {
             Put: self._put,
             Delete: self._delete,
@@ -291,6 +331,9 @@ class StateMachine:
             BeginOperation: self._begin_operation,
             AbortOperation: self._abort_operation,
             EndOperation: self._end_operation,
+            SwitchOn: self._switch_on,
+            BeginRolling: self._begin_rolling,
+            UpdateRolling: self._update_rolling,
         }
         self._sessions: dict[str, _Session] = {}
         """A cache, oldest first. What the open batch has changed is always in it."""
@@ -316,7 +359,7 @@ class StateMachine:
         self._sessions.clear()
         self._used.clear()
         (
-            _,
+            format,
             self.applied_index,
             self.applied_term,
             self.revision,
@@ -325,8 +368,10 @@ class StateMachine:
             self.session_count,
             self._expired_count,
         ) = _read_meta(self._store)
+        self.features = 0 if format == STATE_FORMAT else format
         self._effects = _Effects(self._store)
         self._ledger = Ledger(self._effects)
+        self._history = History(self._effects)
 
     def apply(self, entries: Sequence[Entry]) -> Results:
         """Apply `entries`, which go on right after `applied_index`, and return their results.
@@ -335,8 +380,8 @@ class StateMachine:
         this returns, as one transaction; whether it is durable is the store's business.
 
         Raises:
-            ValueError: an entry that this release does not understand. Nothing of the batch is
-                visible then. It would fail in the same way again: the process has to stop.
+            UnknownEntry: nothing of the batch is visible then. It would fail in the same way again:
+                the process has to stop.
         """
         results: Results = []
         if not entries:
@@ -352,16 +397,20 @@ class StateMachine:
                     answer = 0
                     kind = entry.kind
                     if kind == EntryKind.COMMAND:
-                        result = self._apply_command(decode_command(entry.data), index)
+                        try:
+                            command = decode_command(entry.data)
+                        except ValueError as error:
+                            raise UnknownEntry(index, str(error)) from error
+                        result = self._apply_command(command, index)
                         answer = effects.answer(result)
                         results.append(result)
                     elif kind == EntryKind.CONFIGURATION:
-                        self._apply_configuration(entry.data, index)
+                        self._apply_configuration(entry.data, index, entry.term)
                         results.append(None)
                     elif kind == EntryKind.NOOP:
                         results.append(None)
                     else:
-                        raise ValueError(f"unknown kind {kind} of entry {index}")
+                        raise UnknownEntry(index, f"unknown kind {kind}")
                     effects_hash = (
                         effects_hash * _HASH_FACTOR
                         + answer * _REPLY_FACTOR
@@ -401,8 +450,12 @@ class StateMachine:
         stored = self._store.get(_KEY + key.encode())
         return None if stored is None else _key_value(key, stored)
 
-    def list(self, prefix: str, limit: int, bytes_max: int) -> tuple[KeyValues, bool]:
+    def list(
+        self, prefix: str, limit: int, bytes_max: int, *, after: str = ""
+    ) -> tuple[KeyValues, bool]:
         """Return the first keys that start with `prefix`, and whether there are more.
+
+        Only those behind `after` count, which need not be a key that is there.
 
         The order is that of the keys' UTF-8 bytes. At most `limit` of them, and at most
         `bytes_max` bytes of keys and values together; one key is returned however long it is, so
@@ -411,6 +464,8 @@ class StateMachine:
         start = _KEY + prefix.encode()
         # No byte of UTF-8 is 255, so that the last one can always be counted up.
         end = start[:-1] + bytes((start[-1] + 1,))
+        if after:
+            start = max(start, _KEY + after.encode() + b"\0")
         found: KeyValues = []
         found_bytes = 0
         while True:
@@ -456,8 +511,30 @@ class StateMachine:
 
     @property
     def running_operation(self) -> Operation | None:
-        """The operation that has not ended."""
+        """The membership operation that has not ended."""
         return self._ledger.running
+
+    @property
+    def rolling_operation(self) -> Operation | None:
+        """The rolling operation that has not ended, paused or not."""
+        return self._ledger.rolling
+
+    def history(
+        self, limit: int, below_index: Index, bytes_max: int
+    ) -> tuple[tuple[ConfigurationRecord, ...], bool]:
+        """Return the newest configurations that were applied, and whether there are more.
+
+        Args:
+            limit: at most so many of them.
+            below_index: only those with a smaller index; 0 for all.
+            bytes_max: of the stored records; one is returned however long it is.
+        """
+        return self._history.newest(limit, below_index, bytes_max)
+
+    @property
+    def history_is_complete(self) -> bool:
+        """Whether the history has every configuration since the cluster was founded."""
+        return self._history.is_complete
 
     def tombstone(self, server: ServerId) -> Index | None:
         """Return the index of the configuration entry that removed `server` for good, or None."""
@@ -591,7 +668,7 @@ class StateMachine:
             )
         self._used.clear()
         fields = (
-            STATE_FORMAT,
+            self.features or STATE_FORMAT,
             self.applied_index,
             self.applied_term,
             self.revision,
@@ -658,21 +735,58 @@ class StateMachine:
         )
 
     def _abort_operation(self, body: AbortOperation, command: Command, index: Index) -> Result:
-        return self._ledger.abort(body, revision=self.revision)
+        return self._ledger.abort(body, index=index, revision=self.revision)
 
     def _end_operation(self, body: EndOperation, command: Command, index: Index) -> Result:
         return self._ledger.end(body, index=index, revision=self.revision)
 
-    def _apply_configuration(self, data: bytes, index: Index) -> None:
-        entry = decode_configuration(data)
+    def _begin_rolling(self, body: BeginRolling, command: Command, index: Index) -> Result:
+        return self._ledger.begin_rolling(
+            body,
+            session=command.session,
+            serial=command.serial,
+            index=index,
+            configuration_index=self.configuration_index,
+            revision=self.revision,
+        )
+
+    def _update_rolling(self, body: UpdateRolling, command: Command, index: Index) -> Result:
+        return self._ledger.update_rolling(body, index=index, revision=self.revision)
+
+    def _switch_on(self, body: SwitchOn, command: Command, index: Index) -> Result:
+        if body.version not in _FORMATS[1:]:
+            raise UnknownEntry(index, f"it switches on the features of version {body.version}")
+        if body.version > self.features:
+            history_begins = self.features < FEATURES_HISTORY
+            self.features = body.version
+            self._effects.add(body.version)
+            data = self._store.get(_CONFIGURATION)
+            if history_begins and data is not None:
+                self._record(
+                    decode_configuration(data), self.configuration_index, body.configuration_term
+                )
+        return Result(True, self.revision)
+
+    def _record(self, entry: ConfigurationEntry, index: Index, term: Term) -> None:
+        """Add a configuration to the history."""
+        operation = self._ledger.operation(entry.operation) if entry.operation else None
+        self._history.append(configuration_record(entry, index, term, operation))
+
+    def _apply_configuration(self, data: bytes, index: Index, term: Term) -> None:
+        try:
+            entry = decode_configuration(data)
+        except ValueError as error:
+            raise UnknownEntry(index, str(error)) from error
         self.configuration_index = index
         self._effects.put(_CONFIGURATION, data)
         for server in sorted(entry.tombstones):
             key = _TOMBSTONE + server.encode()
             if self._store.get(key) is None:
                 self._effects.put(key, _INDEX.pack(index))
-        if entry.operation:
+        if entry.operation or entry.kind is ConfigurationKind.BOOTSTRAP:
             self._ledger.configuration_applied(entry, index)
+        if self.features >= FEATURES_HISTORY:
+            self._record(entry, index, term)
 
     # --- refusals ---------------------------------------------------------------------------
 

@@ -1,0 +1,111 @@
+"""A cluster that is upgraded one server at a time, under writes, and what is not possible after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tests.cluster.conftest import MakeCluster
+from tests.cluster.processes import RunningCluster, Server, wait_for
+from tests.cluster.workload import Workload
+
+EXIT_STORAGE = 74
+BEFORE = ("tests.cluster.previous_release",)
+NOW = ("raftd",)
+
+
+VOTERS = ("n1", "n2", "n3")
+
+
+def upgrade(cluster: RunningCluster, server: Server, learners: Sequence[str] = ()) -> None:
+    """Stop a server as an operator does, start this release, and wait until it has caught up."""
+    server.terminate()
+    assert server.wait_exit() == 0
+    server.program = NOW
+    server.start()
+    cluster.wait_settled(VOTERS, learners)
+
+
+def features(cluster: RunningCluster) -> dict[str, int]:
+    return {name: status.features for name, status in cluster.statuses().items()}
+
+
+def issues(cluster: RunningCluster) -> str:
+    return "\n".join(issue for status in cluster.statuses().values() for issue in status.issues)
+
+
+def test_features_come_on_with_the_last_upgraded_server_and_old_ones_stay_out(
+    make_cluster: MakeCluster,
+) -> None:
+    cluster = make_cluster()
+    cluster.program = BEFORE
+    cluster.form("n1", "n2", "n3")
+    with Workload(cluster.client, writers=1) as work:
+        work.wait_writes(50)
+        for name in ("n1", "n2"):
+            upgrade(cluster, cluster[name])
+            work.wait_writes(50)
+            assert set(features(cluster).values()) == {0}
+        # Both releases write the records of a change.
+        cluster.start_blank("n4")
+        added = cluster.ctl("add", f"n4={cluster['n4'].address}", "--learner")
+        assert added.code == 0, added.stderr
+        unknown = cluster.ctl("history")
+        assert unknown.code == 0, unknown.stderr
+        assert "there is no history yet" in unknown.stderr
+        assert "n3 (speaks 2)" in unknown.stderr
+        upgrade(cluster, cluster["n3"], ["n4"])
+        work.wait_writes(50)
+        # A learner is a member as well.
+        assert set(features(cluster).values()) == {0}
+        upgrade(cluster, cluster["n4"], ["n4"])
+        wait_for("the features everywhere", lambda: set(features(cluster).values()) == {3})
+        promoted = cluster.ctl("promote", "n4", "--reason", "more room")
+        assert promoted.code == 0, promoted.stderr
+        work.wait_writes(50)
+    with cluster.client() as client:
+        work.check_nothing_is_lost(client)
+    assert "divergence" not in issues(cluster)
+    assert not any("divergence" in server.log for server in cluster.servers.values())
+
+    history = cluster.ctl("history", "-o", "json").document
+    kinds = [configuration["kind"] for configuration in history["configurations"]]
+    # The one that was in force when they came on, and what came since.
+    assert kinds == ["final", "joint", "simple"]
+    assert history["complete"] is False
+    assert history["configurations"][0]["voters"] == ["n1", "n2", "n3", "n4"]
+    assert history["configurations"][0]["reason"] == "more room"
+    assert "is not recorded" in cluster.ctl("history").stderr
+
+    # A server of the release before cannot become a member any more, and is told why.
+    cluster.start_blank("n5")
+    refused = cluster.ctl("add", f"n5={cluster['n5'].address}", "-o", "json")
+    assert refused.code == 1
+    assert "speaks versions up to 2" in refused.error["message"] + refused.error["cause"]
+    assert cluster.ctl("status", "-o", "json").document["configuration"]["joint"] is False
+
+    going_back(cluster, cluster["n1"])
+
+
+def going_back(cluster: RunningCluster, server: Server) -> None:
+    """See the release before refuse the state, and the others refuse it without that state."""
+    server.terminate()
+    assert server.wait_exit() == 0
+    server.program = BEFORE
+    server.start()
+    assert server.wait_exit() == EXIT_STORAGE
+    assert "the state has format 3, this release reads 1" in server.log
+    # Without its state it would begin again with the log, and stop at the entry.
+    for file in (server.data_dir / "state").rglob("*"):
+        if file.is_file():
+            file.unlink()
+    server.start()
+    leader = cluster.wait_leader()
+    wait_for("a refusal", lambda: "uses the features of version 3" in leader.log)
+    wait_for("another one", lambda: "speaks versions 1 to 2, not 3 to 3" in server.log)
+    rows = {row["id"]: row for row in cluster.json_status()["servers"]}
+    assert "speaks versions 1 to 2" in "\n".join(rows[server.name]["issues"])
+    assert server.running
+    server.kill()
+    server.program = NOW
+    server.start()
+    cluster.wait_settled([*VOTERS, "n4"])
