@@ -12,10 +12,15 @@ In reading order:
 | `inputs`, `surroundings` | what the driver is told, and what it stands on |
 | `node` | the driver: the one place where the order of disk and network is decided |
 | `admission`, `founding` | who may connect; how a blank server becomes a member |
-| `planning`, `operations`, `handover` | membership changes: refusals, plans, phases; transfers |
+| `planning`, `target`, `plan_views` | membership changes: refusals, plans, what people see |
+| `preflight`, `turns`, `operations` | who is asked before, whose turn it is, phase by phase |
+| `rollback`, `operation_views`, `handover` | changes that are undone; progress; transfers |
+| `administration`, `features`, `rolling` | what else operators ask; upgrades; step by step |
+| `whereabouts` | where members answer, and where the log says that they are |
 | `compaction`, `background`, `recovery` | snapshots: when, by whom, and what a start finds |
 | `backup` | snapshots for people, and servers that go on from one |
 | `agreement`, `disk_space`, `fencing` | what watches: equal states, room, disks gone back in time |
+| `checkup`, `sync_times` | whom this server reaches, and how long its disk takes: for doctor |
 | `role_log` | who leads, in the log for people |
 | `trace` | what a server does, event by event, for programs and people |
 | `replies`, `views` | what the node answers, and how it describes itself |

@@ -325,6 +325,8 @@ class SharedKeys:
     snapshot_rate: Annotated[int, _Size("64KiB", "64GiB")] = _UNSET
     # As for snapshots; no network is faster.
     catch_up_rate: Annotated[int, _Size("64KiB", "64GiB")] = _UNSET
+    # For the log, while somebody makes room: more than that is a slip of the unit, and would have
+    # all writes refused.
     disk_reserve: Annotated[int, _Size("0B", "1024GiB")] = _UNSET
     log_level: Annotated[str, _OneOf(LOG_LEVELS)] = _UNSET
 
@@ -716,6 +718,7 @@ def export_document(
     cluster_name: str,
     members: Sequence[tuple[str, str, str]],
     based_on: ClusterConfig | None = None,
+    zones: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the plain content of a cluster file that has exactly `members`.
 
@@ -724,6 +727,7 @@ def export_document(
         members: name, HOST:PORT and role (voter or learner) of each, in the order of the file.
         based_on: its `defaults`, and its settings of servers that are still members, are kept as
             they are written. None: nothing but the members is known.
+        zones: by name, of the members that state one; it counts more than what is written.
 
     Raises:
         ValueError: two members have the same name.
@@ -748,6 +752,9 @@ def export_document(
             server["role"] = role
         kept = written.get("servers", {}).get(name, {})
         server |= {key: value for key, value in kept.items() if key not in ("address", "role")}
+        stated = (zones or {}).get(name)
+        if stated and stated != server.get("zone", defaults.get("zone")):
+            server["zone"] = stated
         content["servers"][name] = server
     return content
 
@@ -756,6 +763,7 @@ def export(
     cluster_name: str,
     members: Sequence[tuple[str, str, str]],
     based_on: ClusterConfig | None = None,
+    zones: Mapping[str, str] | None = None,
 ) -> str:
     """Return the text of a cluster file that has exactly `members`, as `export_document` says.
 
@@ -764,7 +772,7 @@ def export(
     Raises:
         ValueError: two members have the same name.
     """
-    content = export_document(cluster_name, members, based_on)
+    content = export_document(cluster_name, members, based_on, zones)
     servers = content.pop("servers")
     lines = [
         f"# The members of the cluster {cluster_name}, as the cluster itself lists them.\n",

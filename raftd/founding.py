@@ -105,7 +105,7 @@ def become_member(
             code="refused",
             message=f"{identity.name} holds {_named(held) if held else 'a part of a backup'}",
             cause="a cluster that it founded or joined would not go on from there",
-            hint="repeat raftctl restore, or empty its data directory and start it again",
+            hint="repeat `raftctl restore FILE`, or empty its data directory and start it again",
         )
     if wanted is not None and (held is None or held.id != wanted):
         return ErrorReply(
@@ -113,7 +113,7 @@ def become_member(
             message=f"{identity.name} does not hold this backup",
             cause=f"it holds {_named(held)}, and is to go on from entry "
             f"{wanted.last_included_index}",
-            hint="repeat raftctl restore",
+            hint="repeat `raftctl restore FILE`",
         )
     if isinstance(request, JoinRequest):
         return attrs.evolve(

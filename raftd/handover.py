@@ -74,7 +74,7 @@ class Handovers:
                     code="refused",
                     message="leadership was not transferred",
                     cause=str(refusal),
-                    hint="raftctl status shows the voters and their last contact",
+                    hint="`raftctl status` shows the voters and their last contact",
                 )
             )
             return

@@ -43,6 +43,10 @@ class LinkChanged:
     connected: bool
     problem: str
     """Why it is down, in words; empty when it is up."""
+    version: int = 0
+    """Of the wire format that both sides agreed on; 0 while it is down."""
+    address: str = ""
+    """HOST:PORT where it answers; empty while it is down."""
 
 
 @attrs.frozen
@@ -68,6 +72,11 @@ class Contacted:
     """Which step failed and how, in words; empty if all requests were answered."""
     refusal: Refusal | None = None
     """Set if the server refused the connection."""
+    round_trip_ms: float | None = attrs.field(default=None, eq=False)
+    """The quickest of its answers, from the question on; None without one. How fast it was is no
+    part of how it ended."""
+    tried: bool = True
+    """Whether it was begun at all; not where this server has too many contacts under way."""
 
 
 @attrs.frozen(kw_only=True)

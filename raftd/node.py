@@ -29,6 +29,7 @@ from typing import TypeAlias
 
 import attrs
 
+from raftd.administration import Administration
 from raftd.admission import admit, our_hello
 from raftd.agreement import CHECK_INTERVAL_MS, CHECK_PATIENCE_MS, Agreement, Standing
 from raftd.backup import Backups
@@ -58,10 +59,9 @@ from raftd.core.types import (
     Index,
     ServerId,
     Term,
-    server_name,
 )
 from raftd.disk_space import DiskSpace
-from raftd.fencing import FencingLog
+from raftd.fencing import Fencing
 from raftd.founding import become_member, held_problem
 from raftd.founding import founding_entry as founding_entry
 from raftd.handover import Handovers, best_target, hand_over
@@ -82,15 +82,18 @@ from raftd.protocol import (
     AbortRequest,
     BackupChunkRequest,
     BackupRequest,
+    BeginRollingRequest,
     BootstrapReply,
     BootstrapRequest,
     ChangeRequest,
+    CheckupRequest,
     CompareAndSetRequest,
     DeleteRequest,
     DoneReply,
     ErrorReply,
     GetRequest,
     Hello,
+    HistoryRequest,
     JoinRequest,
     ListRequest,
     OpenSessionRequest,
@@ -107,6 +110,7 @@ from raftd.protocol import (
     StatusReply,
     StatusRequest,
     TransferRequest,
+    UpdateRollingRequest,
     Welcome,
 )
 from raftd.records import RECORD_BODY_BYTES_MAX
@@ -114,20 +118,20 @@ from raftd.replies import (
     bad_request,
     disk_full,
     invalid,
+    not_leader,
     read_reply,
     unavailable,
     write_reply,
 )
 from raftd.role_log import RoleLog
-from raftd.storage.files import Remedy, StorageFault
-from raftd.storage.identity import Identity
+from raftd.storage.identity import Identity, refuse_lost_log
 from raftd.storage.state import StateMachine
-from raftd.surroundings import FoundLog, Identities, Log, Network, Settings, Snapshots
+from raftd.surroundings import FREE_BYTES_UNKNOWN as FREE_BYTES_UNKNOWN
+from raftd.surroundings import FoundLog, Identities, Log, Measured, Network, Settings, Snapshots
 from raftd.trace import Trace
-from raftd.views import CatchUpRates, member_address, peer_views, status_reply
+from raftd.views import CatchUpRates, link_views, peer_views, status_reply
+from raftd.whereabouts import Whereabouts
 
-FREE_BYTES_UNKNOWN = 1 << 62
-"""What a disk has left of which nobody keeps count."""
 EXIT_REMOVED = 70
 """Exit code of a server that was removed from its cluster for good."""
 LINGER_ELECTION_TIMEOUTS = 2
@@ -176,15 +180,6 @@ class _Write:
     failed: Respond
 
 
-def _refuse_lost_log(identity: Identity, found: FoundLog) -> None:
-    if identity.log_begun and not found.entries and not found.base_index:
-        raise StorageFault(
-            f"the log of {identity.server} is empty, although it has had entries. Without them "
-            "the server does not know what it voted for and acknowledged, so it does not start",
-            Remedy.REPLACE,
-        )
-
-
 class Node:
     """One server: the core, its disk, its state machine, and those who wait for an answer."""
 
@@ -203,6 +198,7 @@ class Node:
         uptime_ms: Callable[[], int],
         mint_cluster_id: Callable[[], str],
         free_bytes: Callable[[], int] = lambda: FREE_BYTES_UNKNOWN,
+        measure: Callable[[], Measured] = Measured,
         trace: Trace | None = None,
     ) -> None:
         """Start from what recovery found.
@@ -218,23 +214,21 @@ class Node:
             wall_clock_ms: milliseconds since 1970, for people only.
             uptime_ms: milliseconds since the process started.
             mint_cluster_id: returns an id that was never used.
-            free_bytes: what the disk has left.
+            free_bytes, measure: what the disk has left, and what else is known of it.
             trace: told of everything that happens, if there is one; whoever ends the process
                 tells it so.
 
         Raises:
             StorageFault: the log has lost its entries, or the disk failed; stop the process.
         """
-        _refuse_lost_log(identities.identity, found)
+        refuse_lost_log(identities.identity, found.base_index + len(found.entries))
         self._identities = identities
         self._log = log
         self._state = state
-        self._network = network
-        self._settings = settings
+        self._network, self._settings = network, settings
         self._random = random
-        self._wall_clock_ms = wall_clock_ms
-        self._uptime_ms = uptime_ms
-        self._mint_cluster_id = mint_cluster_id
+        self._wall_clock_ms, self._uptime_ms = wall_clock_ms, uptime_ms
+        self._mint_cluster_id, self._measure = mint_cluster_id, measure
         self._trace = trace
         self._writes: deque[_Write] = deque()
         self._reads: deque[tuple[Index, _Read]] = deque()
@@ -244,7 +238,7 @@ class Node:
         self._snapshots = snapshots
         self._backups = Backups(self._compaction, snapshots, settings)
         self._disk = DiskSpace(free_bytes, settings.disk_reserve_bytes)
-        self._fencing = FencingLog()
+        self._fencing = Fencing(settings)
         self._agreement = self._make_agreement()
         self._state_messages: list[Envelope] = []
         self._links: dict[ServerId, LinkChanged] = {}
@@ -256,19 +250,24 @@ class Node:
         self._stop_tick = 0
         self._role_log = RoleLog()
         self.raft = self._make_raft(found.hard_state, self._make_log(found))
+        self._administration = Administration(
+            state, network, self._propose, wall_clock_ms, settings.features_max
+        )
         self.operations = Operations(
             state=state,
             contacts=network,
             propose=self._propose,
             wall_clock_ms=wall_clock_ms,
-            catch_up_ticks=settings.ticks(settings.catch_up_timeout_ms),
+            settings=settings,
             peers=self._peer_views,
+            proposed_features=self._administration.proposed_features,
         )
         self._begin(found.hard_state)
 
     def _begin(self, hard_state: HardState) -> None:
         """Finish what the last process had begun with the identity, then follow the members."""
         self._compaction.started(self.raft)
+        self._whereabouts = Whereabouts(self._settings.address, self._links, self.raft)
         if self._trace is not None:
             self._trace.started(self.raft)
         if self.identity.bootstrap_address and not hard_state.current_term:
@@ -304,7 +303,7 @@ class Node:
             self._rates.tick(self.raft)
             self._disk.look()
             self.raft.is_short_of_space = bool(self._disk.problem)
-            self._fencing.report(self.raft)
+            self._fencing.tick(self.raft, self._network)
             self._compare_states(None)
         if self._draining:
             hand_over(self.raft)
@@ -351,6 +350,8 @@ class Node:
         applied_entries = applied_bytes = 0
         while True:
             self.operations.advance(self.raft, self._cluster())
+            change_begins = self.operations.change_begins(self.raft)
+            self._administration.advance(self.raft, self._links, change_begins=change_begins)
             # After a restart there may be a million entries to apply. A server that does nothing
             # else for seconds is taken for dead.
             ready = self.raft.take_ready(
@@ -407,7 +408,8 @@ class Node:
             case PeerRefused(server, refusal):
                 self._on_peer_refused(server, refusal)
             case Contacted():
-                self.operations.contacted(self.raft, self._cluster(), item)
+                if not self._administration.contacted(item):
+                    self.operations.contacted(self.raft, self._cluster(), item)
             case SnapshotTaken():
                 self._compaction.taken(self.raft, item)
             case SnapshotProgressed():
@@ -424,16 +426,18 @@ class Node:
 
     def admit(self, hello: Hello) -> Welcome | Refusal:
         """Decide about an inbound connection."""
-        return admit(hello, self.identity, self._state.tombstone)
+        answer = admit(hello, self.identity, self._state.tombstone, self._state.features)
+        return self._fencing.admit(hello, answer, self.raft)
 
     def our_hello(self, server: ServerId) -> Hello | None:
         """Return what to say to `server` when we dial it; None while we are blank."""
-        return our_hello(self.identity, server)
+        return our_hello(self.identity, server, self._state.features)
 
     def _on_peer_refused(self, server: ServerId, refusal: Refusal) -> None:
         self._links[server] = LinkChanged(server, False, f"refused: {refusal.message}")
         if refusal.code == "removed" and refusal.cluster_id == self.identity.cluster_id:
             self._on_removed(refusal.removed_index)
+        self._fencing.refused(refusal, self.identity, self.raft)
 
     def _follow_members(self) -> None:
         """Keep links to exactly the servers that the core may talk to."""
@@ -616,6 +620,10 @@ class Node:
                 self._on_membership(request, respond)
             case ReadIndexRequest():
                 self.raft.read(_Read(lambda: respond(self._read_index()), respond))
+            case (
+                HistoryRequest() | BeginRollingRequest() | UpdateRollingRequest() | CheckupRequest()
+            ):
+                self._administration.answer(self.raft, request, respond)
             case BackupRequest() | BackupChunkRequest() | RestoreRequest():
                 applied_index = self._state.applied_index
                 respond(
@@ -730,14 +738,13 @@ class Node:
 
     def _fail_writes(self) -> None:
         """Leadership is lost: nobody here can know any more what becomes of the proposals."""
-        leader_id = self.raft.leader_id or ""
         unknown = ErrorReply(
             code="unknown-outcome",
             message="leadership was lost before the command was committed",
             cause="the next leader may still commit it, or may not",
-            hint="ask again with the same session and serial",
-            leader=leader_id,
-            leader_address=member_address(self.raft, leader_id),
+            hint="ask again with the same session and serial; `raftctl status` shows who leads",
+            leader=self.raft.leader_id or "",
+            leader_address=self._leader_address(),
         )
         while self._writes:
             self._writes.popleft().failed(unknown)
@@ -782,9 +789,11 @@ class Node:
             now=self.raft.now,
             term=self.raft.current_term,
             leads=isinstance(self.raft.role, Leader),
+            leader=self.raft.leader_id,
             configuration=latest.configuration,
             applied_index=self._state.applied_index,
             hash_at=self._state.hash_at,
+            address=self._whereabouts.address(self.raft, self.identity.server) or "HOST:PORT",
         )
         agreement = self._agreement
         if envelope is None:
@@ -836,21 +845,10 @@ class Node:
     # --- leadership ---
 
     def _not_leader(self) -> ErrorReply:
-        identity, leader_id = self.identity, self.raft.leader_id
-        if identity.is_blank:
-            return unavailable(
-                f"{identity.name} is blank", "it belongs to no cluster yet: raftctl init, or add"
-            )
-        if leader_id is None or leader_id == self.raft.server:
-            return unavailable("no leader", f"{identity.name} knows no leader at the moment")
-        return ErrorReply(
-            code="not-leader",
-            message=f"{identity.name} is not the leader",
-            cause=f"the leader of term {self.raft.current_term} is {server_name(leader_id)}",
-            hint="ask the leader",
-            leader=leader_id,
-            leader_address=member_address(self.raft, leader_id),
-        )
+        return not_leader(self.raft, self.identity, self._leader_address())
+
+    def _leader_address(self) -> str:
+        return self._whereabouts.address(self.raft, self.raft.leader_id or "")
 
     # --- telling ---
 
@@ -866,19 +864,26 @@ class Node:
             self.raft,
             identity=self.identity,
             state=self._state,
+            settings=self._settings,
+            measured=self._measure(),
             peers=tuple(self._peer_views().values()),
+            links=link_views(self._addresses, self._links),
             operation=self.operations.describe(self.raft, running) if running else None,
-            version=self._settings.version,
+            leader_address=self._leader_address(),
             uptime_ms=self._uptime_ms(),
-            heartbeat_interval_ms=self._settings.heartbeat_interval_ms,
-            election_timeout_ms=self._settings.election_timeout_ms,
+            wall_clock_ms=self._wall_clock_ms(),
+            free_bytes=self._disk.free_bytes,
             problems=self._problems(),
+            differing=self._agreement.wrong,
         )
         return attrs.evolve(reply, configuration=None) if is_blank else reply
 
     def _problems(self) -> list[str]:
         """Return what an operator should know about this server, in words."""
         problems = held_problem(self.identity, self._snapshots.latest)
+        problems += self._whereabouts.problems(self.raft)
+        if self._fencing.problem:
+            problems.append(self._fencing.problem)
         if self._disk.problem:
             problems.append(f"the disk is nearly full: {self._disk.problem}")
         if self._compaction.problem:

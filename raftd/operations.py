@@ -6,11 +6,14 @@ phase:
 
 | phase of the record | latest configuration | what the leader does |
 |---|---|---|
-| none yet | settled | ask the new servers who they are, refuse or append the record |
+| none yet | settled | `raftd.preflight`: ask who is where, refuse or append the record |
 | joining | untouched | tell the new servers their cluster; append them as learners |
 | catching-up | has the learners | wait for the catch-up rounds; append C_old,new |
 | joint | C_old,new | nothing: the core appends C_new, or C_old again |
 | ended | C_new, C_old, or learners as before | nothing |
+
+Members that have moved are in the first entry of the operation with their new addresses: its
+majorities may need them. These have been verified and stay, also when votes are undone.
 
 Everything here is synchronous and without a clock of its own: `advance` is called in each turn
 of the driver.
@@ -22,7 +25,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 import attrs
 
@@ -33,54 +35,47 @@ from raftd.commands import (
     FAILED,
     JOINING,
     AbortOperation,
-    BeginOperation,
     Command,
     EndOperation,
     Operation,
-    Plan,
     Result,
 )
 from raftd.core.errors import AbortRefused, ChangeInProgress, NotCaughtUp
 from raftd.core.leader import Leader
 from raftd.core.membership import ChangeStep, ConfigurationAt, ConfigurationKind, MembershipChange
 from raftd.core.progress import Progress
-from raftd.core.quorum import majority
 from raftd.core.raft import Raft
 from raftd.core.snapshot import SnapshotId
 from raftd.core.types import Index, ServerId, server_incarnation, server_name
 from raftd.inputs import Contacted
-from raftd.planning import (
-    Intent,
-    NewServer,
-    Refused,
-    assess,
-    identify,
-    make_plan,
-    names,
-    resolve,
-    shortened,
-)
+from raftd.operation_views import OperationViews
+from raftd.planning import names
+from raftd.preflight import CONTACT_TIMEOUT_MS, Preflights
+from raftd.preflight import Cluster as Cluster
+from raftd.preflight import Contacts as Contacts
+from raftd.preflight import Propose as Propose
+from raftd.preflight import Respond as Respond
 from raftd.protocol import (
     AbortReply,
     AbortRequest,
-    ChangeReply,
     ChangeRequest,
     ErrorReply,
     JoinRequest,
-    MajorityView,
     OperationView,
     PeerView,
-    PlanView,
     Reply,
-    Request,
-    StatusReply,
-    StatusRequest,
+)
+from raftd.rollback import (
+    REPEAT,
+    aborted_by,
+    epilogue,
+    epilogue_of_lost_half,
+    missing,
+    undone,
 )
 from raftd.storage.state import StateMachine
+from raftd.surroundings import Settings
 
-CONTACT_TIMEOUT_MS = 2_000.0
-"""A new server has this long to say who it is: more than any healthy one needs, and well within
-the default time-out of raftctl."""
 JOIN_ATTEMPTS_MAX = 5
 """Attempts to tell a new server its cluster; each may take `CONTACT_TIMEOUT_MS`."""
 CATCH_UP_RESTARTS_MAX = 20
@@ -88,50 +83,8 @@ CATCH_UP_RESTARTS_MAX = 20
 with each restart of its process, and where the snapshot arrived damaged."""
 CATCH_UP_ROUNDS_MAX = 50
 """A server whose rounds never become short writes slower than the clients do."""
-VIEWS_BYTES_MAX = 4 * 1024 * 1024
-"""Operation records of one reply, by the length of their text, which is more than they take on the
-wire: half a frame."""
-PREFLIGHTS_MAX = 16
-"""Change requests that wait for answers of new servers at once."""
 
 logger = logging.getLogger("raftd.operations")
-
-Respond = Callable[[Reply], None]
-
-
-class Contacts(Protocol):
-    """What this module needs of the network."""
-
-    def contact(
-        self, token: object, address: str, requests: Sequence[Request], timeout_ms: float
-    ) -> None:
-        """Ask a server that need not be a member; one `Contacted` with `token` follows."""
-
-
-class Propose(Protocol):
-    """Append a command; call `done` with its result when it is applied."""
-
-    def __call__(
-        self, command: Command, done: Callable[[Result], None], failed: Respond
-    ) -> Index | None: ...
-
-
-@attrs.define
-class _Preflight:
-    """A change request whose new servers are being asked who they are."""
-
-    request: ChangeRequest
-    respond: Respond
-    intent: Intent
-    answers: dict[str, Contacted]
-
-
-@attrs.frozen
-class _Asked:
-    """The token of a question to a new server of a preflight."""
-
-    preflight: int
-    name: str
 
 
 @attrs.frozen
@@ -175,6 +128,7 @@ class _Drive:
     joins: dict[ServerId, _Told] = attrs.field(factory=dict)
     """The latest join request of each new server, unless it failed and is to be repeated."""
     join_attempts: dict[ServerId, int] = attrs.field(factory=dict)
+    """Those that have ended; one that this server had no room for is none."""
     join_tick: dict[ServerId, int] = attrs.field(factory=dict)
     """When the join request may be repeated."""
     joined: set[ServerId] = attrs.field(factory=set)
@@ -184,14 +138,8 @@ class _Drive:
     catching_up: dict[ServerId, _CatchUp] = attrs.field(factory=dict)
     progress_tick: int = 0
     waiting_for: str = ""
-
-
-@attrs.frozen(kw_only=True)
-class Cluster:
-    """The cluster that this leader leads, for those that are to join it."""
-
-    id: str
-    name: str
+    noted_tick: int = -1
+    """When the core was last told what to say should it undo the change by itself."""
 
 
 class Operations:
@@ -204,23 +152,34 @@ class Operations:
         contacts: Contacts,
         propose: Propose,
         wall_clock_ms: Callable[[], int],
-        catch_up_ticks: int,
+        settings: Settings,
         peers: Callable[[], Mapping[ServerId, PeerView]],
+        proposed_features: Callable[[Raft], int],
     ) -> None:
         """Make the operations of one server.
 
         Args:
-            catch_up_ticks: A new server that makes no progress for so long is given up.
-            peers: The leader's view of the others, with the state of their links.
+            settings: among others, after which time without progress a new server is given up.
+            peers: the leader's view of the others, with the state of their links.
+            proposed_features: the version whose features the leader has asked to be switched on.
         """
         self._state = state
         self._contacts = contacts
         self._propose = propose
         self._wall_clock_ms = wall_clock_ms
-        self._catch_up_ticks = catch_up_ticks
+        self._tick_ms = settings.tick_ms
+        self._catch_up_ticks = settings.ticks(settings.catch_up_timeout_ms)
         self._peers = peers
-        self._preflights: dict[int, _Preflight] = {}
-        self._preflight_count = 0
+        self._preflights = Preflights(
+            state=state,
+            contacts=contacts,
+            propose=propose,
+            wall_clock_ms=wall_clock_ms,
+            settings=settings,
+            peers=peers,
+            proposed_features=proposed_features,
+        )
+        self._views = OperationViews(state, peers, settings.tick_ms)
         self._drive: _Drive | None = None
 
     # --- requests ---
@@ -228,36 +187,12 @@ class Operations:
     def request_change(
         self, raft: Raft, cluster: Cluster, request: ChangeRequest, respond: Respond
     ) -> None:
-        """Begin a membership operation, or refuse it.
+        """Begin a membership operation, or refuse it. See `Preflights.request`."""
+        self._preflights.request(raft, cluster, request, respond)
 
-        Called only once a quorum has confirmed that this leader still led when the request had
-        arrived, and what was committed by then is applied: a refusal states facts. Nothing is
-        appended before every new server has said who it is and the quorum is known to be safe.
-        """
-        known = self._known(request)
-        if known is not None:
-            respond(known)
-            return
-        latest = raft.configuration
-        assert latest is not None
-        try:
-            self._refuse_while_busy(raft, latest, request)
-            intent = resolve(request, latest)
-        except Refused as refusal:
-            respond(refusal_reply(refusal))
-            return
-        if isinstance(intent, str):
-            respond(ChangeReply(operation="", nothing_to_do=intent))
-            return
-        self._preflight_count += 1
-        number = self._preflight_count
-        self._preflights[number] = _Preflight(request, respond, intent, {})
-        for server in intent.new:
-            self._contacts.contact(
-                _Asked(number, server.name), server.address, (StatusRequest(),), CONTACT_TIMEOUT_MS
-            )
-        if not intent.new:
-            self._conclude(raft, cluster, number)
+    def change_begins(self, raft: Raft) -> bool:
+        """Return whether this leader has appended the record of a change and not applied it yet."""
+        return self._preflights.change_begins(raft)
 
     def request_abort(self, raft: Raft, request: AbortRequest, respond: Respond) -> None:
         """Ask that an operation be undone. It is replicated, so that any leader goes on with it."""
@@ -267,7 +202,8 @@ class Operations:
             respond(abort_reply(known))
             return
         running = self._state.running_operation
-        chosen = request.operation or (running.id if running else "")
+        newest = running or self._state.rolling_operation
+        chosen = request.operation or (newest.id if newest else "")
         if not chosen:
             respond(
                 ErrorReply(
@@ -289,18 +225,22 @@ class Operations:
                 ErrorReply(
                     code="refused",
                     message=f"{chosen} is past the point of no return",
-                    cause=f"C_new is in the log at index {latest.index}; it can only go forward",
-                    hint=f"raftctl operation watch {chosen}",
+                    cause=f"C_new (voters {names(latest.configuration.voters)}) is in the log at "
+                    f"index {latest.index}; it can only go forward",
+                    hint=f"`raftctl operation watch {chosen}`, then change it back if need be",
                     operation=chosen,
                 )
             )
             return
         # Not only once the request is applied: under the joint quorum it is committed no sooner
         # than C_old,new itself, and C_new follows that at once. But only if it will be executed.
+        # Whoever aborts a rolling operation aborts the step that it is at.
+        meant = running.id if running is not None and running.parent == chosen else chosen
         at_once = (
             latest is not None
             and latest.configuration.is_joint
-            and latest.entry.operation == chosen
+            and running is not None
+            and latest.entry.operation == running.id == meant
             and not raft.leader().abort_obstacle()
             and self._would_execute(request)
         )
@@ -319,7 +259,17 @@ class Operations:
             respond,
         )
         if index is not None and at_once:
-            raft.abort_membership_change(_aborted_by(request.author, request.reason))
+            assert running is not None
+            assert latest is not None
+            cause = aborted_by(request.author, request.reason)
+            raft.abort_membership_change(self._undone_while_joint(raft, running, latest, cause))
+
+    def _undone_while_joint(
+        self, raft: Raft, operation: Operation, joint: ConfigurationAt, cause: str
+    ) -> str:
+        """Return the explanation of a joint change that somebody has undone."""
+        lacking = missing(raft, joint, self._tick_ms)
+        return cause + (f"; {lacking}" if lacking else "") + epilogue(operation, REPEAT)
 
     def _would_execute(self, request: AbortRequest) -> bool:
         """Whether the request does something when it is applied; without a session it always does.
@@ -331,42 +281,19 @@ class Operations:
             return True
         return self._state.would_execute(request.session, request.serial)
 
-    def _known(self, request: ChangeRequest) -> Reply | None:
-        """Return the answer to a request that was carried out already; None for a new one."""
-        if request.dry_run:
-            return None
-        result = self._state.session_result(request.session, request.serial)
-        if result is not None:
-            return change_reply(result, None)
-        running = self._state.running_operation
-        if running is not None and (running.session, running.serial) == (
-            request.session,
-            request.serial,
-        ):
-            return ChangeReply(operation=running.id)
-        return None
-
     def contacted(self, raft: Raft, cluster: Cluster, contacted: Contacted) -> None:
         """Take in the answer of a server that was asked or told something."""
         if not isinstance(raft.role, Leader):
             # Lost in this very batch: `lost_leadership` answers those who wait.
             return
-        token = contacted.token
-        if isinstance(token, _Asked):
-            preflight = self._preflights.get(token.preflight)
-            if preflight is None:
-                return
-            preflight.answers[token.name] = contacted
-            if len(preflight.answers) == len(preflight.intent.new):
-                self._conclude(raft, cluster, token.preflight)
-        elif isinstance(token, _Told):
-            self._joined(raft, token, contacted)
+        if isinstance(contacted.token, _Told):
+            self._joined(raft, contacted.token, contacted)
+        else:
+            self._preflights.contacted(raft, cluster, contacted)
 
     def lost_leadership(self, failure: ErrorReply) -> None:
         """Answer the requests that wait with `failure`: nothing was appended for them."""
-        for preflight in self._preflights.values():
-            preflight.respond(failure)
-        self._preflights.clear()
+        self._preflights.lost_leadership(failure)
         self._drive = None
 
     # --- driving ---
@@ -376,7 +303,7 @@ class Operations:
         leader = raft.role
         operation = self._state.running_operation
         if not isinstance(leader, Leader) or operation is None:
-            self._drive = None
+            self._drive, raft.rollback_note = None, ""
             return
         latest = raft.configuration
         assert latest is not None
@@ -388,19 +315,23 @@ class Operations:
             self._drive = _Drive(operation.id, progress_tick=raft.now)
         drive = self._drive
         if latest.configuration.is_joint:
+            if drive.noted_tick != raft.now:
+                drive.noted_tick = raft.now
+                raft.rollback_note = epilogue_of_lost_half(raft, operation, latest, self._tick_ms)
             if operation.abort_requested_by:
-                self._abort_joint(raft, operation)
+                self._abort_joint(raft, operation, latest)
             return
         settled = latest.index <= raft.log.commit_index
         if not settled or latest.index > self._state.configuration_index or drive.closing:
             return
         try:
             if operation.abort_requested_by:
-                self._undo(raft, operation, ABORTED, _abort_reason(operation))
+                cause = aborted_by(operation.abort_requested_by, operation.abort_reason)
+                self._undo(raft, operation, ABORTED, cause, REPEAT)
             elif operation.phase == JOINING:
                 self._join(raft, cluster, operation)
             elif operation.phase == CATCHING_UP:
-                self._catch_up(raft, leader, operation)
+                self._catch_up(raft, leader, operation, latest)
         except ChangeInProgress:
             # The leader is leaving office: its successor goes on.
             return
@@ -411,7 +342,8 @@ class Operations:
         assert drive is not None
         plan = operation.plan
         if drive.join_problem:
-            self._undo(raft, operation, FAILED, drive.join_problem)
+            next_step = "put right what the new server says, then repeat the command"
+            self._undo(raft, operation, FAILED, drive.join_problem, next_step)
             return
         for server, address in sorted(plan.addresses.items()):
             if server not in drive.joins and raft.now >= drive.join_tick.get(server, 0):
@@ -423,20 +355,20 @@ class Operations:
                 changes=tuple(("learner", server) for server in sorted(plan.addresses))
                 if plan.joint
                 else plan.changes,
-                addresses=plan.addresses,
+                addresses={**plan.addresses, **plan.moved},
                 operation=operation.id,
                 outcome="" if plan.joint else DONE,
                 learners_before=frozenset(plan.learners_before),
             )
         )
         drive.progress_tick = raft.now
+        drive.waiting_for = ""
         logger.info("%s: %s receive the log as learners", operation.id, names(plan.addresses))
 
     def _tell(self, cluster: Cluster, operation: Operation, server: ServerId, address: str) -> None:
         drive = self._drive
         assert drive is not None
-        drive.join_attempts[server] = drive.join_attempts.get(server, 0) + 1
-        told = _Told(operation.id, server, drive.join_attempts[server])
+        told = _Told(operation.id, server, drive.join_attempts.get(server, 0) + 1)
         drive.joins[server] = told
         request = JoinRequest(
             cluster_id=cluster.id,
@@ -452,21 +384,38 @@ class Operations:
         if drive is None or drive.joins.get(told.server) != told:
             return
         name, reply = server_name(told.server), contacted.reply
+        if contacted.tried:
+            drive.join_attempts[told.server] = told.attempt
         if isinstance(reply, ErrorReply):
             drive.join_problem = f"{name} refused to join: {reply.message}: {reply.cause}"
         elif not contacted.problem:
             drive.joined.add(told.server)
-        elif told.attempt >= JOIN_ATTEMPTS_MAX:
+        elif drive.join_attempts.get(told.server, 0) >= JOIN_ATTEMPTS_MAX:
             drive.join_problem = f"{name} could not be told to join: {contacted.problem}"
         else:
+            drive.waiting_for = f"{name} to be told to join: {contacted.problem}"
             del drive.joins[told.server]
             drive.join_tick[told.server] = raft.now + raft.options.election_ticks
 
-    def _catch_up(self, raft: Raft, leader: Leader, operation: Operation) -> None:
+    def _catch_up(
+        self, raft: Raft, leader: Leader, operation: Operation, latest: ConfigurationAt
+    ) -> None:
         """Append the change once every new voter has caught up (dissertation 4.2.1)."""
         drive = self._drive
         assert drive is not None
         plan = operation.plan
+        known = latest.entry.addresses
+        if plan.joint and any(known.get(server) != at for server, at in plan.moved.items()):
+            # Who has moved is dialled there first: the majorities of the change may need it.
+            raft.change_membership(
+                MembershipChange(
+                    changes=(),
+                    addresses=plan.moved,
+                    operation=operation.id,
+                    learners_before=frozenset(plan.learners_before),
+                )
+            )
+            return
         lagging = [
             server
             for server in plan.voters_after
@@ -474,7 +423,9 @@ class Operations:
         ]
         problem = self._stalled(raft, leader, lagging)
         if problem:
-            self._undo(raft, operation, FAILED, problem)
+            next_step = "see why with `raftctl status`, then repeat the command: what the new "
+            next_step += "servers have received, they keep"
+            self._undo(raft, operation, FAILED, problem, next_step)
             return
         if lagging:
             drive.waiting_for = _waiting_for(leader, lagging)
@@ -483,7 +434,7 @@ class Operations:
             raft.change_membership(
                 MembershipChange(
                     changes=plan.changes,
-                    addresses=plan.addresses,
+                    addresses={**plan.addresses, **plan.moved},
                     operation=operation.id,
                     outcome="" if plan.joint else DONE,
                     learners_before=frozenset(plan.learners_before),
@@ -493,7 +444,7 @@ class Operations:
             drive.waiting_for = str(refusal)
             return
         drive.waiting_for = ""
-        logger.info("%s: C_old,new appended at index %d", operation.id, raft.log.last_index)
+        logger.info("%s: configuration appended at index %d", operation.id, raft.log.last_index)
 
     def _stalled(self, raft: Raft, leader: Leader, lagging: Sequence[ServerId]) -> str:
         """Return in words why the operation cannot go on; empty while there is hope."""
@@ -530,22 +481,28 @@ class Operations:
             where += f" and {_snapshot_words(progress)}" if progress and progress.snapshot else ""
             why = f", {peer.problem}" if peer is not None and peer.problem else ""
             stuck.append(f"{server_name(server)} has {where}{why}")
-        return "no progress while catching up: " + "; ".join(stuck)
+        waited_ms = (raft.now - drive.progress_tick) * self._tick_ms
+        return (
+            f"no progress while catching up: {'; '.join(stuck)}, for {waited_ms / 1000:.1f} s now"
+        )
 
-    def _abort_joint(self, raft: Raft, operation: Operation) -> None:
+    def _abort_joint(self, raft: Raft, operation: Operation, joint: ConfigurationAt) -> None:
+        cause = aborted_by(operation.abort_requested_by, operation.abort_reason)
         try:
-            raft.abort_membership_change(_abort_reason(operation))
+            raft.abort_membership_change(self._undone_while_joint(raft, operation, joint, cause))
         except AbortRefused as refusal:
             assert self._drive is not None
             self._drive.waiting_for = str(refusal)
 
-    def _undo(self, raft: Raft, operation: Operation, outcome: str, reason: str) -> None:
+    def _undo(
+        self, raft: Raft, operation: Operation, outcome: str, cause: str, next_step: str
+    ) -> None:
         """End an operation whose C_old,new was never appended: the learners are as before."""
         drive = self._drive
         assert drive is not None
-        # It may repeat what a stranger has said.
-        reason = shortened(reason)
-        if operation.configuration_index == 0:
+        touched = operation.configuration_index > 0
+        reason = undone(operation, cause, next_step, touched=touched)
+        if not touched:
             drive.closing = True
             body = EndOperation(
                 operation=operation.id,
@@ -579,202 +536,22 @@ class Operations:
         if self._drive is not None:
             self._drive.closing = False
 
-    # --- preflight ---
-
-    def _refuse_while_busy(
-        self, raft: Raft, latest: ConfigurationAt, request: ChangeRequest
-    ) -> None:
-        running = self._state.running_operation
-        if running is not None:
-            raise Refused(
-                "refused",
-                f"{running.id} is running",
-                f"{running.id} ({running.kind}, by {running.author}) is in phase {running.phase}; "
-                "one membership change runs at a time",
-                f"raftctl operation watch {running.id}, then repeat the command",
-                operation=running.id,
-            )
-        if latest.configuration.is_joint or latest.index > raft.log.commit_index:
-            raise Refused(
-                "refused",
-                "a configuration is not committed yet",
-                f"the configuration at index {latest.index} has to be committed first",
-                "raftctl wait --for stable, then repeat the command",
-            )
-        if request.at_index is not None and request.at_index != latest.index:
-            raise Refused(
-                "refused",
-                f"the configuration has moved since index {request.at_index}",
-                f"the latest configuration is at index {latest.index}, not {request.at_index}",
-                "raftctl status, then decide again",
-            )
-        if len(self._preflights) >= PREFLIGHTS_MAX:
-            raise Refused(
-                "unavailable",
-                "too many changes are being checked",
-                f"{PREFLIGHTS_MAX} requests wait for answers of new servers",
-                "try again in a few seconds",
-            )
-
-    def _conclude(self, raft: Raft, cluster: Cluster, number: int) -> None:
-        """Decide a change whose new servers have all answered or failed to."""
-        preflight = self._preflights.pop(number)
-        request, respond = preflight.request, preflight.respond
-        known = self._known(request)
-        if known is not None:
-            # Asked twice: the other one got there while this one waited for the new servers.
-            respond(known)
-            return
-        latest = raft.configuration
-        assert latest is not None
-        try:
-            self._refuse_while_busy(raft, latest, request)
-            if latest.index != preflight.intent.configuration_index:
-                raise Refused(
-                    "refused",
-                    "the configuration has moved meanwhile",
-                    f"it was {preflight.intent.configuration_index}, it is {latest.index}",
-                    "raftctl status, then decide again",
-                )
-            identities = {
-                server.name: self._identify(server, preflight, cluster, latest)
-                for server in preflight.intent.new
-            }
-            plan, _ = make_plan(preflight.intent, identities, latest)
-            plan_view = assess(
-                plan,
-                latest,
-                self._reachable(raft, latest) | set(identities.values()),
-                commit_index=raft.log.commit_index,
-            )
-        except Refused as refusal:
-            respond(refusal_reply(refusal))
-            return
-        if request.dry_run:
-            respond(ChangeReply(operation="", plan=plan_view))
-            return
-        self._begin(request, plan, plan_view, respond)
-
-    def _begin(
-        self, request: ChangeRequest, plan: Plan, plan_view: PlanView, respond: Respond
-    ) -> None:
-        body = BeginOperation(
-            kind=request.kind,
-            author=request.author,
-            reason=request.reason,
-            time_ms=self._wall_clock_ms(),
-            plan=plan,
-        )
-        self._propose(
-            Command(body, request.session, request.serial, request.serial),
-            lambda result: respond(change_reply(result, plan_view)),
-            respond,
-        )
-
-    def _identify(
-        self,
-        server: NewServer,
-        preflight: _Preflight,
-        cluster: Cluster,
-        latest: ConfigurationAt,
-    ) -> ServerId:
-        contacted = preflight.answers[server.name]
-        answer = contacted.reply if isinstance(contacted.reply, StatusReply) else None
-        return identify(
-            server,
-            answer,
-            contacted.problem,
-            cluster_id=cluster.id,
-            cluster_name=cluster.name,
-            members=latest.configuration.members,
-            removed_index=self._state.tombstone(answer.server) if answer else None,
-        )
-
-    def _reachable(self, raft: Raft, latest: ConfigurationAt) -> set[ServerId]:
-        """Return who answers now; a link that has just broken says more than the last contact."""
-        leader = raft.leader()
-        limit = raft.options.election_ticks
-        peers = self._peers()
-        reachable = {
-            server
-            for server in latest.configuration.members & leader.progress.keys()
-            if leader.progress[server].in_contact(raft.now, limit) and peers[server].connected
-        }
-        return reachable | {raft.server}
-
     # --- describing ---
 
     def views(self, raft: Raft, operation_id: str) -> tuple[OperationView, ...]:
-        """Return the operations of this server's applied state, the newest last.
+        """Return the operations of this server's applied state, or the one that is named.
 
-        The oldest ones are left out where all of them would not fit one reply.
+        The newest comes last; the oldest are left out where not all would fit one reply.
         """
-        if operation_id:
-            record = self._state.operation(operation_id)
-            return (self.describe(raft, record),) if record is not None else ()
-        chosen: list[Operation] = []
-        size = 0
-        for record in reversed(self._state.operations()):
-            size += len(repr(record))
-            if chosen and size > VIEWS_BYTES_MAX:
-                break
-            chosen.append(record)
-        return tuple(self.describe(raft, record) for record in reversed(chosen))
+        return self._views.views(raft, operation_id, self._waiting_for)
 
     def describe(self, raft: Raft, record: Operation) -> OperationView:
         """Return the record, and on the leader what it is doing right now."""
-        latest = raft.configuration
-        if not record.running:
-            return OperationView(record=record, step="ended")
-        if latest is None or not isinstance(raft.role, Leader):
-            return OperationView(record=record, step=record.phase)
-        step, counted = self._step(record, latest, raft)
-        old = new = None
-        if counted:
-            configuration = latest.configuration
-            if configuration.is_joint:
-                old = self._majority(raft, configuration.outgoing, latest.index)
-            new = self._majority(raft, configuration.voters, latest.index)
-        peers = self._peers()
-        return OperationView(
-            record=record,
-            step=step,
-            index=latest.index if counted else 0,
-            old=old,
-            new=new,
-            peers=tuple(
-                peers[server]
-                for server in sorted({*record.plan.addresses, *record.plan.voters_after})
-                if server in peers and server not in record.plan.voters_before
-            ),
-            last_index=raft.log.last_index,
-            blocked_by=self._drive.waiting_for if self._drive else "",
-        )
+        return self._views.describe(raft, record, self._waiting_for)
 
-    def _step(self, record: Operation, latest: ConfigurationAt, raft: Raft) -> tuple[str, bool]:
-        """Return the step in a word, and whether the latest configuration belongs to it."""
-        mine = latest.entry.operation == record.id
-        if mine and latest.configuration.is_joint:
-            return ("rolling-back" if record.abort_requested_by else "committing-joint"), True
-        if mine and latest.entry.kind is ConfigurationKind.FINAL:
-            return "committing-final", True
-        if record.abort_requested_by or (mine and latest.entry.outcome not in ("", DONE)):
-            return "rolling-back", False
-        return record.phase, False
-
-    def _majority(self, raft: Raft, half: frozenset[ServerId], index: Index) -> MajorityView:
-        leader = raft.leader()
-        acknowledged = [
-            server
-            for server in sorted(half)
-            if (server == raft.server and raft.log.durable_index >= index)
-            or (server in leader.progress and leader.progress[server].match_index >= index)
-        ]
-        return MajorityView(
-            servers=tuple(sorted(half)),
-            acknowledged=tuple(acknowledged),
-            needed=majority(len(half)),
-        )
+    @property
+    def _waiting_for(self) -> str:
+        return self._drive.waiting_for if self._drive else ""
 
 
 def _waiting_for(leader: Leader, lagging: Sequence[ServerId]) -> str:
@@ -794,47 +571,6 @@ def _snapshot_words(progress: Progress) -> str:
     if progress.received_bytes == size_bytes:
         words += f", {progress.installed_bytes:,} of them worked into its state"
     return words
-
-
-def _abort_reason(operation: Operation) -> str:
-    return _aborted_by(operation.abort_requested_by, operation.abort_reason)
-
-
-def _aborted_by(author: str, reason: str) -> str:
-    return shortened(f"aborted by {author or 'unknown'}{f': {reason}' if reason else ''}")
-
-
-def refusal_reply(refusal: Refused) -> ErrorReply:
-    """Return a refusal as a reply."""
-    return ErrorReply(
-        code=refusal.code,
-        message=refusal.message,
-        cause=refusal.cause,
-        hint=refusal.hint,
-        operation=refusal.operation,
-    )
-
-
-def change_reply(result: Result, plan_view: PlanView | None) -> Reply:
-    """Return what applying a `BeginOperation` answered as a reply."""
-    if not result.code:
-        return ChangeReply(operation=result.operation, plan=plan_view)
-    if result.code == "session-expired":
-        return ErrorReply(
-            code="session-expired",
-            message="the session has expired",
-            cause=result.message,
-            hint="raftctl operation list shows whether the change was started",
-        )
-    return ErrorReply(
-        code="refused",
-        message="the change was not started",
-        cause=result.message,
-        hint=f"raftctl operation watch {result.operation}"
-        if result.operation
-        else "raftctl status, then decide again",
-        operation=result.operation,
-    )
 
 
 def abort_reply(result: Result) -> Reply:

@@ -1,19 +1,21 @@
 """From what an operator asks to a plan: every refusal of a membership change is decided here.
 
 Pure functions in three steps: `resolve` checks the request against the configuration, `identify`
-checks who answers at the addresses of the new servers, `assess` checks that the quorum is safe.
+and `identify_moved` check who answers at the addresses that are new, and `raftd.plan_views.assess`
+checks that the quorum is safe.
 
 Source: dissertation section 4.2 (availability around changes).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 
 import attrs
 
 from raftd.commands import Plan
-from raftd.config_values import quoted
+from raftd.config_values import normalise_host, parse_address, quoted
 from raftd.core.membership import (
     ChangeStep,
     Configuration,
@@ -24,9 +26,8 @@ from raftd.core.membership import (
     enter_joint,
     leave_joint,
 )
-from raftd.core.quorum import majority
-from raftd.core.types import Index, ServerId, server_incarnation, server_name
-from raftd.protocol import ChangeRequest, ConfigurationView, MemberChange, PlanView, StatusReply
+from raftd.core.types import Index, ServerId, server_name
+from raftd.protocol import ConfigurationView, MemberChange, StatusReply
 from raftd.storage.identity import check_server
 
 MEMBERS_MAX = 32
@@ -34,6 +35,9 @@ MEMBERS_MAX = 32
 TEXT_CHARACTERS_MAX = 500
 """Of what others say in a reason or a refusal: enough for any sentence of ours, and every entry and
 every reply has room for it, although a stranger may send whole frames."""
+_INCARNATION = re.compile(r"(?<=[a-z0-9-])/(?:[0-9a-f]{16}\b|\?)")
+"""What follows the name of a server in its identity; no member of a settled cluster shares its
+name, so that the name alone tells it."""
 
 
 class Refused(Exception):
@@ -48,6 +52,21 @@ class Refused(Exception):
         self.operation = operation
 
 
+def all_of(refusals: Sequence[Refused]) -> Refused:
+    """Return one refusal that says what all of `refusals` say, at least one."""
+    first = refusals[0]
+    if len(refusals) == 1:
+        return first
+    codes = [refusal.code for refusal in refusals]
+    return Refused(
+        first.code if codes.count(first.code) == len(codes) else "refused",
+        "; ".join(refusal.message for refusal in refusals),
+        "\n".join(refusal.cause for refusal in refusals),
+        "\n".join(dict.fromkeys(refusal.hint for refusal in refusals)),
+        operation=first.operation,
+    )
+
+
 @attrs.frozen(kw_only=True)
 class NewServer:
     """A server that the change brings in."""
@@ -58,14 +77,28 @@ class NewServer:
 
 
 @attrs.frozen(kw_only=True)
+class MovedServer:
+    """A member that is to be dialled at another address than before."""
+
+    server: ServerId
+    address: str
+
+    @property
+    def name(self) -> str:
+        """Its name alone."""
+        return server_name(self.server)
+
+
+@attrs.frozen(kw_only=True)
 class Intent:
-    """A request, checked against the configuration; who the new servers are is not known yet."""
+    """A request, checked against the configuration; who answers where is not known yet."""
 
     kind: str
     configuration_index: Index
     steps: tuple[ChangeStep, ...]
     """For the servers that are members already."""
     new: tuple[NewServer, ...]
+    moved: tuple[MovedServer, ...] = ()
 
 
 def shortened(text: str) -> str:
@@ -103,8 +136,29 @@ def names(servers: Collection[ServerId]) -> str:
     return ", ".join(shown) or "none"
 
 
-def resolve(request: ChangeRequest, latest: ConfigurationAt) -> Intent | str:
-    """Check a request against the latest configuration, which has to be settled.
+def is_same_address(first: str, second: str) -> bool:
+    """Return whether two spellings of HOST:PORT certainly mean the same place."""
+    return first == second or place(first) == place(second)
+
+
+def place(address: str) -> tuple[str, int] | str:
+    """Return what is equal for all spellings of HOST:PORT that certainly mean the same place.
+
+    It takes some microseconds: of many addresses, ask once for each and not for every pair.
+    """
+    try:
+        host, port = parse_address(address)
+    except ValueError:
+        return address
+    return normalise_host(host), port
+
+
+def resolve(kind: str, changes: Sequence[MemberChange], latest: ConfigurationAt) -> Intent | str:
+    """Check what is asked against the latest configuration, which has to be settled.
+
+    Args:
+        kind: the verb that the operator used.
+        changes: what is to become of which server.
 
     Returns:
         The intent, or in words why nothing is to be done.
@@ -114,52 +168,57 @@ def resolve(request: ChangeRequest, latest: ConfigurationAt) -> Intent | str:
     """
     configuration = latest.configuration
     by_name = {server_name(server): server for server in configuration.members}
-    removed = {change.name for change in request.changes if change.role == "remove"}
-    _refuse_repeated(request.changes)
+    removed = {change.name for change in changes if change.role == "remove"}
+    _refuse_repeated(changes)
     steps: list[ChangeStep] = []
     new: list[NewServer] = []
-    for change in request.changes:
+    moved: list[MovedServer] = []
+    unmoved: list[str] = []
+    for change in changes:
         member = by_name.get(change.name)
-        if change.role not in ("voter", "learner", "remove"):
-            raise Refused(
-                "invalid", f"{change.role!r} is no role", "roles are voter and learner", ""
-            )
-        if change.address and change.role == "remove":
-            raise Refused(
-                "invalid",
-                f"{change.name} is removed, so that it needs no address",
-                f"{change.address} was given for a server that leaves",
-                f"raftctl remove {change.name}",
-            )
-        if change.address:
-            new.append(_new_server(change, latest, removed, by_name))
-        elif member is None:
+        _refuse_bad_change(change, removed)
+        if member is None and (not change.address or change.role == "readdress"):
             raise Refused(
                 "refused",
                 f"{change.name} is not a member",
                 f"the members at configuration {latest.index} are {names(configuration.members)}",
                 "raftctl status"
-                if change.role == "remove"
+                if kind in ("remove", "demote", "readdress") or change.role == "remove"
                 else f"raftctl add {change.name}=HOST:PORT",
             )
+        if change.role == "readdress":
+            assert member is not None
+            if is_same_address(latest.entry.addresses.get(member, ""), change.address):
+                unmoved.append(f"{change.name} is at {change.address} already")
+            else:
+                moved.append(MovedServer(server=member, address=change.address))
+        elif change.address:
+            new.append(_new_server(change, latest, removed, member))
         else:
+            assert member is not None
             steps.append((change.role, member))
-    _refuse_shared_addresses(new)
-    nothing = _nothing_to_do(steps, new, configuration)
+    nothing = not new and not moved and _nothing_to_do(steps, unmoved, configuration)
     if nothing:
         return nothing
-    _refuse_bad_result(request, configuration, steps, new)
+    _refuse_bad_result(kind, changes, configuration, steps, new)
+    _refuse_shared_addresses(kind, new, moved, latest, removed)
     return Intent(
-        kind=request.kind,
+        kind=kind,
         configuration_index=latest.index,
         steps=tuple(steps),
         new=tuple(new),
+        moved=tuple(moved),
     )
 
 
 def _refuse_repeated(changes: Sequence[MemberChange]) -> None:
     if not changes:
-        raise Refused("invalid", "the change names no server", "nothing would be changed", "")
+        raise Refused(
+            "invalid",
+            "the change names no server",
+            "nothing would be changed",
+            "`raftctl status` shows the servers that there are",
+        )
     seen: set[tuple[str, bool]] = set()
     for change in changes:
         # A server that leaves may be followed by another one of its name, which has an address.
@@ -169,19 +228,54 @@ def _refuse_repeated(changes: Sequence[MemberChange]) -> None:
                 "refused",
                 f"{change.name} is named twice",
                 "each server can be changed once in one change",
-                "name it once",
+                "name it once; `raftctl status` shows how it is now",
             )
         seen.add(key)
+
+
+def _refuse_bad_change(change: MemberChange, removed: Collection[str]) -> None:
+    """Refuse a change that is wrong in itself."""
+    if change.role not in ("voter", "learner", "remove", "readdress"):
+        raise Refused(
+            "invalid",
+            f"{change.role!r} is no role",
+            "roles are voter and learner",
+            "`raftctl add --help` shows how a server comes in",
+        )
+    leaves = change.role == "remove" or (change.role == "readdress" and change.name in removed)
+    if change.address and leaves:
+        raise Refused(
+            "invalid",
+            f"{change.name} is removed, so that it needs no address",
+            f"{change.address} was given for a server that leaves",
+            f"raftctl remove {change.name}",
+        )
+    if not change.address:
+        if change.role == "readdress":
+            raise Refused(
+                "invalid",
+                f"no new address was given for {change.name}",
+                "to readdress a server is to name the place where it answers now",
+                f"raftctl readdress {change.name}=HOST:PORT",
+            )
+        return
+    host, colon, port = change.address.rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise Refused(
+            "invalid",
+            f"{change.address!r} is no address",
+            "an address is HOST:PORT with a port from 1 to 65535",
+            f"`raftctl add {change.name}=127.0.0.1:7104`, for example",
+        )
 
 
 def _new_server(
     change: MemberChange,
     latest: ConfigurationAt,
     removed: Collection[str],
-    by_name: Mapping[str, ServerId],
+    member: ServerId | None,
 ) -> NewServer:
-    """Return the new server that `change` asks for."""
-    member = by_name.get(change.name)
+    """Return the new server that `change` asks for; `member` has its name already."""
     if member is not None and change.name not in removed:
         role = "voter" if member in latest.configuration.voters else "learner"
         address = latest.entry.addresses.get(member, "")
@@ -191,52 +285,61 @@ def _new_server(
             f"it is a {role} at {address} (configuration {latest.index})",
             f"raftctl promote {change.name}"
             if role == "learner" and change.role == "voter"
-            else f"choose another name, or raftctl replace {change.name} "
-            f"{change.name}={change.address} if its disk was wiped",
+            else f"choose another name, or `raftctl replace {change.name} "
+            f"{change.name}={change.address}` if its disk was wiped",
         )
-    host, colon, port = change.address.rpartition(":")
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise Refused(
-            "invalid",
-            f"{change.address!r} is no address",
-            "an address is HOST:PORT with a port from 1 to 65535",
-            f"{change.name}=127.0.0.1:7104, for example",
-        )
-    for server, address in sorted(latest.entry.addresses.items()):
-        if (
-            address == change.address
-            and server in latest.configuration.members
-            and server_name(server) not in removed
-        ):
-            raise Refused(
-                "refused",
-                f"{change.address} is the address of {server_name(server)}",
-                "two servers cannot share an address",
-                f"give {change.name} an address of its own",
-            )
     return NewServer(name=change.name, address=change.address, voter=change.role == "voter")
 
 
-def _refuse_shared_addresses(new: Sequence[NewServer]) -> None:
-    seen: dict[str, str] = {}
-    for server in new:
-        other = seen.setdefault(server.address, server.name)
-        if other != server.name:
+def _refuse_shared_addresses(
+    kind: str,
+    new: Sequence[NewServer],
+    moved: Sequence[MovedServer],
+    latest: ConfigurationAt,
+    removed: Collection[str],
+) -> None:
+    """Refuse an address that two servers would have in the end; on the way to it they may."""
+    servers: list[NewServer | MovedServer] = [*new, *moved]
+    asked: dict[tuple[str, int] | str, NewServer | MovedServer] = {}
+    for server in servers:
+        other = asked.setdefault(place(server.address), server)
+        if other is not server:
             raise Refused(
                 "refused",
-                f"{other} and {server.name} have the same address {server.address}",
+                f"{other.name} and {server.name} have the same address {server.address}",
                 "two servers cannot share an address",
-                f"give {server.name} an address of its own",
+                _own_address(kind, server.name),
+            )
+    moving = {server.server for server in moved}
+    for member in sorted(latest.configuration.members - moving):
+        if server_name(member) in removed:
+            continue
+        same = asked.get(place(latest.entry.addresses.get(member, "")))
+        if same is not None:
+            raise Refused(
+                "refused",
+                f"{same.address} is the address of {server_name(member)}",
+                "two servers cannot share an address",
+                _own_address(kind, same.name),
             )
 
 
+def _own_address(kind: str, name: str) -> str:
+    """Return what to do about a server that was given the address of another one."""
+    if kind == "apply":
+        return f"give {name} an address of its own in the file: `raftctl plan -f FILE`"
+    if kind == "replace":
+        return f"give {name} an address of its own: `raftctl replace OLD {name}=HOST:PORT`"
+    if kind == "readdress":
+        return f"give {name} an address of its own: `raftctl readdress {name}=HOST:PORT`"
+    return f"give {name} an address of its own: `raftctl add {name}=HOST:PORT`"
+
+
 def _nothing_to_do(
-    steps: Sequence[ChangeStep], new: Sequence[NewServer], configuration: Configuration
+    steps: Sequence[ChangeStep], unmoved: Sequence[str], configuration: Configuration
 ) -> str:
-    """Return in words why a promotion or demotion changes nothing; empty if something is new."""
-    if new:
-        return ""
-    reasons = []
+    """Return in words why nothing is to be done; empty if something is."""
+    reasons = [*unmoved]
     for role, server in steps:
         current = {"voter": configuration.voters, "learner": configuration.learners}
         if server not in current.get(role, frozenset()):
@@ -246,7 +349,8 @@ def _nothing_to_do(
 
 
 def _refuse_bad_result(
-    request: ChangeRequest,
+    kind: str,
+    changes: Sequence[MemberChange],
     configuration: Configuration,
     steps: Sequence[ChangeStep],
     new: Sequence[NewServer],
@@ -262,19 +366,18 @@ def _refuse_bad_result(
         gone = [server_name(server) for role, server in steps if role == "remove"]
         raise Refused(
             "refused",
-            f"cannot {request.kind} "
-            + (", ".join(gone) or ", ".join(change.name for change in request.changes)),
-            str(error),
+            f"cannot {kind} " + (", ".join(gone) or ", ".join(change.name for change in changes)),
+            _INCARNATION.sub("", str(error)),
             f"raftctl replace {gone[0]} NEW=HOST:PORT"
             if len(gone) == 1
-            else "keep at least one voter in the cluster",
+            else "keep at least one voter in the cluster: `raftctl status` shows them",
         ) from error
     if len(after.members) > MEMBERS_MAX:
         raise Refused(
             "refused",
             f"{len(after.members)} members are too many",
             f"a cluster has at most {MEMBERS_MAX}",
-            "remove servers first",
+            "remove servers first: `raftctl remove ID`",
         )
 
 
@@ -287,6 +390,7 @@ def identify(
     cluster_name: str,
     members: Collection[ServerId],
     removed_index: Index | None,
+    features: int = 0,
 ) -> ServerId:
     """Return who answers at the address of a new server, if it may come in.
 
@@ -294,53 +398,37 @@ def identify(
         answer: its own view of itself; None if it could not be asked.
         problem: why it could not be asked, in words.
         removed_index: the configuration that removed this identity for good, if any did.
+        features: the version whose features the replicated state uses; it has to apply them.
 
     Raises:
         Refused: nobody, or somebody else, answers there; it has an identity that no data directory
-            has; or its data does not let it in.
+            has; its data does not let it in; or its release is too old.
     """
     what = f"cannot bring in {server.name}"
-    if answer is None:
-        raise Refused(
-            "refused",
-            f"{what}: no raftd answers at {server.address}",
-            f"{server.name} at {server.address}: {shortened(problem)}; nothing was changed",
-            f"start it with `raftd --config FILE --id {server.name}`, check the address, "
-            "and repeat the command",
-        )
-    try:
-        # It becomes a part of configurations, of records and of keys: nothing else may get in.
-        found = check_server(answer.server)
-    except ValueError as error:
-        raise Refused(
-            "refused",
-            f"{what}: what answers at {server.address} is no raftd of this release",
-            f"{quoted(answer.server)} is not the identity of a server: {error}",
-            f"start it with `raftd --config FILE --id {server.name}`, check the address, "
-            "and repeat the command",
-        ) from None
+    found = _identity(what, server.name, server.address, answer, problem)
+    assert answer is not None
     if server_name(found) != server.name:
         raise Refused(
             "refused",
             f"{what}: {server.address} is {server_name(found)}",
             f"the raftd at {server.address} calls itself {server_name(found)}",
-            f"use {server_name(found)}={server.address}, or correct the address",
+            f"`raftctl add {server_name(found)}={server.address}`, or correct the address",
         )
     if removed_index is not None or answer.role == "removed":
         at = f" at index {removed_index}" if removed_index else ""
         raise Refused(
             "refused",
             f"{what}: it was removed from this cluster before",
-            f"the data of {found} was removed for good{at}; a removed server never comes back "
-            "with its old data",
-            f"stop it, empty its data_dir, start it again, and repeat the command: it comes back "
-            f"as a new {server.name}",
+            f"the data of {server_name(found)} was removed for good{at}; a removed server never "
+            "comes back with its old data",
+            f"stop it, empty its data_dir, start it again with `raftd --config FILE --id "
+            f"{server.name}`, and repeat the command: it comes back as a new {server.name}",
         )
     if found in members:
         raise Refused(
             "refused",
             f"{what}: it is a member already",
-            f"{server.address} is the member {found} itself",
+            f"{server.address} is the member {server_name(found)} itself",
             "raftctl status",
         )
     if answer.cluster_id not in ("", cluster_id):
@@ -350,10 +438,116 @@ def identify(
             f"{server.name} at {server.address} has data of cluster "
             f"{quoted(answer.cluster_name)} ({shortened(answer.cluster_id)}); this is "
             f"{cluster_name!r} ({cluster_id})",
-            f"use a server with an empty data_dir, or remove it from {quoted(answer.cluster_name)} "
-            "and empty its data_dir",
+            f"use a server with an empty data_dir: `raftd --config FILE --id {server.name} "
+            f"--data-dir DIR`; or remove it from {quoted(answer.cluster_name)} and empty its "
+            "data_dir",
+        )
+    if answer.protocol_version_max < features:
+        raise Refused(
+            "refused",
+            f"{what}: its release is too old",
+            f"{server.name} at {server.address} runs {shortened(answer.version)} and speaks "
+            f"versions up to {answer.protocol_version_max}; the cluster uses the features of "
+            f"version {features}, which it could not apply",
+            f"install the release of the other servers for {server.name}, start it again with "
+            f"`raftd --config FILE --id {server.name}`, and repeat the command",
         )
     return found
+
+
+def identify_moved(
+    server: MovedServer,
+    answer: StatusReply | None,
+    problem: str,
+    *,
+    cluster_id: str,
+) -> None:
+    """Check that the member itself answers at its new address.
+
+    Args:
+        answer: the view of whoever answers there; None if nobody could be asked.
+        problem: why nobody could be asked, in words.
+
+    Raises:
+        Refused: nobody, or anybody else, answers there.
+    """
+    what = f"cannot readdress {server.name}"
+    found = _identity(what, server.name, server.address, answer, problem)
+    assert answer is not None
+    if found == server.server and answer.cluster_id == cluster_id:
+        return
+    if server_name(found) == server.name:
+        raise _other_disk(what, server.server, server.address, found)
+    raise Refused(
+        "refused",
+        f"{what}: {server.address} is {server_name(found)}",
+        f"the raftd at {server.address} is {server_name(found)}, not {server.name}; nothing was "
+        "changed",
+        f"raftctl readdress {server.name}=HOST:PORT with the address at which {server.name} "
+        "answers",
+    )
+
+
+def refuse_other_disk(server: ServerId, address: str, answer: StatusReply | None) -> None:
+    """Refuse to take for a member whoever answers under its name with another disk.
+
+    Args:
+        answer: the view of whoever answers at the member's address; None if nobody does.
+
+    Raises:
+        Refused: the member's data is not there any more.
+    """
+    if answer is None or answer.server == server:
+        return
+    try:
+        found = check_server(answer.server)
+    except ValueError:
+        return
+    if server_name(found) == server_name(server):
+        what = f"{server_name(server)} is not the server that it was"
+        raise _other_disk(what, server, address, found)
+
+
+def _other_disk(what: str, member: ServerId, address: str, found: ServerId) -> Refused:
+    name = server_name(member)
+    return Refused(
+        "refused",
+        f"{what}: another disk answers at {address}",
+        f"the member is {member}, at {address} is {found}: its data_dir was emptied or exchanged, "
+        "so that it is a new server under an old name; nothing was changed",
+        f"raftctl replace {name} {name}={address}",
+    )
+
+
+def _identity(
+    what: str, name: str, address: str, answer: StatusReply | None, problem: str
+) -> ServerId:
+    """Return the identity of whoever answers at `address`.
+
+    Raises:
+        Refused: nobody does, or what does has no identity; `what` begins the sentence.
+    """
+    hint = (
+        f"start it with `raftd --config FILE --id {name}`, check the address, "
+        "and repeat the command"
+    )
+    if answer is None:
+        raise Refused(
+            "refused",
+            f"{what}: no raftd answers at {address}",
+            f"{name} at {address}: {shortened(problem)}; nothing was changed",
+            hint,
+        )
+    try:
+        # It becomes a part of configurations, of records and of keys: nothing else may get in.
+        return check_server(answer.server)
+    except ValueError as error:
+        raise Refused(
+            "refused",
+            f"{what}: what answers at {address} is no raftd of this release",
+            f"{quoted(answer.server)} is not the identity of a server: {error}",
+            hint,
+        ) from None
 
 
 def make_plan(
@@ -381,6 +575,7 @@ def make_plan(
     plan = Plan(
         changes=tuple(steps),
         addresses={identities[server.name]: server.address for server in intent.new},
+        moved={server.server: server.address for server in intent.moved},
         joint=joint,
         configuration_index=intent.configuration_index,
         voters_before=tuple(sorted(configuration.voters)),
@@ -389,112 +584,3 @@ def make_plan(
         learners_after=tuple(sorted(after.learners)),
     )
     return plan, after
-
-
-def tolerance(voters: Collection[ServerId], reachable: Collection[ServerId]) -> int:
-    """Return how many further failures a voter set survives; negative without a majority."""
-    alive = sum(1 for server in voters if server in reachable)
-    return alive - majority(len(voters))
-
-
-def assess(
-    plan: Plan,
-    latest: ConfigurationAt,
-    reachable: Collection[ServerId],
-    *,
-    commit_index: Index,
-) -> PlanView:
-    """Return the plan as people see it, with what each phase survives.
-
-    Args:
-        reachable: members in contact just now, this leader, and the new servers that answered.
-
-    Raises:
-        Refused: with code `unsafe`, because a majority would be missing on the way or afterwards.
-    """
-    before = tolerance(plan.voters_before, reachable)
-    after = tolerance(plan.voters_after, reachable)
-    silent = [
-        server
-        for server in sorted({*plan.voters_before, *plan.voters_after})
-        if server not in reachable
-    ]
-    if plan.joint and min(before, after) < 0:
-        half = plan.voters_after if after < 0 else plan.voters_before
-        alive = [server for server in half if server in reachable]
-        raise Refused(
-            "unsafe",
-            "the change would lose the quorum",
-            f"{names(half)} need {majority(len(half))} of {len(half)} to answer; "
-            f"{names(alive)} {'does' if len(alive) == 1 else 'do'}, {names(silent)} not",
-            _safe_way(plan, silent),
-        )
-    after_configuration = Configuration(voters=plan.voters_after, learners=plan.learners_after)
-    addresses = {**latest.entry.addresses, **plan.addresses}
-    return PlanView(
-        changes=_sentences(plan, latest),
-        joint=plan.joint,
-        before=view(latest, commit_index),
-        after=ConfigurationView(
-            index=0,
-            committed=False,
-            joint=False,
-            voters=plan.voters_after,
-            outgoing=(),
-            learners=plan.learners_after,
-            addresses={server: addresses[server] for server in sorted(after_configuration.members)},
-        ),
-        tolerance_before=max(0, before),
-        tolerance_during=max(0, min(before, after) if plan.joint else before),
-        tolerance_after=max(0, after),
-        warnings=_warnings(plan, reachable),
-    )
-
-
-def _safe_way(plan: Plan, silent: Sequence[ServerId]) -> str:
-    """Return the command that would reach the aim without losing the quorum."""
-    staying = [server for server in silent if server in plan.voters_after]
-    if staying:
-        first = server_name(staying[0])
-        return (
-            f"start {names(staying)} first, or replace the dead server instead: "
-            f"raftctl replace {first} NEW=HOST:PORT"
-        )
-    return f"start {names(silent)} first"
-
-
-def _sentences(plan: Plan, latest: ConfigurationAt) -> tuple[str, ...]:
-    configuration = latest.configuration
-    sentences = []
-    for role, server in plan.changes:
-        name = server_name(server)
-        if server in plan.addresses:
-            same_name = any(server_name(member) == name for member in configuration.members)
-            fresh = f" (new incarnation {server_incarnation(server)})" if same_name else ""
-            sentences.append(f"{name} at {plan.addresses[server]} joins as a {role}{fresh}")
-        elif role == "remove":
-            was = "voter" if server in configuration.voters else "learner"
-            sentences.append(f"{name} ({was}) is removed for good and stops")
-        elif role == "voter" and server in configuration.learners:
-            sentences.append(f"{name} becomes a voter")
-        elif role == "learner" and server in configuration.voters:
-            sentences.append(f"{name} becomes a learner and loses its vote")
-    return tuple(sentences)
-
-
-def _warnings(plan: Plan, reachable: Collection[ServerId]) -> tuple[str, ...]:
-    warnings = []
-    count = len(plan.voters_after)
-    if plan.joint and count % 2 == 0:
-        warnings.append(
-            f"{count} voters survive no more failures than {count - 1}; an odd number is better"
-        )
-    if plan.joint and count == 1:
-        warnings.append("one voter: the loss of this server is the loss of the cluster")
-    gone = [server for role, server in plan.changes if role == "remove" and server not in reachable]
-    if gone:
-        warnings.append(
-            f"{names(gone)} cannot be told now; started again with its old data it is told that "
-            "it was removed, and stops"
-        )
-    return tuple(warnings)

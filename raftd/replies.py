@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from raftd.commands import KEY_BYTES_MAX, SESSION_BYTES_MAX, VALUE_BYTES_MAX, Result
-from raftd.config_values import check_name, parse_dialled_address
+from raftd.commands import (
+    KEY_BYTES_MAX,
+    ROLLING_COMMAND_BYTES_MAX,
+    ROLLING_REPLACE,
+    ROLLING_RESTART,
+    SESSION_BYTES_MAX,
+    VALUE_BYTES_MAX,
+    Result,
+)
+from raftd.config_values import check_name, parse_dialled_address, parse_member_argument
+from raftd.core.raft import Raft
 from raftd.core.types import ServerId, server_name
 from raftd.planning import MEMBERS_MAX, shortened
 from raftd.protocol import (
+    CHECKUP_ADDRESSES_MAX,
+    CHECKUP_TIMEOUT_MS_MAX,
     LIST_LIMIT_MAX,
     AbortRequest,
+    BeginRollingRequest,
     BootstrapRequest,
     ChangeRequest,
+    CheckupRequest,
     CompareAndSetRequest,
     DeleteRequest,
     ErrorReply,
@@ -26,6 +39,7 @@ from raftd.protocol import (
     PutRequest,
     Reply,
     Request,
+    UpdateRollingRequest,
     WriteReply,
 )
 from raftd.storage.identity import Identity
@@ -65,6 +79,12 @@ def bad_request(request: Request) -> str:
             return _bad_change(request)
         case BootstrapRequest() | JoinRequest():
             return _bad_membership(request)
+        case CheckupRequest():
+            return _bad_checkup(request)
+        case BeginRollingRequest():
+            return _bad_rolling(request)
+        case UpdateRollingRequest():
+            return _bad_rolling_update(request)
         case _:
             return ""
 
@@ -86,6 +106,10 @@ def _bad_change(request: ChangeRequest | AbortRequest) -> str:
             return f"a change names at most {CHANGES_MAX} servers, not {len(request.changes)}"
         for change in request.changes:
             texts += [change.role, change.name, change.address]
+        texts += [request.parent, *request.zones, *request.zones.values()]
+        problem = _bad_target(request)
+        if problem:
+            return problem
         if request.dry_run:
             # Nothing of it gets into the log, so that it needs no session.
             return _too_long(texts)
@@ -95,6 +119,17 @@ def _bad_change(request: ChangeRequest | AbortRequest) -> str:
             return "an abort without a session has to name its operation"
         return _too_long(texts)
     return bad_session(request.session) or _too_long(texts)
+
+
+def _bad_target(request: ChangeRequest) -> str:
+    """Return what is wrong with the sizes of a target; what it says is judged by the leader."""
+    if (request.kind == "apply") != bool(request.target) or (request.target and request.changes):
+        return "to apply names a target and no changes, every other change the other way round"
+    if max(len(request.target), len(request.zones)) > CHANGES_MAX:
+        return f"a target names at most {CHANGES_MAX} servers and zones, not so many"
+    return _too_long(
+        [word for member in request.target for word in (member.role, member.name, member.address)]
+    )
 
 
 def _bad_membership(request: BootstrapRequest | JoinRequest) -> str:
@@ -109,8 +144,66 @@ def _bad_membership(request: BootstrapRequest | JoinRequest) -> str:
     return _too_long([request.cluster_id]) if request.cluster_id else "it names no cluster"
 
 
+def _bad_checkup(request: CheckupRequest) -> str:
+    """Return what is wrong with what would have this server dial others."""
+    if len(request.addresses) > CHECKUP_ADDRESSES_MAX:
+        return (
+            f"a checkup has at most {CHECKUP_ADDRESSES_MAX} addresses, not {len(request.addresses)}"
+        )
+    if not 0 < request.timeout_ms <= CHECKUP_TIMEOUT_MS_MAX:
+        return (
+            f"the time-out is more than 0 and at most {CHECKUP_TIMEOUT_MS_MAX:.0f} ms, "
+            f"not {request.timeout_ms}"
+        )
+    try:
+        for address in request.addresses:
+            parse_dialled_address(address)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _bad_rolling(request: BeginRollingRequest) -> str:
+    """Return what is wrong with a rolling operation that is to begin."""
+    is_restart = request.kind == ROLLING_RESTART
+    if not is_restart and request.kind != ROLLING_REPLACE:
+        return f"a rolling operation is {ROLLING_REPLACE} or {ROLLING_RESTART}"
+    if not 1 <= len(request.steps) <= MEMBERS_MAX:
+        return f"a rolling operation has 1 to {MEMBERS_MAX} steps, not {len(request.steps)}"
+    command_bytes = len(request.command.encode())
+    if command_bytes > ROLLING_COMMAND_BYTES_MAX:
+        return (
+            f"a command of {command_bytes} bytes; at most {ROLLING_COMMAND_BYTES_MAX} are allowed: "
+            "put it into a script"
+        )
+    if is_restart != bool(request.command.strip()):
+        return "a restart has a command, a replacement has none"
+    if len({step.name for step in request.steps}) < len(request.steps):
+        return "a server can have one step only"
+    try:
+        for step in request.steps:
+            check_name(step.name)
+            if not is_restart:
+                parse_member_argument(step.replacement)
+    except ValueError as error:
+        return str(error)
+    if is_restart and any(step.replacement for step in request.steps):
+        return "a restart replaces nobody"
+    return bad_session(request.session) or _too_long([request.author, request.reason])
+
+
+def _bad_rolling_update(request: UpdateRollingRequest) -> str:
+    """Return what is wrong with a change of a rolling operation's record, in itself."""
+    texts = [request.operation, request.action, request.author, request.outcome, request.reason]
+    if request.step is not None:
+        step = request.step
+        texts += [step.name, step.replacement, step.state, step.operation, step.note]
+        texts += [step.version_before, step.version_after]
+    return bad_session(request.session) or _too_long(texts)
+
+
 def _too_long(texts: list[str]) -> str:
-    longest = max(len(text.encode()) for text in texts)
+    longest = max((len(text.encode()) for text in texts), default=0)
     if longest > TEXT_BYTES_MAX:
         return f"a text of {longest} bytes; at most {TEXT_BYTES_MAX} are allowed"
     return ""
@@ -142,7 +235,7 @@ def bad_read(request: GetRequest | ListRequest) -> str:
 def read_reply(state: StateMachine, request: GetRequest | ListRequest) -> Reply:
     """Return what the state machine says to a read, now."""
     if isinstance(request, ListRequest):
-        found, more = state.list(request.prefix, request.limit, LIST_BYTES_MAX)
+        found, more = state.list(request.prefix, request.limit, LIST_BYTES_MAX, after=request.after)
         return ListReply(
             revision=state.revision,
             entries=tuple(
@@ -182,13 +275,37 @@ def write_reply(result: Result) -> Reply:
         code=codes.get(result.code, "invalid"),
         message=f"not applied: {result.code}",
         cause=result.message,
-        hint="open a new session" if result.code == "session-expired" else "",
+        hint="open a new session; `raftctl status` shows that the cluster is there"
+        if result.code == "session-expired"
+        else "`raftctl --help` shows what can be asked",
     )
 
 
 def unavailable(message: str, cause: str) -> ErrorReply:
     """Return the answer to a request that was not taken and may be repeated anywhere."""
-    return ErrorReply(code="unavailable", message=message, cause=cause, hint="try again later")
+    hint = "try again in some seconds; `raftctl status` shows who leads"
+    return ErrorReply(code="unavailable", message=message, cause=cause, hint=hint)
+
+
+def not_leader(raft: Raft, identity: Identity, leader_address: str) -> ErrorReply:
+    """Return the answer to a request that only the leader can serve. Nothing was appended.
+
+    Args:
+        leader_address: HOST:PORT where the leader answers, as far as is known.
+    """
+    leader_id = raft.leader_id
+    if identity.is_blank:
+        return unavailable(f"{identity.name} is blank", "it belongs to no cluster yet")
+    if leader_id is None or leader_id == raft.server:
+        return unavailable("no leader", f"{identity.name} knows no leader at the moment")
+    return ErrorReply(
+        code="not-leader",
+        message=f"{identity.name} is not the leader",
+        cause=f"the leader of term {raft.current_term} is {server_name(leader_id)}",
+        hint="ask the leader: `raftctl status` shows where it is",
+        leader=leader_id,
+        leader_address=leader_address,
+    )
 
 
 def disk_full(short: Iterable[ServerId], here: str) -> ErrorReply:
@@ -198,12 +315,14 @@ def disk_full(short: Iterable[ServerId], here: str) -> ErrorReply:
         short: the servers whose disks they are.
         here: what is known about the disk of this server; empty if it has room.
     """
-    names = ", ".join(sorted(server_name(server) for server in short))
+    names = sorted(server_name(server) for server in short)
+    where = ", ".join(names)
     return ErrorReply(
         code="disk-full",
         message="writes are refused, the disk is nearly full",
-        cause=f"on {names}" + (f": {here}" if here else ", and without them there is no majority"),
-        hint="make room there, or replace it by a server with more: reads and raftctl replace work",
+        cause=f"on {where}" + (f": {here}" if here else ", and without them there is no majority"),
+        hint=f"`raftctl status`, then make room on {where}; or bring in a server with more, while "
+        f"reads and membership changes go on: `raftctl replace {names[0]} NEW=HOST:PORT`",
     )
 
 
@@ -217,7 +336,8 @@ def size_text(size_bytes: int) -> str:
 
 def invalid(cause: str) -> ErrorReply:
     """Return the answer to a request that can never be carried out."""
-    return ErrorReply(code="invalid", message="the request is not valid", cause=cause)
+    hint = "`raftctl --help` shows what can be asked, `raftctl status -o wide` the releases"
+    return ErrorReply(code="invalid", message="the request is not valid", cause=cause, hint=hint)
 
 
 def transfer_failed(target: ServerId, why: str) -> ErrorReply:
@@ -226,7 +346,8 @@ def transfer_failed(target: ServerId, why: str) -> ErrorReply:
         code="refused",
         message=f"leadership was not transferred to {server_name(target)}",
         cause=why,
-        hint="raftctl status, then try again",
+        hint="`raftctl status` shows who leads; then try again: "
+        f"`raftctl transfer {server_name(target)}`",
     )
 
 
@@ -236,7 +357,7 @@ def wrong_incarnation(identity: Identity, incarnation: str) -> ErrorReply:
         code="refused",
         message=f"here is {identity.server}",
         cause=f"the request means the incarnation {shortened(incarnation)}",
-        hint="the data_dir was replaced meanwhile: repeat the command",
+        hint="its data_dir was replaced meanwhile: `raftctl status`, then repeat the command",
     )
 
 
@@ -246,5 +367,6 @@ def not_blank(identity: Identity) -> ErrorReply:
         code="refused",
         message=f"{identity.name} is not blank",
         cause=f"it belongs to cluster {identity.cluster_name!r} ({identity.cluster_id})",
-        hint="use a server with an empty data_dir",
+        hint="use a server with an empty data_dir: "
+        f"`raftd --config FILE --id {identity.name} --data-dir DIR`",
     )

@@ -28,8 +28,9 @@ from raftd.recovery import recover
 from raftd.storage.files import OsFileSystem, Remedy, StorageFault
 from raftd.storage.identity import DataDirectory, DataDirectoryLocked, WrongName
 from raftd.storage.lmdb_store import DamagedDatabase
-from raftd.storage.state import StateMachine
-from raftd.surroundings import Settings
+from raftd.storage.state import StateMachine, UnknownEntry
+from raftd.surroundings import Measured, Settings
+from raftd.sync_times import SyncTimes
 from raftd.trace import Emit, Trace
 
 EXIT_DONE = 0
@@ -119,6 +120,8 @@ def _run_with(
     garbage.put_off()
     recovered = recover(directory, files)
     wal, entry_count = recovered.log.wal, len(recovered.log.entries)
+    sync_times = SyncTimes(time.monotonic_ns)
+    wal.run_sync = sync_times.measure
     inbox = Inbox()
     snapshots = BackgroundSnapshots(
         recovered.snapshots,
@@ -135,6 +138,7 @@ def _run_with(
             admit=lambda hello: node.admit(hello),
             our_hello=lambda dest: node.our_hello(dest),
             randomness=random.Random(),
+            file_addresses={member.id: member.address for member in cluster.servers.values()},
         )
         started = time.monotonic()
         state = StateMachine(recovered.store)
@@ -154,6 +158,7 @@ def _run_with(
             uptime_ms=lambda: int((time.monotonic() - started) * 1000),
             mint_cluster_id=lambda: str(uuid4()),
             free_bytes=lambda: files.free_bytes(directory.path),
+            measure=lambda: _measured(sync_times, snapshots),
             trace=trace,
         )
         _announce(node, cluster, server, entry_count)
@@ -171,6 +176,13 @@ def _run_with(
         snapshots.close(cleanly=exit_code in (EXIT_DONE, EXIT_REMOVED))
 
 
+def _measured(sync_times: SyncTimes, snapshots: BackgroundSnapshots) -> Measured:
+    median_ms, high_ms = sync_times.percentiles_ms() or (None, None)
+    return Measured(
+        sync_p50_ms=median_ms, sync_p99_ms=high_ms, state_bytes=snapshots.store.file_bytes
+    )
+
+
 def _settings(server: ServerConfig) -> Settings:
     tick_ms = max(TICK_MS_MIN, server.heartbeat_interval_ms / TICKS_PER_HEARTBEAT)
     return Settings(
@@ -183,7 +195,9 @@ def _settings(server: ServerConfig) -> Settings:
         joint_timeout_ms=server.joint_timeout_ms,
         snapshot_log_bytes=server.snapshot_log_bytes,
         catch_up_bytes_per_second=server.catch_up_bytes_per_second,
+        snapshot_bytes_per_second=server.snapshot_bytes_per_second,
         disk_reserve_bytes=server.disk_reserve_bytes,
+        zone=server.zone or "",
     )
 
 
@@ -217,12 +231,19 @@ def _announce(node: Node, cluster: ClusterConfig, server: ServerConfig, entries:
         return
     in_log = {server_name(member): at for member, at in latest.entry.addresses.items()}
     in_file = {member.id: member.address for member in cluster.servers.values()}
+    moved = [
+        f"{name}={address}"
+        for name, address in in_file.items()
+        if in_log.get(name, address) != address
+    ]
     if in_log != in_file:
         logger.warning(
-            "the file and configuration %d of the log differ; the log is obeyed: file %s, log %s",
+            "the file and configuration %d of the log differ; the log is obeyed: file %s, log %s. "
+            "raftctl apply -f FILE makes the cluster what the file says%s",
             latest.index,
             in_file,
             in_log,
+            f"; members that have moved: raftctl readdress {' '.join(moved)}" if moved else "",
         )
 
 
@@ -290,6 +311,11 @@ class _Server:
                 self.why = str(error)
                 self._exit_code = EXIT_STORAGE
                 self._distrust_state()
+                return
+            except UnknownEntry as error:
+                logger.error("%s", error)
+                self.why = str(error)
+                self._exit_code = EXIT_STORAGE
                 return
             if node.is_behind:
                 self._inbox.wake()

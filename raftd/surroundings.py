@@ -17,8 +17,11 @@ from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.core.types import Entry, HardState, Index, ServerId, Term
 from raftd.protocol import Request
 from raftd.storage.identity import Identity
+from raftd.storage.state import FEATURES_MAX
 from raftd.storage.store import Store
 
+FREE_BYTES_UNKNOWN = 1 << 62
+"""What a disk has left of which nobody keeps count."""
 DEPARTING_MS = 10_000.0
 """A leader feeds a server that was dropped for so long: by then it has stopped, or is away."""
 
@@ -133,7 +136,7 @@ class Network(Protocol):
         """Send, or drop what cannot be sent now."""
 
     def set_members(self, addresses: Mapping[ServerId, str]) -> None:
-        """Keep links to exactly these servers."""
+        """Keep links to exactly these servers; one that is not at its address may be elsewhere."""
 
     def close_peer(self, server: ServerId, problem: str) -> None:
         """Close the connection that `server` has opened, so that it has to say Hello again."""
@@ -142,6 +145,17 @@ class Network(Protocol):
         self, token: object, address: str, requests: Sequence[Request], timeout_ms: float
     ) -> None:
         """Ask a server that need not be a member; one `Contacted` with `token` follows."""
+
+
+@attrs.frozen(kw_only=True)
+class Measured:
+    """What was measured on this server's disk, for people; a simulation measures nothing."""
+
+    sync_p50_ms: float | None = None
+    """Median time of the latest syncs of the log; None before the first."""
+    sync_p99_ms: float | None = None
+    state_bytes: int = 0
+    """What the live state takes on the disk."""
 
 
 @attrs.frozen(kw_only=True)
@@ -161,8 +175,14 @@ class Settings:
     times as much."""
     catch_up_bytes_per_second: int = 0
     """What a server that catches up is sent; 0 for no limit."""
+    snapshot_bytes_per_second: int = 0
+    """How fast a snapshot is worked into a state; 0 for no limit."""
     disk_reserve_bytes: int = 0
     """With less than this left on the disk, writes of clients are refused."""
+    features_max: int = FEATURES_MAX
+    """The newest version whose features it switches on as a leader; 0 for none."""
+    zone: str = ""
+    """The failure unit that it belongs to; empty for none."""
 
     def ticks(self, duration_ms: float) -> int:
         """Return a duration in ticks, at least 1."""

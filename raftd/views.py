@@ -15,9 +15,16 @@ from raftd.core.status import PeerStatus
 from raftd.core.types import Index, ServerId
 from raftd.inputs import LinkChanged
 from raftd.planning import view
-from raftd.protocol import OperationView, PeerView, StatusReply
+from raftd.protocol import (
+    PROTOCOL_VERSION_MAX,
+    LinkView,
+    OperationView,
+    PeerView,
+    StatusReply,
+)
 from raftd.storage.identity import Identity
 from raftd.storage.state import StateMachine
+from raftd.surroundings import FREE_BYTES_UNKNOWN, Measured, Settings
 
 
 def member_address(raft: Raft, server: ServerId) -> str:
@@ -41,11 +48,17 @@ class _Movement:
     snapshot_bytes: int = 0
     moved_bytes: int = 0
     samples: deque[tuple[int, int]] = attrs.field(factory=deque)
-    """Tick, and `moved_bytes` then."""
+    """Tick, and `moved_bytes` then, while it was in the part of its way where it is now."""
+    part: str = ""
 
     def follow(self, peer: PeerStatus, log: RaftLog) -> None:
         """Add what has come since the last call."""
         snapshot_bytes = peer.received_bytes + peer.installed_bytes
+        part = _part(peer)
+        if part != self.part:
+            # How fast it was received does not say how fast it is installed.
+            self.samples.clear()
+            self.part = part
         if peer.snapshot is not None and peer.snapshot == self.snapshot:
             # What it has lost of a snapshot is no movement.
             self.moved_bytes += max(0, snapshot_bytes - self.snapshot_bytes)
@@ -53,6 +66,13 @@ class _Movement:
             self.moved_bytes += log.bytes_between(self.match_index, peer.match_index)
         self.snapshot, self.snapshot_bytes = peer.snapshot, snapshot_bytes
         self.match_index = peer.match_index
+
+
+def _part(peer: PeerStatus) -> str:
+    """Return which part of its way a server is in."""
+    if peer.snapshot is None:
+        return "entries"
+    return "receiving" if peer.received_bytes < peer.snapshot.size_bytes else "installing"
 
 
 class CatchUpRates:
@@ -126,6 +146,30 @@ def peer_views(
     return views
 
 
+def link_views(
+    addresses: Mapping[ServerId, str], links: Mapping[ServerId, LinkChanged]
+) -> tuple[LinkView, ...]:
+    """Return how this server's connections to the others are.
+
+    Args:
+        addresses: of those that it dials.
+        links: the latest news of each link, if there was any.
+    """
+    views = []
+    for server, address in sorted(addresses.items()):
+        link = links.get(server)
+        views.append(
+            LinkView(
+                server=server,
+                address=(link.address if link is not None else "") or address,
+                connected=link is not None and link.connected,
+                problem=link.problem if link is not None else "not dialled yet",
+                version=link.version if link is not None else 0,
+            )
+        )
+    return tuple(views)
+
+
 def role_word(raft: Raft, identity: Identity) -> str:
     """Return what this server is, in the words of status."""
     if identity.removed_index:
@@ -142,20 +186,35 @@ def role_word(raft: Raft, identity: Identity) -> str:
     return "follower"
 
 
+def rolling_view(state: StateMachine) -> OperationView | None:
+    """Return the rolling operation that runs or is paused, as its record has it."""
+    record = state.rolling_operation
+    if record is None or record.rolling is None:
+        return None
+    return OperationView(record=record, step="paused" if record.rolling.paused_by else record.phase)
+
+
 def status_reply(
     raft: Raft,
     *,
     identity: Identity,
     state: StateMachine,
+    settings: Settings,
+    measured: Measured,
     peers: tuple[PeerView, ...],
+    links: tuple[LinkView, ...],
     operation: OperationView | None,
-    version: str,
+    leader_address: str,
     uptime_ms: int,
-    heartbeat_interval_ms: float,
-    election_timeout_ms: float,
+    wall_clock_ms: int,
+    free_bytes: int,
     problems: Sequence[str],
+    differing: tuple[ServerId, ...],
 ) -> StatusReply:
-    """Return one server's own view; `problems` are the driver's, in words."""
+    """Return one server's own view; `problems` are the driver's, in words.
+
+    Watchers ask for it several times a second: nothing here may depend on the size of anything.
+    """
     status = raft.status()
     leader = raft.leader_id or ""
     issues = [*problems]
@@ -163,13 +222,13 @@ def status_reply(
         issues.append(f"removed for good by configuration {identity.removed_index}")
     return StatusReply(
         server=identity.server,
-        version=version,
+        version=settings.version,
         cluster_id=identity.cluster_id,
         cluster_name=identity.cluster_name,
         role=role_word(raft, identity),
         term=status.current_term,
         leader=leader,
-        leader_address=member_address(raft, leader) if leader else "",
+        leader_address=leader_address,
         leadership_confirmed=status.leadership_confirmed,
         first_index=status.first_index,
         last_index=status.last_index,
@@ -182,8 +241,22 @@ def status_reply(
         ),
         peers=peers,
         operation=operation,
+        rolling=rolling_view(state) if not identity.is_blank else None,
         issues=tuple(issues),
         uptime_ms=uptime_ms,
-        heartbeat_interval_ms=heartbeat_interval_ms,
-        election_timeout_ms=election_timeout_ms,
+        heartbeat_interval_ms=settings.heartbeat_interval_ms,
+        election_timeout_ms=settings.election_timeout_ms,
+        protocol_version_max=PROTOCOL_VERSION_MAX,
+        features=state.features,
+        zone=settings.zone,
+        wall_clock_ms=wall_clock_ms,
+        links=links,
+        log_bytes=raft.log.size_bytes,
+        snapshot_bytes=raft.snapshot.id.size_bytes if raft.snapshot is not None else 0,
+        state_bytes=measured.state_bytes,
+        disk_free_bytes=None if free_bytes == FREE_BYTES_UNKNOWN else free_bytes,
+        disk_reserve_bytes=settings.disk_reserve_bytes,
+        sync_p50_ms=measured.sync_p50_ms,
+        sync_p99_ms=measured.sync_p99_ms,
+        differing=differing,
     )

@@ -12,6 +12,7 @@ Reading order
 | `types` | the values: `Entry`, `HardState`, `ServerId` (name and incarnation), terms, indexes |
 | `messages` | what servers say to each other |
 | `quorum` | the two questions about majorities, simple and joint |
+| `availability` | how many failures majorities survive, and which ones stop them |
 | `membership` | the algebra of configurations; configuration entries; the history in a log |
 | `log` | the log as the protocol sees it, and the chain of positions in it |
 | `options`, `errors` | time-outs in ticks; refusals of local requests |

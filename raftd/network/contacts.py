@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import trio
 
 from raftd.codec import WireError, decode_reply, encode_frame, encode_request
+from raftd.core.types import ServerId
 from raftd.network.connection import RECEIVE_BYTES_MAX, describe
 from raftd.network.dialling import Dial, DialError, Introduced, connect, introduce
 from raftd.network.inputs import Contacted
@@ -16,15 +17,19 @@ from raftd.protocol import ErrorReply, Hello, Refusal, Reply, Request, Welcome
 class Contact:
     """One contact: dial, introduce ourselves as a client, ask one request after the other."""
 
-    def __init__(self, token: object, address: str, requests: Sequence[Request]) -> None:
-        """Prepare the contact; nothing is dialled before `run`."""
+    def __init__(
+        self, token: object, address: str, requests: Sequence[Request], source: ServerId = ""
+    ) -> None:
+        """Prepare the contact in the name of `source`; nothing is dialled before `run`."""
         self._token = token
         self._address = address
+        self._source = source
         self._requests = tuple(requests)
         self._step = ""
         self._welcome: Welcome | None = None
         self._refusal: Refusal | None = None
         self._reply: Reply | None = None
+        self._round_trip_ms: float | None = None
 
     async def run(self, dial: Dial, timeout_seconds: float) -> Contacted:
         """Carry the contact out within `timeout_seconds` altogether and return how it ended."""
@@ -47,21 +52,26 @@ class Contact:
             welcome=self._welcome,
             problem=problem,
             refusal=self._refusal,
+            round_trip_ms=self._round_trip_ms,
         )
 
     async def _ask(self, dial: Dial) -> None:
         self._step = f"connecting to {self._address}"
         stream = await connect(dial, self._address)
         self._step = f"greeting {self._address}"
-        hello = Hello(role="client", cluster_id="", source="", dest="")
+        hello = Hello(role="client", cluster_id="", source=self._source, dest="")
         introduced = await introduce(stream, hello)
         try:
             self._welcome = introduced.welcome
             for number, request in enumerate(self._requests, start=1):
                 name = type(request).__name__
                 self._step = f"waiting for {self._address} to answer {name}"
+                sent_at = trio.current_time()
                 await stream.send_all(encode_frame(encode_request(number, request)))
                 self._reply = await self._receive(introduced, number)
+                round_trip_ms = (trio.current_time() - sent_at) * 1000
+                if self._round_trip_ms is None or round_trip_ms < self._round_trip_ms:
+                    self._round_trip_ms = round_trip_ms
                 if isinstance(self._reply, ErrorReply):
                     return
         finally:

@@ -2,6 +2,11 @@
 
 Requests go out on it and their responses come back on it. Nothing is queued while it is down:
 Raft sends again what got lost, and what waited would be stale.
+
+A member may have two addresses: the one of the configuration in force, and the one that our cluster
+file names for it, where these differ. Servers that moved while all of them were stopped find each
+other by the second. Who answers has to be the member itself (`Hello.dest`), so that a wrong address
+costs time and nothing else.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ import trio
 
 from raftd.codec import decode_message
 from raftd.core.messages import Envelope
-from raftd.core.types import ServerId
+from raftd.core.types import ServerId, server_name
 from raftd.network.connection import Connection
 from raftd.network.dialling import Dial, DialError, Introduced, connect, introduce
 from raftd.network.inputs import Inbox, LinkChanged, PeerRefused, Received
@@ -49,21 +54,29 @@ def receive_messages(source: ServerId, dest: ServerId, payloads: Sequence[bytes]
 
 
 class Link:
-    """Dials `server` at `address`, again and again, until it is closed."""
+    """Dials `server` at its addresses, again and again, until it is closed."""
 
     def __init__(
         self,
         server: ServerId,
-        address: str,
+        addresses: tuple[str, ...],
         *,
         inbox: Inbox,
         dial: Dial,
         our_hello: OurHello,
         randomness: random.Random,
     ) -> None:
-        """Prepare the link; nothing is dialled before `run`."""
+        """Prepare the link; nothing is dialled before `run`.
+
+        Args:
+            addresses: HOST:PORT, at least one, the one of the configuration first. In each attempt
+                all of them are tried until one works, the one that worked last first.
+        """
+        assert addresses
         self.server = server
-        self.address = address
+        self._addresses = addresses
+        self._address = addresses[0]
+        """The one that worked last, or the first one."""
         self._inbox = inbox
         self._dial = dial
         self._our_hello = our_hello
@@ -78,6 +91,17 @@ class Link:
     def close(self) -> None:
         """End the link for good, without a word to the node: it is the node that wants it."""
         self._scope.cancel()
+
+    def readdress(self, addresses: tuple[str, ...]) -> bool:
+        """Use other addresses from now on; False if that takes another link.
+
+        A connection that is up stays if it leads to the first of them.
+        """
+        if addresses != self._addresses:
+            if self.connection is None or self._address != addresses[0]:
+                return False
+            self._addresses = addresses
+        return True
 
     def hurry(self) -> None:
         """End the pause before the next attempt: the server has just shown that it is there."""
@@ -107,25 +131,39 @@ class Link:
                 pause = min(2 * pause, RETRY_SECONDS_MAX)
 
     async def _attempt(self, hello: Hello) -> float | None:
-        """Dial once and serve what comes of it; return how long it lived, None if never."""
+        """Dial and serve what comes of it; return how long it lived, None if never."""
+        problems = {}
+        for address in sorted(self._addresses, key=lambda address: address != self._address):
+            found = await self._dial_one(address, hello)
+            if isinstance(found, Introduced):
+                self._address = address
+                connected_at = trio.current_time()
+                await self._serve(found, hello.source)
+                return trio.current_time() - connected_at
+            problems[address] = found
+        if len(problems) > 1:
+            told = [f"{problems[address]} at {address}" for address in self._addresses]
+            self._went_down("; ".join(told))
+        else:
+            self._went_down(*problems.values())
+        return None
+
+    async def _dial_one(self, address: str, hello: Hello) -> Introduced | str:
+        """Return the opened connection, or in words why there is none."""
         try:
             with trio.fail_after(DIAL_TIMEOUT_SECONDS):
-                introduced = await introduce(await connect(self._dial, self.address), hello)
+                introduced = await introduce(await connect(self._dial, address), hello)
         except trio.TooSlowError:
-            self._went_down(f"no answer for {DIAL_TIMEOUT_SECONDS:.1f} s")
-            return None
+            return f"no answer for {DIAL_TIMEOUT_SECONDS:.1f} s"
         except DialError as error:
-            if error.refusal is not None:
+            # That somebody else lives there is no word of the member.
+            if error.refusal is not None and error.refusal.code != "identity":
                 self._inbox.put_nowait(PeerRefused(self.server, error.refusal))
-            self._went_down(str(error))
-            return None
+            return str(error)
         if introduced.welcome.server != self.server:
             await trio.aclose_forcefully(introduced.stream)
-            self._went_down(f"another server answers there: {introduced.welcome.server}")
-            return None
-        connected_at = trio.current_time()
-        await self._serve(introduced, hello.source)
-        return trio.current_time() - connected_at
+            return f"another server answers there: {introduced.welcome.server}"
+        return introduced
 
     async def _serve(self, introduced: Introduced, us: ServerId) -> None:
         connection = Connection(
@@ -139,17 +177,27 @@ class Link:
             await self._inbox.put(receive_messages(self.server, us, payloads))
 
         self.connection = connection
-        self._came_up()
+        self._came_up(connection.version)
         try:
             await connection.run(handle, introduced.payloads)
         finally:
             self.connection = None
         self._went_down(connection.problem)
 
-    def _came_up(self) -> None:
+    def _came_up(self, version: int) -> None:
         self._problem = ""
-        logger.info("link to %s at %s is up", self.server, self.address)
-        self._inbox.put_nowait(LinkChanged(self.server, connected=True, problem=""))
+        logger.info("link to %s at %s is up", self.server, self._address)
+        if self._address != self._addresses[0]:
+            logger.warning(
+                "%s answers at %s, as the cluster file says; the configuration says %s. To correct "
+                "it: raftctl readdress %s=%s, or raftctl apply -f FILE",
+                self.server,
+                self._address,
+                self._addresses[0],
+                server_name(self.server),
+                self._address,
+            )
+        self._inbox.put_nowait(LinkChanged(self.server, True, "", version, self._address))
 
     def _went_down(self, problem: str) -> None:
         if problem == self._problem:
@@ -157,7 +205,7 @@ class Link:
         # One line for each outage; that it is now refused in another way is for status.
         if not self._problem:
             logger.warning(
-                "link to %s at %s is down: %s; dialling again", self.server, self.address, problem
+                "link to %s at %s is down: %s; dialling again", self.server, self._address, problem
             )
         self._problem = problem
         self._inbox.put_nowait(LinkChanged(self.server, connected=False, problem=problem))

@@ -22,17 +22,21 @@ from raftd.core.messages import (
     StateCheckResponse,
     StateVerdict,
 )
-from raftd.core.types import ServerId
+from raftd.core.types import ServerId, server_name
 from raftd.network.connection import Connection
 from raftd.network.contacts import Contact
 from raftd.network.dialling import Dial, dial_tcp, split_address
 from raftd.network.inputs import Contacted, Inbox
 from raftd.network.links import Link, OurHello
 from raftd.network.listener import CONNECTIONS_MAX, Admit, Listener
-from raftd.protocol import Request
+from raftd.protocol import JoinRequest, Request
 
-CONTACTS_MAX = 64
-"""Contacts at one time: every server of a large change, and several changes being planned."""
+CONTACTS_MAX = 160
+"""Contacts at one time: every server of a large change, several changes being planned, and the
+members that a checkup dials."""
+CONTACTS_KEPT_FOR_JOINS = 32
+"""Of these, as many as a change can bring in: one that runs goes on while others are planned, and
+checkups made."""
 
 _RESPONSES = (
     PreVoteResponse,
@@ -69,6 +73,7 @@ class Network:
         randomness: random.Random,
         dial: Dial = dial_tcp,
         connections_max: int = CONNECTIONS_MAX,
+        file_addresses: Mapping[str, str] | None = None,
     ) -> None:
         """Prepare the network; nothing is opened before `run` and `serve`.
 
@@ -80,11 +85,17 @@ class Network:
             randomness: jitters the pauses between attempts.
             dial: opens a stream to HOST:PORT.
             connections_max: inbound connections at one time; the others are refused as `busy`.
+            file_addresses: HOST:PORT of servers by name, as our cluster file has them: a member
+                that does not answer where `set_members` says is dialled there too, as long as
+                that is what it said of the member at first.
         """
         self._inbox = inbox
         self._our_hello = our_hello
         self._randomness = randomness
         self._dial = dial
+        self._file_addresses = dict(file_addresses or {})
+        self._first_addresses: dict[ServerId, str] = {}
+        """Of the members, as `set_members` said first."""
         self._links: dict[ServerId, Link] = {}
         self._nursery: trio.Nursery | None = None
         self._contact_count = 0
@@ -147,10 +158,17 @@ class Network:
     def set_members(self, addresses: Mapping[ServerId, str]) -> None:
         """Keep links to exactly these servers, except to ourselves.
 
-        Links to others are closed, a changed address is dialled anew, the rest is left alone.
+        Links to others are closed, a changed address is dialled anew unless that is where the link
+        leads already, the rest is left alone.
         """
+        self._first_addresses = {
+            server: self._first_addresses.get(server, address)
+            for server, address in addresses.items()
+        }
         for server, link in list(self._links.items()):
-            if addresses.get(server) != link.address:
+            if server not in addresses or not link.readdress(
+                self._candidates(server, addresses[server])
+            ):
                 link.close()
                 del self._links[server]
         for server, address in sorted(addresses.items()):
@@ -158,7 +176,7 @@ class Network:
                 continue
             link = Link(
                 server,
-                address,
+                self._candidates(server, address),
                 inbox=self._inbox,
                 dial=self._dial,
                 our_hello=self._our_hello,
@@ -167,6 +185,14 @@ class Network:
             self._links[server] = link
             if self._nursery is not None:
                 self._nursery.start_soon(link.run)
+
+    def _candidates(self, server: ServerId, address: str) -> tuple[str, ...]:
+        if address != self._first_addresses[server]:
+            # The log has news of it, which our file, read at the start, cannot have.
+            return (address,)
+        return tuple(
+            dict.fromkeys((address, self._file_addresses.get(server_name(server), address)))
+        )
 
     def close_peer(self, server: ServerId, problem: str) -> None:
         """Close the inbound connection of `server`, which then has to say Hello again."""
@@ -180,21 +206,27 @@ class Network:
         """Dial `address` as a client and send `requests`, each once the one before is answered.
 
         Ends with exactly one `Contacted` in the inbox, within `timeout_ms` altogether. A request
-        that is answered with an `ErrorReply` is the last one. Call it while `run` runs.
+        that is answered with an `ErrorReply` is the last one. With too many contacts under way it
+        is not tried, and says so. Call it while `run` runs.
         """
         assert self._nursery is not None, "contacts need the network to run"
-        if self._contact_count >= CONTACTS_MAX:
+        joins = any(isinstance(request, JoinRequest) for request in requests)
+        if self._contact_count >= CONTACTS_MAX - (0 if joins else CONTACTS_KEPT_FOR_JOINS):
             self._inbox.put_nowait(
                 Contacted(
                     token=token,
                     reply=None,
                     welcome=None,
-                    problem=f"{address} was not tried: {CONTACTS_MAX} contacts are under way",
+                    problem=f"{address} was not tried: {self._contact_count} contacts are under "
+                    "way",
+                    tried=False,
                 )
             )
             return
         self._contact_count += 1
-        self._nursery.start_soon(self._contact, Contact(token, address, requests), timeout_ms)
+        us = self._our_hello("")
+        contact = Contact(token, address, requests, source=us.source if us is not None else "")
+        self._nursery.start_soon(self._contact, contact, timeout_ms)
 
     async def _contact(self, contact: Contact, timeout_ms: float) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 import trio
@@ -49,6 +49,7 @@ class Server:
         dial: Callable[[str], Awaitable[trio.abc.Stream]],
         *,
         connections_max: int = 512,
+        file_addresses: Mapping[str, str] | None = None,
     ) -> None:
         self.id = server
         self.inbox = Inbox()
@@ -62,6 +63,7 @@ class Server:
             randomness=random.Random(1),
             dial=dial,
             connections_max=connections_max,
+            file_addresses=file_addresses,
         )
 
     def admit(self, hello: Hello) -> Welcome | Refusal:

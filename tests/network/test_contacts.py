@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
-from raftd.codec import decode_request, encode_opening, encode_reply
+from raftd.codec import decode_opening, decode_request, encode_opening, encode_reply
 from raftd.network.dialling import dial_tcp
 from raftd.network.inputs import Contacted, Requested
-from raftd.network.network import CONTACTS_MAX
+from raftd.network.network import CONTACTS_KEPT_FOR_JOINS, CONTACTS_MAX
 from raftd.protocol import (
     DoneReply,
     ErrorReply,
@@ -21,7 +22,7 @@ from raftd.protocol import (
     Welcome,
     WriteReply,
 )
-from tests.network.harness import CLUSTER, Fabric, Server, Stranger
+from tests.network.harness import CLIENT_HELLO, CLUSTER, Fabric, Server, Stranger
 
 WELCOME = Welcome(server="n4/d", cluster_id="", version=1)
 JOIN = JoinRequest(cluster_id=CLUSTER, cluster_name="orders", name="n4", incarnation="d")
@@ -67,6 +68,47 @@ async def test_requests_are_sent_in_order_and_the_last_reply_is_told(
     assert result == Contacted(
         token="token", reply=WriteReply(applied=True, revision=2), welcome=WELCOME, problem=""
     )
+
+
+async def test_the_quickest_answer_is_the_round_trip(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def answer(peer: Stranger) -> None:
+        await trio.sleep(0.3)
+        await peer.send(encode_opening(WELCOME))
+        for seconds in (0.2, 0.05, 0.1):
+            number, _ = decode_request(await peer.receive())
+            await trio.sleep(seconds)
+            await peer.send(encode_reply(number, DoneReply()))
+
+    result = await contacted(nursery, answer, *3 * (StatusRequest(),))
+    assert result.round_trip_ms == pytest.approx(50)
+
+
+async def test_without_an_answer_there_is_no_round_trip(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    assert (await contacted(nursery, None, StatusRequest())).round_trip_ms is None
+
+
+async def test_a_contact_says_which_server_asks(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    fabric = Fabric(nursery)
+    server = Server("n1/a", fabric.dial)
+    heard: list[object] = []
+
+    async def answer(stream: trio.abc.Stream) -> None:
+        heard.append(decode_opening(await Stranger(stream).receive()))
+        await stream.aclose()
+
+    fabric.answers["n4:1"] = answer
+    await nursery.start(server.network.run)
+    for server.blank in (False, True):
+        server.network.contact("token", "n4:1", (), 2000)
+        await server.take(Contacted)
+    assert heard == [attrs.evolve(CLIENT_HELLO, source="n1/a"), CLIENT_HELLO]
+    nursery.cancel_scope.cancel()
 
 
 async def test_without_requests_it_only_asks_who_is_there(
@@ -221,11 +263,19 @@ async def test_contacts_beyond_the_bound_are_told_so_at_once(
     fabric.answers["n4:1"] = silence
     await nursery.start(server.network.run)
 
-    for number in range(CONTACTS_MAX + 1):
-        server.network.contact(number, "n4:1", (), 2000)
+    usual = CONTACTS_MAX - CONTACTS_KEPT_FOR_JOINS
+    for number in range(usual + 1):
+        server.network.contact(number, "n4:1", (StatusRequest(),), 2000)
 
     (surplus,) = await server.take(Contacted)
-    assert surplus.token == CONTACTS_MAX
-    assert "64 contacts are under way" in surplus.problem
-    assert len(await server.take(Contacted, CONTACTS_MAX)) == CONTACTS_MAX
+    assert surplus.token == usual
+    assert f"{usual} contacts are under way" in surplus.problem
+    assert not surplus.tried
+    # A change that runs does not wait for those that only ask.
+    for number in range(CONTACTS_KEPT_FOR_JOINS + 1):
+        server.network.contact(-number, "n4:1", (JOIN,), 2000)
+    (surplus,) = await server.take(Contacted)
+    assert surplus.token == -CONTACTS_KEPT_FOR_JOINS
+    assert f"{CONTACTS_MAX} contacts are under way" in surplus.problem
+    assert all(contacted.tried for contacted in await server.take(Contacted, CONTACTS_MAX))
     nursery.cancel_scope.cancel()

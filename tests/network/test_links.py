@@ -153,7 +153,7 @@ async def test_an_outage_is_told_once_and_its_end_once(
 
     assert await n1.take(LinkChanged, 2) == [
         LinkChanged("n2/b", False, "connection refused"),
-        LinkChanged("n2/b", True, ""),
+        LinkChanged("n2/b", True, "", version=1, address="n2:1"),
     ]
     assert [record.getMessage() for record in caplog.records] == [
         "link to n2/b at n2:1 is down: connection refused; dialling again",

@@ -120,8 +120,8 @@ def upload(world: World, server: Server, backup: Backup) -> None:
         assert isinstance(asked.reply, RestoreReply), asked.reply
         if asked.reply.held:
             return
-        received = asked.reply.received_bytes
-        if received == backup.id.size_bytes:
+        before, received = received, asked.reply.received_bytes
+        if received in (before, backup.id.size_bytes):
             world.tick()
     raise AssertionError("the backup is never held")
 
@@ -221,6 +221,19 @@ def test_the_newest_snapshot_serves_if_it_includes_the_index(world: World) -> No
     assert ready(world, leader, index) == id
     assert ready(world, leader, index - 1) == id
     world.run(10)
+    assert len(taken(leader)) == 1
+
+
+def test_without_an_index_the_newest_snapshot_serves_and_the_first_one_is_taken(
+    world: World,
+) -> None:
+    leader = world.leader()
+    write(world, 3)
+    assert taken(leader) == []
+    id = ready(world, leader, 0)
+    assert id.last_included_index > 0
+    write(world, 3, first=3)
+    assert ready(world, leader, 0) == id
     assert len(taken(leader)) == 1
 
 

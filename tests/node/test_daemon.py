@@ -270,8 +270,8 @@ def test_an_entry_that_cannot_be_applied_stops_the_process(config: Path, tmp_pat
     founded(tmp_path / "d", Entry(2, 1, EntryKind.COMMAND, b"of a later release"))
     for _ in range(2):
         result = raftd("--config", config, "--id", "n1", "--data-dir", tmp_path / "d")
-        assert result.returncode == 1
-        assert "not a command of this version" in result.stderr
+        assert result.returncode == 74
+        assert "entry 2 was appended by a newer release" in messages(result.stderr)
 
 
 def test_a_write_that_the_disk_does_not_take_ends_a_running_process_with_74(config: Path) -> None:

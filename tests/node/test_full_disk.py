@@ -45,6 +45,8 @@ def test_writes_are_refused_with_the_reason_and_a_way_out(world: World) -> None:
     assert error.code == "disk-full"
     assert error.cause == "on n1: 64 MiB of disk left, 64 MiB are reserved"
     assert_hint_is_a_command(error.hint)
+    assert error.hint.startswith("`raftctl status`, then make room on n1; ")
+    assert error.hint.endswith("`raftctl replace n1 NEW=HOST:PORT`")
     for request in (
         DeleteRequest(session="s", serial=99, lowest_unacknowledged=0, key="a"),
         CompareAndSetRequest(

@@ -101,6 +101,13 @@ def has_all_of_it(server: Server) -> bool:
     return any(lane == "receive" for lane, _ in server.snapshots.jobs)
 
 
+def receive_all(world: World, server: Server) -> None:
+    """Start a server that is sent a snapshot, and stop its background once all of that is there."""
+    server.works = False
+    server.start()
+    world.until(lambda: has_all_of_it(server))
+
+
 # --- who needs one ------------------------------------------------------------------------------
 
 
@@ -301,6 +308,8 @@ def test_a_follower_that_restarts_while_it_receives_keeps_what_it_has(
     received_bytes = follower.snapshots.directory.received_bytes
     assert received_bytes == 40 * CHUNK_BYTES
     follower.restart(keeps_state=keeps_state)
+    while follower.snapshots.directory.is_checking:
+        follower.work("receive")
     kept_bytes = follower.snapshots.directory.received_bytes
     # After a loss of power it may be less, or nothing.
     assert kept_bytes > received_bytes / 2 or not keeps_state
@@ -317,9 +326,7 @@ def test_a_snapshot_that_was_received_whole_before_a_restart_is_not_sent_again(
 ) -> None:
     world.form(3)
     follower, written = away(world)
-    follower.works = False
-    follower.start()
-    world.until(lambda: has_all_of_it(follower))
+    receive_all(world, follower)
     follower.work("receive")
     mark = len(did(follower, "receive"))
     follower.restart(keeps_state=True)
@@ -363,9 +370,7 @@ def test_a_new_leader_with_another_snapshot_starts_again_and_the_one_that_is_bui
 ) -> None:
     leader = world.form(5)
     follower, written = away(world, "n5")
-    follower.works = False
-    follower.start()
-    world.until(lambda: has_all_of_it(follower))
+    receive_all(world, follower)
     follower.work("receive")
     first = follower.snapshots.directory.receiving
     # The others take a newer one, and then one of them leads.
@@ -388,9 +393,7 @@ def test_a_snapshot_that_became_unnecessary_is_dropped(world: World) -> None:
     leader = world.form(3)
     world["n2"].works = False
     follower, written = away(world)
-    follower.works = False
-    follower.start()
-    world.until(lambda: has_all_of_it(follower))
+    receive_all(world, follower)
     leader.kill()
     world.until(lambda: world["n2"].leads)
     world.until(lambda: follower.state.applied_index == world["n2"].state.applied_index)
@@ -491,9 +494,7 @@ def test_an_operation_goes_on_while_a_member_installs_a_snapshot(
 def test_a_snapshot_that_arrives_damaged_is_fetched_again(world: World) -> None:
     world.form(3)
     follower, written = away(world)
-    follower.works = False
-    follower.start()
-    world.until(lambda: has_all_of_it(follower))
+    receive_all(world, follower)
     directory = follower.snapshots.directory
     node = follower.disk.files.node(directory.received_path(directory.receiving))
     node.content[len(node.content) // 2] ^= 1
@@ -536,9 +537,7 @@ def test_once_all_of_a_snapshot_is_here_its_state_takes_the_room_that_was_asked_
 ) -> None:
     world.form(3)
     follower, written = away(world)
-    follower.works = False
-    follower.start()
-    world.until(lambda: has_all_of_it(follower))
+    receive_all(world, follower)
     # The state that is being built has taken the rest.
     follower.free_bytes = VALUE_BYTES
     mark = len(follower.journal)
@@ -686,9 +685,7 @@ def test_the_leader_shows_how_far_a_snapshot_is_and_how_much_log_comes_after_it(
 ) -> None:
     leader = world.form(3)
     follower, _ = away(world)
-    follower.works = False
-    follower.start()
-    world.until(lambda: has_all_of_it(follower))
+    receive_all(world, follower)
     world.run(3)
     snapshot = leader.running.raft.leader().progress[follower.id].snapshot
     view = next(peer for peer in leader.status.peers if peer.server == follower.id)
@@ -825,9 +822,7 @@ def test_what_was_dropped_does_not_come_back_after_a_loss_of_power(world: World)
     """The server may be a member of another cluster by then."""
     world.form(3)
     follower, _ = away(world)
-    follower.works = False
-    follower.start()
-    world.until(lambda: has_all_of_it(follower))
+    receive_all(world, follower)
     follower.snapshots.directory.sync_received()
     assert follower.snapshots.directory.receiving is not None
     disk = follower.disk

@@ -14,6 +14,7 @@ from raftd.inputs import LinkChanged, PeerRefused, Received
 from raftd.node import EXIT_REMOVED
 from raftd.protocol import (
     LIST_LIMIT_MAX,
+    PROTOCOL_VERSION_MAX,
     AbortRequest,
     BootstrapReply,
     BootstrapRequest,
@@ -498,7 +499,7 @@ def test_a_member_of_the_cluster_is_welcome_whoever_it_is(world: World) -> None:
         server=server.id,
         cluster_id=identity.cluster_id,
         cluster_name=identity.cluster_name,
-        version=2,
+        version=PROTOCOL_VERSION_MAX,
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from raftd import compaction
 from raftd.compaction import KEPT_LOG_DIVISOR, RETRY_ELECTION_TIMEOUTS, SNAPSHOT_LOG_FACTOR_MAX
+from raftd.core.types import Index
 from raftd.inputs import DiskFailed, SnapshotTaken
 from raftd.protocol import WriteReply
 from raftd.replies import size_text
@@ -39,6 +40,19 @@ def world() -> World:
 
 def log_bytes(server: Server) -> int:
     return server.running.raft.log.size_bytes
+
+
+def alone(world: World, path: Path | None) -> Server:
+    """Return the only server of a cluster, on a real disk in `path` if there is one."""
+    world.boot("n1", disk=RealDisk(path / "n1", "n1") if path is not None else None)
+    return world.bootstrap()
+
+
+def starved(world: World) -> tuple[Server, Index]:
+    """Return a follower that answers heartbeats and gets no entries, and the last that it has."""
+    slow = world["n3"]
+    world.passes = lambda envelope: envelope.dest != slow.id or not has_entries(envelope)
+    return slow, slow.status.last_index
 
 
 # --- when ---------------------------------------------------------------------------------------
@@ -136,9 +150,7 @@ def test_nothing_is_taken_where_nothing_was_applied_since_the_last_one() -> None
 def test_the_log_shrinks_in_memory_and_on_the_disk_and_keeps_its_tail(
     world: World, tmp_path: Path, real: bool
 ) -> None:
-    disk = RealDisk(tmp_path / "n1", "n1") if real else None
-    world.boot("n1", disk=disk)
-    server = world.bootstrap()
+    server = alone(world, tmp_path if real else None)
     fill(world, 100)
     world.run(5)
     log = server.running.raft.log
@@ -175,10 +187,7 @@ def test_a_follower_that_was_away_for_a_moment_gets_entries_from_the_tail(world:
 
 def test_what_a_running_catch_up_needs_is_kept(world: World) -> None:
     leader = world.form(3)
-    slow = world["n3"]
-    # It answers heartbeats, so that it is in contact, and gets no entries.
-    world.passes = lambda envelope: envelope.dest != slow.id or not has_entries(envelope)
-    match_index = slow.status.last_index
+    slow, match_index = starved(world)
     fill(world, 40)
     world.run(5)
     assert snapshot_index_of(leader) > match_index + 20
@@ -196,9 +205,7 @@ def test_while_the_log_is_kept_for_a_catch_up_no_more_snapshots_are_taken_than_w
 ) -> None:
     """What stays although a snapshot has it is no reason for the next one."""
     leader = world.form(3)
-    slow = world["n3"]
-    world.passes = lambda envelope: envelope.dest != slow.id or not has_entries(envelope)
-    match_index = slow.status.last_index
+    _, match_index = starved(world)
     for number in range(40):
         fill(world, 1, first=number)
         world.run(2)
@@ -214,9 +221,7 @@ def test_for_a_server_that_stands_still_no_more_than_four_times_the_size_is_kept
     world: World,
 ) -> None:
     leader = world.form(3)
-    slow = world["n3"]
-    world.passes = lambda envelope: envelope.dest != slow.id or not has_entries(envelope)
-    match_index = slow.status.last_index
+    slow, match_index = starved(world)
     fill(world, 150)
     world.run(5)
     assert base_of(leader) > match_index
@@ -257,9 +262,7 @@ def test_the_log_is_dropped_in_small_portions(
 def test_a_restart_goes_on_from_the_snapshot_and_the_log_after_it(
     world: World, tmp_path: Path, real: bool, keeps_state: bool
 ) -> None:
-    disk = RealDisk(tmp_path / "n1", "n1") if real else None
-    world.boot("n1", disk=disk)
-    server = world.bootstrap()
+    server = alone(world, tmp_path if real else None)
     written = fill(world, 50)
     world.run(3)
     written |= fill(world, 5, first=50)

@@ -31,10 +31,11 @@ from raftd.core.messages import (
     RequestVoteResponse,
     StateCheckResponse,
 )
-from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId, Term
+from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId, Term, server_name
 from raftd.inputs import Contacted, Input, LinkChanged, PeerRefused, Received, Requested
 from raftd.node import FREE_BYTES_UNKNOWN, Node, Stop
 from raftd.protocol import (
+    PROTOCOL_VERSION_MAX,
     BootstrapReply,
     BootstrapRequest,
     ChangeReply,
@@ -94,7 +95,8 @@ def settings(address: str, **more: Any) -> Settings:
         election_timeout_ms=ELECTION_TICKS * TICK_MS,
         catch_up_timeout_ms=CATCH_UP_TICKS * TICK_MS,
         joint_timeout_ms=JOINT_TICKS * TICK_MS,
-        **more,
+        # One entry less to be counted; `tests.node.test_features` is about it.
+        **{"features_max": 0, **more},
     )
 
 
@@ -160,6 +162,10 @@ class Server:
         self.snapshots: PoweredSnapshots
         self.free_bytes = FREE_BYTES_UNKNOWN
         """What its disk says that it has left."""
+        self.file: dict[str, str] = {}
+        """What its cluster file says about others: names and addresses."""
+        self.version_max = PROTOCOL_VERSION_MAX
+        """What it speaks: less for one that is as a server of an older release to the others."""
         self.works = True
         """Whether work in the background goes on, a step of each lane in a tick."""
         self.inbox: list[Input] = []
@@ -312,7 +318,9 @@ class Server:
 
     def set_members(self, addresses: Mapping[ServerId, str]) -> None:
         for server, address in self.members.items():
-            if addresses.get(server) != address:
+            link = self.links.get(server)
+            leads_to = link.target.address if link is not None else address
+            if addresses.get(server) != leads_to:
                 self.links.pop(server, None)
                 self.problems.pop(server, None)
         self.members = dict(addresses)
@@ -330,10 +338,12 @@ class Server:
     ) -> None:
         self.world.begin_contact(self, token, address, requests, timeout_ms)
 
-    def link_changed(self, server: ServerId, problem: str) -> None:
+    def link_changed(
+        self, server: ServerId, problem: str, version: int = 0, address: str = ""
+    ) -> None:
         if self.problems.get(server) != problem:
             self.problems[server] = problem
-            self.inbox.append(LinkChanged(server, not problem, problem))
+            self.inbox.append(LinkChanged(server, not problem, problem, version, address))
 
 
 class World:
@@ -469,31 +479,41 @@ class World:
         self.members_changed = False
         for server in self.up():
             for dest, address in sorted(server.members.items()):
-                if dest not in server.links:
-                    self._dial_one(server, dest, address)
+                if dest not in server.links and server.running.our_hello(dest) is not None:
+                    also = server.file.get(server_name(dest), address)
+                    problems = []
+                    for one in dict.fromkeys((address, also)):
+                        problem = self._dial_one(server, dest, one)
+                        if not problem:
+                            break
+                        problems.append(f"{problem} at {one}" if also != address else problem)
+                    else:
+                        server.link_changed(dest, "; ".join(problems))
 
-    def _dial_one(self, source: Server, dest: ServerId, address: str) -> None:
+    def _dial_one(self, source: Server, dest: ServerId, address: str) -> str:
+        """Dial; return in words why that has failed, or nothing once the link is up."""
         target = self.servers.get(address)
         hello = source.running.our_hello(dest)
-        if hello is None:
-            return
+        assert hello is not None
         if target is not None and (self.is_cut(source, target) or self.is_cut(target, source)):
-            source.link_changed(dest, "no answer for 2.0 s")
-            return
+            return "no answer for 2.0 s"
         if target is None or target.node is None:
-            source.link_changed(dest, "connection refused")
-            return
+            return "connection refused"
+        hello = attrs.evolve(hello, version_max=source.version_max)
         answer = target.node.admit(hello)
+        if target.version_max < hello.version_min:
+            answer = Refusal(code="version", message=f"it speaks up to {target.version_max}")
         if isinstance(answer, Welcome) and answer.server == hello.source:
             answer = Refusal(code="identity", message="it is this server itself")
         if isinstance(answer, Refusal):
-            source.inbox.append(PeerRefused(dest, answer))
-            source.link_changed(dest, f"refused: {answer.message}")
-        elif answer.server != dest:
-            source.link_changed(dest, f"another server answers there: {answer.server}")
-        else:
-            source.links[dest] = _Link(source, target, target.process)
-            source.link_changed(dest, "")
+            if answer.code != "identity":
+                source.inbox.append(PeerRefused(dest, answer))
+            return f"refused: {answer.message}"
+        if answer.server != dest:
+            return f"another server answers there: {answer.server}"
+        source.links[dest] = _Link(source, target, target.process)
+        source.link_changed(dest, "", min(answer.version, target.version_max), address)
+        return ""
 
     def begin_contact(
         self,
@@ -841,6 +861,11 @@ def drop(name: str) -> MemberChange:
 
 def become(name: str, role: str) -> MemberChange:
     return MemberChange(role=role, name=name)
+
+
+def readdress(name: str, address: str) -> MemberChange:
+    """Return the change that has a member dialled elsewhere."""
+    return MemberChange(role="readdress", name=name, address=address)
 
 
 def is_joint(envelope: Envelope) -> bool:
