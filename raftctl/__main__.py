@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from raftctl.cli import main
+
+def main() -> int:
+    """Run `raftctl` and return its exit code; Ctrl-C while it is being loaded prints no trace."""
+    try:
+        from raftctl.cli import main as run
+
+        return run()
+    except KeyboardInterrupt:
+        return 130
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

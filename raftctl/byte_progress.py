@@ -23,6 +23,8 @@ LINE_MS = 2_000.0
 REDRAW_MS = 100.0
 RATE_MS = 5_000.0
 """The rate is that of the last so many milliseconds."""
+RATE_MS_MIN = 500.0
+"""The first parts go into buffers: what is seen in less time is no rate to go by."""
 BAR_COLUMNS = 16
 
 
@@ -101,7 +103,8 @@ class ByteProgress:
         if rate:
             parts.append(f"{size(rate)}/s")
         if remaining_s:
-            parts.append(f"{duration(1000 * remaining_s)} remaining")
+            # Nobody knows how fast what comes after this phase will go.
+            parts.append(f"about {duration(1000 * remaining_s)} for this step")
         text = ", ".join(parts)
         with contextlib.suppress(OSError):
             if not self._redraws:
@@ -119,6 +122,6 @@ class ByteProgress:
         if len(self._samples) < 2:
             return 0.0
         (first_s, first_bytes), (last_s, last_bytes) = self._samples[0], self._samples[-1]
-        if last_s - first_s < REDRAW_MS / 1000 or last_bytes <= first_bytes:
+        if last_s - first_s < RATE_MS_MIN / 1000 or last_bytes <= first_bytes:
             return 0.0
         return (last_bytes - first_bytes) / (last_s - first_s)

@@ -13,11 +13,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import io
 import json
 import os
+import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ import click
 
 from raftctl.errors import (
     EXIT_FAILED,
+    EXIT_UNKNOWN,
     EXIT_USAGE,
     CliError,
     Interrupted,
@@ -45,6 +48,11 @@ TIMEOUT_MS_MAX = 365 * 24 * 3_600_000.0
 """A year. Nobody waits longer, and the operating system's timers can hold it."""
 WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 """What write(2) says of a stream that takes no more; a reader that went away is no error."""
+SHORT_HELP_CHARACTERS_MAX = 200
+"""Longer than any first sentence."""
+TRACEBACK_VARIABLE = "RAFTCTL_TRACEBACK"
+"""Environment variable: if it is set, the error text of a bug has the trace."""
+_THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3})+")
 
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Membership": {
@@ -54,15 +62,38 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "replace": ("raftctl.commands.membership:replace", "Replace servers by new ones."),
         "promote": ("raftctl.commands.membership:promote", "Turn learners into voters."),
         "demote": ("raftctl.commands.membership:demote", "Turn voters into learners."),
+        "readdress": (
+            "raftctl.commands.membership:readdress",
+            "Change the addresses of members.",
+        ),
         "transfer": ("raftctl.commands.membership:transfer", "Hand leadership to another voter."),
+        "plan": ("raftctl.commands.plan:plan", "Show what would make the cluster as a file says."),
+        "diff": ("raftctl.commands.plan:diff", "Compare the cluster with a cluster file."),
+        "apply": ("raftctl.commands.plan:apply", "Make the cluster as a cluster file says."),
+        "rolling": (
+            "raftctl.commands.rolling:rolling",
+            "Replace or restart servers one after the other.",
+        ),
         "operation": (
             "raftctl.commands.operation:operation",
             "List, show, watch or abort membership operations.",
+        ),
+        "history": (
+            "raftctl.commands.history:history",
+            "Show every configuration: what, when, who and why.",
         ),
     },
     "State": {
         "status": ("raftctl.commands.status:status", "Show the cluster and every server."),
         "wait": ("raftctl.commands.status:wait", "Wait until the cluster is as asked."),
+        "what-if": (
+            "raftctl.commands.what_if:what_if",
+            "Say what failures or removals would do.",
+        ),
+        "doctor": (
+            "raftctl.commands.doctor:doctor",
+            "Examine the cluster and say what is wrong.",
+        ),
     },
     "Data": {
         "get": ("raftctl.commands.data:get", "Print the value of a key."),
@@ -78,6 +109,10 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
             "raftctl.commands.inspect:inspect",
             "Show and verify a data directory or a backup, offline.",
         ),
+        "recover": (
+            "raftctl.commands.recover:recover",
+            "Go on after the loss of a majority.",
+        ),
     },
     "Local": {
         "playground": (
@@ -87,6 +122,14 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "config": (
             "raftctl.commands.config:config",
             "Check, show or export cluster files.",
+        ),
+        "completion": (
+            "raftctl.commands.completion:completion",
+            "Print the completion script of a shell.",
+        ),
+        "schema": (
+            "raftctl.commands.schema:schema",
+            "Print the schemas of the output for programs.",
         ),
     },
 }
@@ -99,7 +142,9 @@ COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in sect
 class Context:
     """The global options, and what commands make of them. Take it with `@pass_context`."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: Sequence[str] = ()) -> None:
+        self.words = tuple(words)
+        """The command line without `raftctl`, as it was typed."""
         self.config_path: Path | None = None
         self.output: str = "table"
         self.timeout_ms: float = TIMEOUT_MS_DEFAULT
@@ -108,6 +153,7 @@ class Context:
         self.color: str = "auto"
         self.endpoints: tuple[str, ...] = ()
         self._given: set[str] = set()
+        self._dialled: Endpoints | None = None
         self._cluster: Cluster | None = None
 
     def set_option(self, name: str, value: Any, *, from_command_line: bool) -> None:
@@ -167,6 +213,18 @@ class Context:
             prefix += f" -c {shlex.quote(str(self.config_path))}"
         return f"{prefix} {words}"
 
+    def again(self, *more: str, without: Collection[str] = ()) -> str:
+        """Return this very command line for `try:`, with some more words and without others."""
+        end = self.words.index("--") if "--" in self.words else len(self.words)
+        kept = [word for word in self.words[:end] if word not in without]
+        return shlex.join(["raftctl", *kept, *more, *self.words[end:]])
+
+    def dial(self, endpoints: Endpoints, path: Path) -> None:
+        """Dial the servers of the cluster file at `path` where no option says otherwise."""
+        if not self.endpoints and self.config_path is None:
+            self._dialled = endpoints
+            self.set_option("config_path", path, from_command_line=True)
+
     def dialled(self) -> Endpoints:
         """Return where to dial: `--endpoints`, `--config`, `./cluster.yaml`, or the playground.
 
@@ -175,6 +233,8 @@ class Context:
         """
         from raftctl.endpoints import resolve_endpoints
 
+        if self._dialled is not None:
+            return self._dialled
         endpoints, config_path = self.endpoints, self.config_path
         # Who types -c means it, whatever an exported RAFTCTL_ENDPOINTS still says.
         if "config_path" in self._given and "endpoints" not in self._given:
@@ -199,7 +259,12 @@ class Context:
             click.get_current_context().find_root().call_on_close(self._cluster.close)
         return self._cluster
 
-    def require_answerable(self, hint: str = "repeat it with --yes") -> None:
+    @property
+    def has_client(self) -> bool:
+        """Whether the command may have sent something that changes the cluster."""
+        return self._cluster is not None
+
+    def require_answerable(self, hint: str = "") -> None:
         """Refuse at once where a question would have to be asked and nobody could answer it.
 
         Raises:
@@ -210,7 +275,7 @@ class Context:
                 "this command asks before it acts, and there is no terminal to ask on",
                 code="confirmation-needed",
                 cause="stdin or stderr is not a terminal and --yes was not given; nothing was sent",
-                hint=hint,
+                hint=hint or self.again("--yes"),
             )
 
     def confirm(self, question: str) -> None:
@@ -224,7 +289,12 @@ class Context:
             return
         self.require_answerable()
         if not click.confirm(question, default=False, err=True):
-            raise Refused("not done: the answer was no", code="declined", cause="nothing was sent")
+            raise Refused(
+                "not done: the answer was no",
+                code="declined",
+                cause="nothing was changed",
+                hint=self.again("--yes"),
+            )
 
 
 def _terminal_is_able() -> bool:
@@ -270,6 +340,17 @@ class DurationParameter(click.ParamType):  # type: ignore[type-arg]
             return parse_timeout_ms(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class NumberParameter(click.IntRange):
+    """A whole number in a range; also as raftctl prints it: 4,182."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number."""
+        if isinstance(value, str) and _THOUSANDS.fullmatch(value):
+            value = value.replace(",", "")
+        number: int = super().convert(value, param, ctx)
+        return number
 
 
 class _EndpointsParameter(click.ParamType):  # type: ignore[type-arg]
@@ -381,7 +462,20 @@ def add_global_options(command: click.Command) -> click.Command:
     return command
 
 
-# --- the group --------------------------------------------------------------------------------
+# --- groups -----------------------------------------------------------------------------------
+
+
+class CommandGroup(click.Group):
+    """A group within raftctl: in its help the sentences about its commands wrap, uncut."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands and the first sentence of the help of each."""
+        rows = [
+            (name, command.get_short_help_str(limit=SHORT_HELP_CHARACTERS_MAX))
+            for name, command in sorted(self.commands.items())
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
 
 class LazyGroup(click.Group):
@@ -440,24 +534,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _open_missing_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
+    context = Context(words)
     try:
-        code = _run(words)
+        code = _run(context)
         sys.stdout.flush()
     except BrokenPipeError:
         _discard(sys.stdout)
         return EXIT_FAILED
+    except KeyboardInterrupt:
+        return _fail(Interrupted("interrupted"), words)
     except OSError as error:
         # Errors of streams name no file; those of opening or making one do.
         if error.filename is not None or error.errno not in WRITE_ERRORS:
-            raise
+            return _fail(_surprise(error, context), words)
         _discard(sys.stdout)
         problem = OutcomeUnknown(
             "the result could not be written",
             cause=f"stdout: {error.strerror}; what was asked for may be done all the same",
-            hint="look at the cluster before you repeat it",
+            hint="look at the cluster before you repeat it: `raftctl status`",
             code="output-failed",
         )
         return _fail(problem, words)
+    except Exception as error:
+        return _fail(_surprise(error, context), words)
     return code
 
 
@@ -473,6 +572,7 @@ def _open_missing_streams() -> None:
     """Open /dev/null for each standard stream that was closed when the process started.
 
     In the order of their numbers: a socket that got the number of stdout would receive the output.
+    What the encoding of a terminal lacks is written escaped, as on stderr.
     """
     if sys.stdin is None:
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
@@ -481,6 +581,8 @@ def _open_missing_streams() -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _discard(stream: IO[str]) -> None:
@@ -494,10 +596,11 @@ def _discard(stream: IO[str]) -> None:
         stream.flush()
 
 
-def _run(words: list[str]) -> int:
-    """Run the command in `words`, print the error that ends it, and return the exit code."""
+def _run(context: Context) -> int:
+    """Run the command line, print the error that ends it, and return the exit code."""
+    words = list(context.words)
     try:
-        code = cli.main(args=words, prog_name="raftctl", standalone_mode=False)
+        code = cli.main(args=words, prog_name="raftctl", standalone_mode=False, obj=context)
     except CliError as error:
         return _fail(error, words)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -506,7 +609,13 @@ def _run(words: list[str]) -> int:
     except click.UsageError as error:
         return _fail(_usage_problem(error), words)
     except click.ClickException as error:
-        return _fail(CliError(error.format_message(), exit_code=error.exit_code), words)
+        problem = CliError(
+            error.format_message(),
+            cause="nothing was sent",
+            hint="raftctl --help",
+            exit_code=error.exit_code,
+        )
+        return _fail(problem, words)
     except click.Abort:
         return _fail(Interrupted("interrupted"), words)
     except UnicodeEncodeError:
@@ -517,9 +626,55 @@ def _run(words: list[str]) -> int:
         problem = UsageProblem(
             f"not UTF-8: {', '.join(map(ascii, bad))}",
             cause="keys, names and texts are UTF-8; nothing was sent",
+            hint="raftctl --help",
         )
         return _fail(problem, words)
     return code if isinstance(code, int) else 0
+
+
+def _surprise(error: Exception, context: Context) -> CliError:
+    """Return what to say where a command has ended as nobody has foreseen.
+
+    A file or folder that does not do what is needed is the machine's; anything else is a bug, and
+    its place is named. The whole trace is part of the cause if `TRACEBACK_VARIABLE` is set.
+    """
+    may_be_sent = context.has_client
+    sent = "nothing was sent"
+    hint = context.again()
+    if may_be_sent:
+        sent = "what was asked for may be done all the same"
+        hint = f"look at the cluster before you repeat it: `{context.command('status')}`"
+    code = EXIT_UNKNOWN if may_be_sent else EXIT_FAILED
+    if isinstance(error, OSError) and error.filename is not None:
+        return CliError(
+            f"{error.filename}: {error.strerror}",
+            cause=f"the operating system refuses; {sent}",
+            hint=hint,
+            code="operating-system",
+            exit_code=code,
+        )
+    cause = _trace(error, whole=bool(os.environ.get(TRACEBACK_VARIABLE)))
+    return CliError(
+        f"this is a bug in raftctl {__version__}",
+        cause=f"{cause}\n{sent}",
+        hint=f"{hint}\nplease report it; with {TRACEBACK_VARIABLE}=1 in the environment the cause "
+        "is the whole trace",
+        code="bug",
+        exit_code=code,
+    )
+
+
+def _trace(error: Exception, *, whole: bool) -> str:
+    """Return where `error` comes from: all of it, or what it says and the last place of ours."""
+    import traceback
+
+    if whole:
+        return "".join(traceback.format_exception(error))
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if {"raftctl", "raftd"} & set(Path(frame.filename).parts)]
+    place = (ours or frames)[-1]
+    words = "".join(traceback.format_exception_only(error)).strip()
+    return f"{words}\nin {Path(place.filename).name}, line {place.lineno}"
 
 
 def _is_text(word: str) -> bool:
@@ -534,7 +689,11 @@ def _usage_problem(error: click.UsageError) -> CliError:
     """Return click's complaint in our form."""
     path = error.ctx.command_path if error.ctx is not None else "raftctl"
     message = error.format_message().rstrip(".")
-    return UsageProblem(message[:1].lower() + message[1:], hint=f"{path} --help")
+    return UsageProblem(
+        message[:1].lower() + message[1:],
+        cause="the command line is not one of this command; nothing was sent",
+        hint=f"{path} --help",
+    )
 
 
 def _fail(error: CliError, words: Sequence[str]) -> int:
@@ -542,7 +701,7 @@ def _fail(error: CliError, words: Sequence[str]) -> int:
     if _wants_json(words):
         text = json.dumps(error.document(), ensure_ascii=False)
     else:
-        text = error.text()
+        text = error.text(_columns(sys.stderr))
         if _wants_color(words):
             text = text.replace("error:", click.style("error:", fg="red", bold=True), 1)
     try:
@@ -551,6 +710,15 @@ def _fail(error: CliError, words: Sequence[str]) -> int:
         # The exit code still says it.
         _discard(sys.stderr)
     return error.exit_code
+
+
+def _columns(stream: IO[str]) -> int | None:
+    """Return the columns of the terminal behind `stream`, or None if it is no terminal."""
+    if not stream.isatty():
+        return None
+    import shutil
+
+    return shutil.get_terminal_size().columns
 
 
 def _option_in(words: Sequence[str], *names: str) -> str:

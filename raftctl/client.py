@@ -24,7 +24,15 @@ from raftctl.endpoints import Endpoints
 from raftctl.endpoints import playground_file as playground_file
 from raftctl.endpoints import resolve_endpoints as resolve_endpoints
 from raftctl.endpoints import running_playground as running_playground
-from raftctl.errors import CliError, Interrupted, OutcomeUnknown, Refused, Unreachable, Unsafe
+from raftctl.errors import (
+    CliError,
+    Interrupted,
+    OutcomeUnknown,
+    Refused,
+    Unreachable,
+    Unsafe,
+    dialling,
+)
 from raftd.codec import (
     FrameDecoder,
     WireError,
@@ -43,11 +51,13 @@ from raftd.protocol import (
     ErrorReply,
     GetRequest,
     Hello,
+    HistoryRequest,
     JoinRequest,
     ListRequest,
     OpenSessionRequest,
     OperationsReply,
     OperationsRequest,
+    ReadIndexRequest,
     Refusal,
     Reply,
     Request,
@@ -403,13 +413,24 @@ class Cluster:
     def leader_status(self, *, deadline: Deadline | None = None) -> StatusReply:
         """Return the status of the leader, as a leader that a quorum has confirmed gives it.
 
+        Its `configuration` is not None.
+
         Raises:
             Unreachable: there was no such leader before `deadline`.
+            CliError: what answers as the leader cannot be one.
         """
         reply = self._ask(
             StatusRequest(), deadline or self.deadline(), REPLY_TIMEOUT_MS, _judge_status
         )
-        return expect(reply, StatusReply)
+        status = expect(reply, StatusReply)
+        if status.configuration is None:
+            raise CliError(
+                "the leader does not know its configuration",
+                code="protocol",
+                cause=f"{status.server} answers as the leader of term {status.term} without one",
+                hint=self.command("status"),
+            )
+        return status
 
     def open_session(self, *, deadline: Deadline | None = None) -> Session:
         """Return a new session of the cluster. It is durable on a majority when this returns.
@@ -538,7 +559,8 @@ class Cluster:
         elif isinstance(reply, OperationsReply):
             for view in reply.operations:
                 if view.record.running:
-                    for server, address in view.record.plan.addresses.items():
+                    plan = view.record.plan
+                    for server, address in {**plan.addresses, **plan.moved}.items():
                         self.learn(server, address)
 
     def _learn_configuration(self, configuration: ConfigurationView | None) -> None:
@@ -638,7 +660,9 @@ class _Call:
         if isinstance(reply, ErrorReply):
             if self.may_have_happened and _is_refused_change(self._request, reply):
                 raise self._refused_when_repeated(reply)
-            raise error_of(reply, may_have_happened=self.may_have_happened)
+            error = error_of(reply, may_have_happened=self.may_have_happened)
+            error.hint = dialling(error.hint, self._cluster.command)
+            raise error
         return reply
 
     def _send_to(self, address: str, others: int) -> Reply:
@@ -708,7 +732,7 @@ class _Call:
             f"no {who} answered within {waited}{nothing}",
             code=code,
             cause=self.describe_failures(),
-            hint=f"{self._cluster.command('status')} shows each server's own view",
+            hint=f"`{self._cluster.command('status')}` shows each server's own view",
         )
 
     def _refused_when_repeated(self, reply: ErrorReply) -> CliError:
@@ -725,7 +749,7 @@ class _Call:
         return OutcomeUnknown(
             "it was sent, but no answer came: it may or may not have taken effect",
             cause=self.describe_failures(),
-            hint=f"look first, then repeat it if needed: {_look(self._cluster, self._request)}",
+            hint=f"look first, and repeat it if need be:\n{_look(self._cluster, self._request)}",
         )
 
 
@@ -780,7 +804,14 @@ def _only_reads(request: Request) -> bool:
     if isinstance(request, ChangeRequest):
         return request.dry_run
     return isinstance(
-        request, StatusRequest | GetRequest | ListRequest | OperationsRequest | OpenSessionRequest
+        request,
+        StatusRequest
+        | GetRequest
+        | ListRequest
+        | OperationsRequest
+        | HistoryRequest
+        | ReadIndexRequest
+        | OpenSessionRequest,
     )
 
 

@@ -57,18 +57,27 @@ def resolve_endpoints(*, endpoints: tuple[str, ...], config_path: Path | None) -
         code="no-endpoints",
         cause="neither --config nor --endpoints was given, there is no cluster.yaml in this "
         "folder, and no playground is running",
-        hint="raftctl --config FILE ..., raftctl --endpoints HOST:PORT ..., or raftctl playground",
+        hint="raftctl --config FILE status\n"
+        "raftctl --endpoints HOST:PORT status\n"
+        "raftctl playground",
     )
 
 
 def _from_cluster_file(path: Path, source: str) -> Endpoints:
     config = load_cluster_file(path)
+    return attrs.evolve(servers_of(config), source=source, config=config)
+
+
+def servers_of(config: ClusterConfig) -> Endpoints:
+    """Return the servers of a file that says how a cluster is to be.
+
+    It need not be the file of the cluster that answers there, and is not compared with it.
+    """
     servers = config.servers.values()
     return Endpoints(
         addresses=tuple(server.address for server in servers),
         names={server.address: server.id for server in servers},
-        source=source,
-        config=config,
+        source=str(config.path),
     )
 
 
@@ -89,7 +98,8 @@ def load_cluster_file(path: Path) -> ClusterConfig:
             + (f": {count} problems" if count > 1 else ""),
             code="config",
             cause=str(error),
-            hint=f"raftctl config validate -c {shlex.quote(str(path))}, once it is corrected",
+            hint="correct it until this succeeds:\n"
+            f"raftctl config validate {shlex.quote(str(path))}",
         ) from None
 
 

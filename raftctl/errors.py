@@ -5,8 +5,13 @@ The exit codes are part of the interface; scripts rely on them.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any
 
+_BARE_COMMAND = re.compile(r"(?:^|(?<=`))raftctl (?=[a-z])", re.MULTILINE)
+SENTENCE_COLUMNS_MIN = 20
+"""Of an error on a terminal, however narrow that is."""
 EXIT_DONE = 0
 EXIT_FAILED = 1
 """Impossible, refused by the cluster, or failed with nothing half done."""
@@ -23,13 +28,21 @@ EXIT_UNSAFE = 6
 EXIT_INTERRUPTED = 130
 
 
+def printable(text: str) -> str:
+    """Return `text` with everything escaped that could move a cursor or break a line."""
+    return "".join(
+        character if character.isprintable() else repr(character)[1:-1] for character in text
+    )
+
+
 class CliError(Exception):
     """Ends the command: `raftctl` prints it in the error form and exits with `exit_code`.
 
     Args:
         message: what happened, without a full stop; printed after `error:`.
         cause: why, with the numbers and the servers.
-        hint: a command that would succeed, or what to do first.
+        hint: what to do next. A line that begins with raftctl or raftd is a command as a whole, to
+            be copied; in a sentence a command stands in backticks.
         code: a short word for scripts, as in the JSON form; each class has its own.
         exit_code: one of the `EXIT_` constants; each class has its own.
         operation: the id of the operation that is concerned, if there is one.
@@ -68,14 +81,34 @@ class CliError(Exception):
             body["operation"] = self.operation
         return {"error": body}
 
-    def text(self) -> str:
-        """Return the form for people: up to three labelled parts."""
+    def text(self, width: int | None = None) -> str:
+        """Return the form for people: up to three labelled parts.
+
+        Args:
+            width: columns that a sentence may take; None for no limit. The hint is not broken, so
+                that its commands can be copied.
+        """
         lines = []
         parts = (("error:", self.message), ("cause:", self.cause), ("  try:", self.hint))
         for label, part in parts:
-            for number, line in enumerate(part.splitlines()):
-                lines.append(f"{label if number == 0 else ' ' * len(label)} {line}")
+            # What servers, keys and files are called may hold anything.
+            for line in map(printable, part.rstrip("\n").split("\n") if part else ()):
+                room = None if width is None or part is self.hint else width - len(label) - 1
+                for piece in _pieces(line, room):
+                    lines.append(f"{label} {piece}")
+                    label = " " * len(label)
         return "\n".join(lines)
+
+
+def _pieces(line: str, room: int | None) -> list[str]:
+    """Return a line in pieces of at most `room` columns, unless a word is longer."""
+    if room is None or len(line) <= room:
+        return [line]
+    import textwrap
+
+    return textwrap.wrap(
+        line, max(SENTENCE_COLUMNS_MIN, room), break_long_words=False, break_on_hyphens=False
+    )
 
 
 class Refused(CliError):
@@ -126,6 +159,22 @@ class Interrupted(CliError):
     exit_code = EXIT_INTERRUPTED
     code = "interrupted"
 
-    def text(self) -> str:
+    def text(self, width: int | None = None) -> str:
         """Return one line: who presses Ctrl-C knows why."""
         return self.message
+
+
+def bare_command(words: str) -> str:
+    """Return the command of the words after `raftctl`, which dials what it finds by itself."""
+    return f"raftctl {words}"
+
+
+def dialling(hint: str, command: Callable[[str], str]) -> str:
+    """Return the hint of a server with its commands as they have to be typed here.
+
+    A server does not know how it was reached.
+
+    Args:
+        command: makes a command that dials the same servers out of its words.
+    """
+    return _BARE_COMMAND.sub(lambda _: command(""), hint)

@@ -86,7 +86,7 @@ def fetch_backup(context: Context, path: Path, *, source: str, force: bool) -> F
     Raises:
         CliError: there is none; what was at `path` before is there still.
     """
-    _refuse_existing(path, force=force)
+    _refuse_existing(context, path, force=force)
     progress = ByteProgress(context)
     try:
         with _temporary(path) as (temporary, descriptor):
@@ -96,7 +96,7 @@ def fetch_backup(context: Context, path: Path, *, source: str, force: bool) -> F
             file = verify_backup(
                 temporary, lambda done, total: progress.show("verifying", done, total)
             )
-            _refuse_existing(path, force=force)
+            _refuse_existing(context, path, force=force)
             with _disk_problems(path):
                 os.rename(temporary, path)
                 _sync_directory(path.parent)
@@ -105,7 +105,7 @@ def fetch_backup(context: Context, path: Path, *, source: str, force: bool) -> F
             "the backup that was received is damaged; nothing was kept of it",
             code="damaged",
             cause=str(problem),
-            hint="repeat it, to another disk, or with --from from another server",
+            hint=f"repeat it, to another disk or from another server:\n{context.again()}",
         ) from None
     finally:
         progress.close()
@@ -119,15 +119,19 @@ def fetch_backup(context: Context, path: Path, *, source: str, force: bool) -> F
 # --- the file -----------------------------------------------------------------------------------
 
 
-def _refuse_existing(path: Path, *, force: bool) -> None:
+def _refuse_existing(context: Context, path: Path, *, force: bool) -> None:
     if path.is_dir():
-        raise UsageProblem(f"{path} is a directory", cause="FILE names the file to be written")
+        raise UsageProblem(
+            f"{path} is a directory",
+            cause="FILE names the file to be written",
+            hint="raftctl backup --help",
+        )
     if path.exists() and not force:
         raise Refused(
             f"{path} is there already",
             code="exists",
             cause="a backup takes the place of no file unless it is told to; nothing was changed",
-            hint="choose another name, or repeat it with --force",
+            hint=f"choose another name, or replace it:\n{context.again('--force')}",
         )
 
 
@@ -142,7 +146,8 @@ def _disk_problems(path: Path) -> Iterator[None]:
             f"{path} could not be written; nothing was kept of it",
             code="disk-full" if full else "disk",
             cause=error.strerror or str(error),
-            hint="make room there, or choose another disk" if full else "choose another place",
+            hint=("make room there, or choose another disk: " if full else "choose another place: ")
+            + "`raftctl backup FILE`",
         ) from None
 
 
@@ -164,7 +169,7 @@ def _temporary(path: Path) -> Iterator[tuple[Path, int]]:
                 f"another raftctl is writing {temporary}",
                 code="busy",
                 cause="the file is locked; nothing was changed",
-                hint="wait for its end, or choose another name",
+                hint="wait for its end, or choose another name: `raftctl backup FILE`",
             )
         try:
             os.ftruncate(descriptor, 0)
@@ -410,7 +415,8 @@ class _Fetching:
             cause="; ".join(f"{name}: {why}" for name, why in sorted(self._problems.items()))
             + ("; " if self._problems else "")
             + "nothing was written",
-            hint=f"{self._context.command('status')} shows the servers; then repeat it",
+            hint=f"`{self._context.command('status')}` shows the servers; then repeat\n"
+            f"{self._context.again()}",
         )
 
 

@@ -7,8 +7,9 @@ what the servers say about themselves, so that a repeated `init` goes on from th
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 import attrs
@@ -16,8 +17,8 @@ import attrs
 from raftctl.cli import Context
 from raftctl.client import ConnectionProblem, Deadline, error_of, expect
 from raftctl.endpoints import Endpoints
-from raftctl.errors import OutcomeUnknown, Refused, UsageProblem
-from raftctl.render import name_list, natural_key
+from raftctl.errors import CliError, OutcomeUnknown, Refused, UsageProblem
+from raftctl.render import name_list, natural_key, number
 from raftctl.survey import Answer, survey
 from raftctl.watch import summary
 from raftd.core.types import server_incarnation, server_name
@@ -34,6 +35,8 @@ from raftd.protocol import (
 if TYPE_CHECKING:
     from raftd.config import ClusterConfig, ServerConfig
 
+INIT, RESTORE_FILE = "init", "restore FILE"
+"""The words of the commands that form a cluster."""
 PATIENCE_MS = 3_000.0
 """For servers that were started a moment ago and do not listen yet."""
 RETRY_MS = 200.0
@@ -75,7 +78,7 @@ def form_cluster(context: Context, *, dry_run: bool) -> Forming:
     members = [answer.reply for answer in answers if answer.reply and answer.reply.cluster_id]
     if members:
         return _go_on(context, config, answers, members)
-    refuse_problems(context, config, problems_of(config, answers))
+    refuse_problems(context, config, answers, problems_of(config, answers))
     changes = tuple(
         MemberChange(role=server.role, name=server.id, address=server.address)
         for server in config.servers.values()
@@ -129,28 +132,96 @@ def problems_of(
             held = answer.reply.snapshot_index
             if server.id != first_voter(config).id or held != held_index:
                 problems[server.id] = (
-                    f"{server.id} {server.address}: it holds a backup up to entry {held}; restore "
-                    "that one, or empty its data directory and start it again"
+                    f"{server.id} {server.address}: it holds a backup up to entry {number(held)}, "
+                    "and no cluster was made of that yet"
                 )
     return problems
 
 
+def _held_by(
+    config: ClusterConfig, answers: Sequence[Answer], problems: Collection[str]
+) -> dict[str, int]:
+    """Return up to which entry the backup reaches that each of these servers holds."""
+    by_address = {answer.address: answer.reply for answer in answers}
+    return {
+        name: reply.snapshot_index
+        for name in problems
+        if (reply := by_address[config.servers[name].address]) is not None
+        and server_name(reply.server) == name
+        and reply.role == "blank"
+        and reply.snapshot_index
+    }
+
+
 def refuse_problems(
-    context: Context, config: ClusterConfig, problems: dict[str, str], *, command: str = "init"
+    context: Context,
+    config: ClusterConfig,
+    answers: Sequence[Answer],
+    problems: Mapping[str, str],
+    *,
+    command: str = INIT,
 ) -> None:
     """Raise the refusal that names every server with a problem, if there is one.
+
+    Args:
+        command: what is to be repeated afterwards.
 
     Raises:
         Refused: nothing was changed.
     """
-    if problems:
-        raise Refused(
-            f"{config.cluster} cannot be formed: {' '.join(sorted(problems, key=natural_key))} "
-            f"{'is' if len(problems) == 1 else 'are'} not ready",
-            code="not-ready",
-            cause="\n".join(problems.values()) + "\nnothing was changed",
-            hint=f"start every server of the file, then repeat: {context.command(command)}",
+    if not problems:
+        return
+    held = _held_by(config, answers, problems)
+    hints = []
+    if len(held) < len(problems):
+        then = "" if held else f", then:\n{context.command(command)}"
+        start = f"`raftd --config {shlex.quote(str(config.path))} --id ID`"
+        hints.append(f"start every server of the file with {start}{then}")
+    if held:
+        hints += _ways_on(context, config, held, command)
+    raise Refused(
+        f"{config.cluster} cannot be formed: {' '.join(sorted(problems, key=natural_key))} "
+        f"{'is' if len(problems) == 1 else 'are'} not ready",
+        code="not-ready" if len(held) < len(problems) else "holds-backup",
+        cause="\n".join(problems.values()) + "\nnothing was changed",
+        hint="\n".join(hints),
+    )
+
+
+def _ways_on(
+    context: Context, config: ClusterConfig, held: Mapping[str, int], command: str
+) -> list[str]:
+    """Return how to finish the restore that was interrupted, and how to start over without it."""
+    names = sorted(held, key=natural_key)
+    first = first_voter(config).id
+    ways = []
+    if names == [first]:
+        ways.append(
+            f"`{context.command('restore FILE')}`, FILE being the backup up to entry "
+            f"{number(held[first])}, finishes the restore that was interrupted"
         )
+    elif len(names) == 1:
+        ways.append(
+            f"list {names[0]} before {first} in the file; then "
+            f"`{context.command('restore FILE')}`, FILE being the backup up to entry "
+            f"{number(held[names[0]])}, finishes the restore that was interrupted"
+        )
+    its = "its data directory" if len(names) == 1 else "their data directories"
+    it = "it" if len(names) == 1 else "them"
+    over = f"stop {', '.join(names)}, empty {its}, start {it} again, then:\n"
+    ways.append(f"{'or start over: ' if ways else ''}{over}{context.command(command)}")
+    return ways
+
+
+def completed(context: Context, error: CliError, command: str = RESTORE_FILE) -> CliError:
+    """Return `error`, in whose hint `raftctl restore` is a command that can be typed as it is.
+
+    Args:
+        error: what a server has answered; it knows neither the file nor how it was dialled.
+        command: the words of the command.
+    """
+    error.hint = error.hint.replace("raftctl restore FILE", context.command(command))
+    return error
 
 
 def bootstrap(
@@ -159,7 +230,7 @@ def bootstrap(
     answers: Sequence[Answer],
     *,
     snapshot: SnapshotId | None = None,
-    command: str = "init",
+    command: str = INIT,
 ) -> None:
     """Make the first voter a cluster of its own; durable there when this returns.
 
@@ -184,10 +255,10 @@ def bootstrap(
         raise OutcomeUnknown(
             f"{first.id} did not say whether it became the cluster {config.cluster}",
             cause=f"{first.id} {first.address}: {problem}",
-            hint=f"{context.command(command)}, which goes on from wherever it stopped",
+            hint=f"`{context.command(command)}` goes on from wherever it stopped",
         ) from None
     if isinstance(reply, ErrorReply):
-        raise error_of(reply)
+        raise completed(context, error_of(reply), command if snapshot else RESTORE_FILE)
     cluster_id = expect(reply, BootstrapReply).cluster_id
     # It greeted us as a blank server and is one no more.
     cluster.forget(first.address)
@@ -214,18 +285,20 @@ def _go_on(
             f"{config.cluster} is formed already, and {operation.record.id} "
             f"({summary(operation.record)}) is changing it",
             code="operation-running",
+            cause=f"it is in phase {operation.record.phase}, by {operation.record.author}; one "
+            "membership change runs at a time",
             hint=context.command(f"operation watch {operation.record.id}"),
         )
     configuration = speaker.configuration
     problems = problems_of(config, answers)
     if configuration is None:
-        refuse_problems(context, config, problems)
+        refuse_problems(context, config, answers, problems)
         raise Refused(
             f"{config.cluster} cannot be formed: no server knows its members yet",
             code="not-ready",
             cause=f"{name_list(member.server for member in members)} joined a cluster that was "
             "never finished, and its first server is not in the file or has lost its data",
-            hint="start them with empty data folders and repeat init",
+            hint=f"start them with empty data folders, then:\n{context.command(INIT)}",
         )
     refuse_wiped(context, answers, configuration)
     wanted = {server.id: server.role for server in config.servers.values()}
@@ -240,9 +313,8 @@ def _go_on(
     # The others come in by one change, all or none: a cluster of one is an init half done.
     if len(configuration.voters) > 1 or configuration.joint or not have.keys() <= wanted.keys():
         _refuse_other_members(context, config, configuration, wanted)
-    refuse_problems(
-        context, config, {name: why for name, why in problems.items() if name not in have}
-    )
+    missing = {name: why for name, why in problems.items() if name not in have}
+    refuse_problems(context, config, answers, missing)
     changes = tuple(
         MemberChange(
             role=server.role, name=server.id, address="" if server.id in have else server.address
@@ -282,7 +354,8 @@ def refuse_other_clusters(config: ClusterConfig, members: Sequence[StatusReply])
         f"{config.cluster} cannot be formed: {names} not blank",
         code="other-cluster",
         cause="\n".join([*lines, "nothing was changed"]),
-        hint="take them out of the file, or start them with empty data folders",
+        hint="take them out of the file, or start them with empty data folders; `raftctl -c FILE "
+        "config show` shows where these are",
     )
 
 
@@ -320,6 +393,6 @@ def _refuse_other_members(
         cause=f"the cluster has voters {name_list(configuration.voters)}, learners "
         f"{name_list(configuration.learners)}; the file has voters {voters}, learners "
         f"{learners or 'nobody'}",
-        hint=f"{context.command('config export')} writes the file that matches the cluster; "
-        "add, remove and replace change it",
+        hint=f"`{context.command('config export')}` writes the file that matches the cluster; this "
+        f"makes the cluster as the file says:\nraftctl apply -f {shlex.quote(str(config.path))}",
     )

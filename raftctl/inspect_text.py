@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import shlex
+from collections.abc import Callable
 from typing import Any
 
 from raftctl.render import Style, number, plural, printable, table
@@ -17,8 +19,8 @@ from raftd.commands import (
     Put,
     decode_command,
 )
-from raftd.core.types import Entry
-from raftd.offline import BackupFile, FoundSnapshot, Inspection
+from raftd.core.types import Entry, server_name
+from raftd.offline import BackupFile, FoundSnapshot, FoundState, Inspection
 
 VALUE_CHARACTERS_MAX = 40
 """Of a value: enough to recognise it."""
@@ -110,9 +112,15 @@ def _configuration(at: Any) -> dict[str, Any]:
     }
 
 
-def inspection_document(found: Inspection, entry_count: int) -> dict[str, Any]:
-    """Return all that was found, as JSON has it."""
-    identity, state = found.identity, found.state
+def inspection_document(
+    found: Inspection, entry_count: int, command: Callable[[str], str]
+) -> dict[str, Any]:
+    """Return all that was found, as JSON has it.
+
+    Args:
+        command: makes a command for people out of its words, as `Context.command` does.
+    """
+    identity = found.identity
     return {
         "path": str(found.path),
         "ok": not found.problems,
@@ -160,16 +168,7 @@ def inspection_document(found: Inspection, entry_count: int) -> dict[str, Any]:
             for part in found.parts
         ],
         "temporaries": list(found.temporaries),
-        "state": None
-        if state is None
-        else {
-            "proof": state.proof,
-            "size_bytes": state.size_bytes,
-            "applied_index": state.applied_index,
-            "applied_term": state.applied_term,
-            "revision": state.revision,
-            "unread": state.unread,
-        },
+        "state": None if found.state is None else _state_document(found.state),
         "configurations": [_configuration(at) for at in found.configurations],
         "entries": [
             {
@@ -182,6 +181,19 @@ def inspection_document(found: Inspection, entry_count: int) -> dict[str, Any]:
             for entry in last_entries(found, entry_count)
         ],
         "problems": list(found.problems),
+        "way_back": way_back(found, command) or None,
+    }
+
+
+def _state_document(state: FoundState) -> dict[str, Any]:
+    return {
+        "proof": state.proof,
+        "size_bytes": state.size_bytes,
+        "applied_index": state.applied_index,
+        "applied_term": state.applied_term,
+        "revision": state.revision,
+        "unread": state.unread,
+        "damaged": state.is_damaged,
     }
 
 
@@ -227,9 +239,18 @@ def backup_text(file: BackupFile, style: Style) -> str:
 
 
 def inspection_text(
-    found: Inspection, entry_count: int, style: Style, *, width: int | None = None
+    found: Inspection,
+    entry_count: int,
+    style: Style,
+    command: Callable[[str], str],
+    *,
+    width: int | None = None,
 ) -> str:
-    """Return all that was found, for people; problems last."""
+    """Return all that was found, for people; problems last, and beneath them the way back.
+
+    Args:
+        command: makes a command for people out of its words, as `Context.command` does.
+    """
     parts = [
         _head(found, style),
         _log(found, style, width),
@@ -237,7 +258,7 @@ def inspection_text(
         _state(found),
         _configurations(found, width),
         _entries(found, entry_count, width),
-        _verdict(found, style),
+        _verdict(found, style, command),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -246,7 +267,13 @@ def _head(found: Inspection, style: Style) -> str:
     identity = found.identity
     lines = []
     if identity is None:
-        lines.append(style(f"{printable(str(found.path))}: no identity", "bold"))
+        whose = "no identity"
+        if found.server:
+            whose = f"{found.server} by what can still be read of its identity"
+        lines.append(style(f"{printable(str(found.path))}: {whose}", "bold"))
+        if not found.problems:
+            lines.append("  the first start did not come to its end here: the next one goes on")
+            return "\n".join(lines)
     else:
         title = f"{printable(str(found.path))}: {identity.server}, {found.role}"
         lines.append(style(title, "bold"))
@@ -258,9 +285,19 @@ def _head(found: Inspection, style: Style) -> str:
         if identity.removed_index:
             lines.append(f"  removed   for good by configuration {identity.removed_index}")
         if found.role == "holds a backup":
-            lines.append("  repeat raftctl restore, or empty the directory to use the server anew")
+            held = found.snapshots[0].backup
+            upto = f", the backup up to entry {number(held.id.last_included_index)}" if held else ""
+            lines.append(
+                f"  raftctl restore FILE{upto}, goes on from here; empty the directory to use "
+                "the server anew"
+            )
     vote = found.hard_state.voted_for
-    lines.append(f"  term      {found.hard_state.current_term}, voted for {vote or 'nobody'}")
+    term = f"{found.hard_state.current_term}, voted for {vote or 'nobody'}"
+    if found.log_state == "unread":
+        term = "unknown, the log could not be read"
+    elif found.log_state == "damaged":
+        term += ", or later: behind the damage in the log there may be more"
+    lines.append(f"  term      {term}")
     if found.running:
         lines.append(
             style(f"  running   {found.running} works on it: what is read here may move", "yellow")
@@ -270,9 +307,11 @@ def _head(found: Inspection, style: Style) -> str:
 
 def _log(found: Inspection, style: Style, width: int | None) -> str:
     if not found.segments:
-        return "log: none"
-    first, last = found.base_index + 1, found.last_index
+        return "log: none" + (", see below" if found.problems else "")
+    first, last = found.base_index + 1, found.base_index + len(found.entries)
     between = f"entries {number(first)} to {number(last)}" if found.entries else "no entries"
+    if found.log_state == "damaged":
+        between += " before the damage"
     after = f", after entry {number(found.base_index)} of term {found.base_term}"
     title = f"log: {between}{after if found.base_index else ''}"
     rows = [
@@ -340,13 +379,23 @@ def _state(found: Inspection) -> str:
         "clean stop": "used again: it was closed cleanly",
         "none": "it cannot prove that it is whole, so the next start builds it from the snapshot",
     }
+    if state.is_damaged:
+        then = "the next start builds it again from the snapshot and the log"
+        if state.ends_readers and state.proof != "none":
+            place = shlex.quote(str(found.path / "state"))
+            then = f"it could end the server, too: move {place} away first, {then}"
+        if found.needs_replacement:
+            then = "it is of no use"
+        return f"live state: damaged: {printable(state.unread)}; {size(state.size_bytes)}; {then}"
     at = (
         f"not looked at: {printable(state.unread)}"
         if state.applied_index is None
         else f"applied up to entry {number(state.applied_index)}, revision "
         f"{number(state.revision or 0)}"
     )
-    return f"live state: {at}; {size(state.size_bytes)}; {proofs[state.proof]}"
+    # Nothing is used again by a server that does not start.
+    then = "" if found.needs_replacement else f"; {proofs[state.proof]}"
+    return f"live state: {at}; {size(state.size_bytes)}{then}"
 
 
 def _configurations(found: Inspection, width: int | None) -> str:
@@ -387,15 +436,49 @@ def _entries(found: Inspection, count: int, width: int | None) -> str:
     return f"{title}\n" + _indented(table(headers, rows, right=right, width=width))
 
 
-def _verdict(found: Inspection, style: Style) -> str:
+def _verdict(found: Inspection, style: Style, command: Callable[[str], str]) -> str:
     if not found.problems:
         words = "every checksum is right"
-        return style(words + ("; the live state has none" if found.state else ""), "green")
+        if found.state is not None and found.state.is_damaged:
+            words += "; the live state, which has none, is damaged"
+        elif found.state is not None:
+            words += "; the live state has none"
+        return style(words, "green")
     lines = [style(f"{plural(len(found.problems), 'problem')}:", "red")]
     lines += [f"  {printable(problem)}" for problem in found.problems]
     if found.running:
         lines.append("  a server works on it: look again when it is stopped")
+    way = way_back(found, command)
+    if way:
+        lines += ["", way]
     return "\n".join(lines)
+
+
+def way_back(found: Inspection, command: Callable[[str], str]) -> str:
+    """Return how to get the server back if that is not enough what the problems say, else nothing.
+
+    Args:
+        command: makes a command for people out of its words, as `Context.command` does.
+    """
+    if not found.needs_replacement:
+        return ""
+    if found.role == "removed":
+        return "it was removed from its cluster for good: there is nothing to get back"
+    name = server_name(found.server) or (found.identity.name if found.identity else "")
+    stop = "stop it, " if found.running else ""
+    empty = f"{stop}empty {shlex.quote(str(found.path))}, start it again (it is blank then)"
+    if found.identity is not None and found.identity.is_blank:
+        then = ""
+        if found.role == "holds a backup":
+            then = f", and repeat: {command('restore FILE')}"
+        return f"to use {name} again: {empty}{then}"
+    if not name:
+        return (
+            f"to get the server back: {empty}, and run, with its name and address from the "
+            f"cluster file: {command('replace ID ID=HOST:PORT')}"
+        )
+    target = shlex.quote(f"{name}={found.address or 'HOST:PORT'}")
+    return f"to get {name} back: {empty}, and run: {command(f'replace {name} {target}')}"
 
 
 def _indented(text: str) -> str:

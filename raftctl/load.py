@@ -13,7 +13,6 @@ from collections.abc import Callable
 import attrs
 
 from raftctl.client import Cluster, expect
-from raftctl.errors import CliError
 from raftd.protocol import GetReply, GetRequest, PutRequest, WriteReply
 
 CLIENTS_MAX = 64
@@ -46,7 +45,7 @@ class _Client(threading.Thread):
         self.last: dict[str, int] = {}
         self.longest_gap_s = 0.0
         self.last_answer_s = time.monotonic()
-        self.error: CliError | None = None
+        self.error: Exception | None = None
         self._stop_requested = stop
 
     def run(self) -> None:
@@ -55,7 +54,8 @@ class _Client(threading.Thread):
             key = f"{KEY_PREFIX}{self.number}/{count % KEYS_PER_CLIENT:02d}"
             try:
                 self._put(key, count)
-            except CliError as error:
+            except Exception as error:
+                # Whoever looks on raises it: a thread would print a trace over the output.
                 self.error = error
                 return
             self.acknowledged = count
@@ -105,7 +105,7 @@ class Load:
             waiting=sum(1 for wait_s in waits_s if wait_s > 0.5),
         )
 
-    def failure(self) -> CliError | None:
+    def failure(self) -> Exception | None:
         """Return why a client has given up, if one has."""
         return next((client.error for client in self._clients if client.error), None)
 
@@ -124,5 +124,10 @@ class Load:
                 reply = expect(client.cluster.ask(GetRequest(key=key)), GetReply)
                 if reply.value != str(count).encode():
                     lost.append(f"{key}: acknowledged {count}, found {reply.value!r}")
-            client.cluster.close()
         return lost
+
+    def close(self) -> None:
+        """Stop all clients, if they have not been, and close their connections."""
+        self.stop()
+        for client in self._clients:
+            client.cluster.close()

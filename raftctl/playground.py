@@ -139,7 +139,7 @@ def _take_lock(runtime_file: Path) -> int:
         raise Refused(
             f"{folder} belongs to somebody else",
             cause="the running playground is found through a file in it",
-            hint="set XDG_RUNTIME_DIR to a folder of your own",
+            hint="set XDG_RUNTIME_DIR to a folder of your own, then `raftctl playground`",
         )
     descriptor = os.open(lock_path(runtime_file), os.O_RDWR | os.O_CREAT, 0o600)
     for _ in range(LOCK_ATTEMPTS):
@@ -201,6 +201,7 @@ def reserve_port(taken: Sequence[str] = ()) -> tuple[str, socket.socket]:
     raise CliError(
         "no free port for a server",
         cause=f"all of {PORT_FIRST} to {PORT_FIRST + PORTS_COUNT_MAX - 1} on 127.0.0.1 are in use",
+        hint="end what uses them, then `raftctl playground`",
     )
 
 
@@ -305,7 +306,7 @@ class Playground:
             raise UsageProblem(
                 f"{directory or 'a temporary folder'} cannot hold a playground",
                 cause=f"{error}; no server was started",
-                hint="name a folder that you may write to with --dir",
+                hint="name a folder that you may write to: `raftctl playground --dir DIR`",
             ) from None
         except BaseException:
             self._close()
@@ -340,7 +341,7 @@ class Playground:
             raise UsageProblem(
                 f"{directory} is not empty and holds no playground",
                 cause=f"there is no {CLUSTER_FILE} in it; nothing was changed",
-                hint="name another folder with --dir, or leave it out",
+                hint="name another folder, or none: `raftctl playground`",
             )
         else:
             directory.mkdir(parents=True, exist_ok=True)
@@ -542,17 +543,29 @@ class Playground:
             request = json.loads(line)
             command, server_id = str(request["command"]), str(request["id"])
         except (ValueError, TypeError, KeyError):
-            return CliError("not a request to a playground").document()
+            return CliError(
+                "not a request to a playground",
+                cause="it is of another release",
+                hint="raftctl playground --help",
+            ).document()
         try:
             if command == "kill":
                 return self._kill(server_id)
             if command == "start":
                 return self._start(server_id)
-            return CliError(f"a playground cannot {command}").document()
+            return CliError(
+                f"a playground cannot {command}",
+                cause="it is of another release: this one can kill and start",
+                hint="raftctl playground --help",
+            ).document()
         except CliError as error:
             return error.document()
         except OSError as error:
-            return CliError(f"{server_id} could not be started", cause=str(error)).document()
+            return CliError(
+                f"{server_id} could not be started",
+                cause=str(error),
+                hint=f"raftctl playground start {server_id}",
+            ).document()
 
     def _kill(self, server_id: str) -> dict[str, Any]:
         server = self.servers.get(server_id)
@@ -560,6 +573,7 @@ class Playground:
             raise Refused(
                 f"the playground has no server {server_id}",
                 cause=f"it has {', '.join(self.servers)}",
+                hint="raftctl status",
             )
         self._report_exits()
         if server.process is None:
@@ -584,14 +598,20 @@ class Playground:
             try:
                 check_name(server_id)
             except ValueError as error:
-                raise UsageProblem(str(error)) from None
+                raise UsageProblem(
+                    str(error),
+                    cause="the servers of a playground are n1, n2 and so on; none was started",
+                    hint="raftctl playground start --help",
+                ) from None
             server = self._add_server(server_id)
             try:
                 text = with_server(self.config.read_text(), server_id, server.address)
             except ValueError as error:
                 del self.servers[server_id]
                 raise Refused(
-                    f"{server_id} cannot be put into {self.config}", cause=str(error)
+                    f"{server_id} cannot be put into {self.config}",
+                    cause=str(error),
+                    hint=f"raftctl config validate {self.config}",
                 ) from None
             _write_whole(self.config, text)
         elif server.process is not None:
@@ -693,7 +713,7 @@ def ask(runtime_file: Path, command: str, server_id: str) -> dict[str, Any]:
             code="no-playground",
             exit_code=EXIT_UNREACHABLE,
             cause="it would be the one of this user on this machine; nothing was sent",
-            hint="start one in another terminal: raftctl playground",
+            hint="start one in another terminal: `raftctl playground`",
         )
     try:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -707,7 +727,7 @@ def ask(runtime_file: Path, command: str, server_id: str) -> dict[str, Any]:
             code="no-playground",
             exit_code=EXIT_UNREACHABLE,
             cause=f"process {found['pid']}: {str(error) or type(error).__name__}",
-            hint="look into its terminal",
+            hint="look into its terminal; `raftctl status` asks its servers",
         ) from None
     if "error" in answer:
         refusal = answer["error"]

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 import shutil
+import textwrap
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from typing import IO, Any
 
 import attrs
 
+from raftctl.errors import printable as printable
 from raftd.core.types import ServerId, server_name
 from raftd.protocol import ConfigurationView
 
@@ -33,13 +35,6 @@ class Style:
     def __call__(self, text: str, color: str) -> str:
         """Return `text` in `color`: red, green, yellow, bold or dim."""
         return f"\x1b[{_COLORS[color]}m{text}\x1b[0m" if self.enabled and text else text
-
-
-def printable(text: str) -> str:
-    """Return `text` with everything escaped that could move a cursor or break a line."""
-    return "".join(
-        character if character.isprintable() else repr(character)[1:-1] for character in text
-    )
 
 
 def width_of(text: str) -> int:
@@ -119,9 +114,40 @@ def table(
     return "\n".join(lines)
 
 
+def fitted(text: str, width: int | None) -> str:
+    """Return `text` without colours in lines of at most `width` columns; None for no limit."""
+    if width is None:
+        return text
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+def packed(parts: Iterable[str], gap: str, width: int) -> list[str]:
+    """Return `parts` with `gap` between, in as few lines of at most `width` columns as it takes."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and width_of(lines[-1]) + width_of(gap) + width_of(part) <= width:
+            lines[-1] += gap + part
+        else:
+            lines.append(part)
+    return lines
+
+
 def number(value: int) -> str:
     """Return `value` with separators between the thousands."""
     return f"{value:,}"
+
+
+def clock(time_ms: int) -> str:
+    """Return a moment in local time, to the second: `?` if there is no such moment, "" for 0."""
+    import datetime
+
+    if not time_ms:
+        return ""
+    try:
+        moment = datetime.datetime.fromtimestamp(time_ms / 1000).astimezone()
+    except (OverflowError, ValueError, OSError):
+        return "?"
+    return moment.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def duration(milliseconds: float) -> str:
@@ -142,9 +168,22 @@ def duration(milliseconds: float) -> str:
     return f"{hours // 24}d {hours % 24}h"
 
 
+def precise_duration(milliseconds: float) -> str:
+    """Return a length of time as `duration` does, below 10 ms with a tenth of a millisecond."""
+    return f"{milliseconds:.1f}ms" if milliseconds < 10 else duration(milliseconds)
+
+
 def plural(count: int, one: str, many: str = "") -> str:
     """Return `count` and the word for that many: 1 failure, 2 failures."""
     return f"{number(count)} {one if count == 1 else many or one + 's'}"
+
+
+def listed(names: Iterable[str], conjunction: str = "and") -> str:
+    """Return `n1`, `n1 and n2`, or `n1, n2 and n3`."""
+    words = list(names)
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} {conjunction} {words[-1]}"
 
 
 def bar(fraction: float, width: int) -> str:

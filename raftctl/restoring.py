@@ -16,7 +16,10 @@ how a cluster says which backup it was restored from.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import shlex
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,10 +28,18 @@ import attrs
 from raftctl.byte_progress import ByteProgress
 from raftctl.cli import Context
 from raftctl.client import ConnectionProblem, error_of
-from raftctl.errors import CliError, Refused, Unreachable, UsageProblem
+from raftctl.errors import (
+    EXIT_FAILED,
+    CliError,
+    Interrupted,
+    Refused,
+    Unreachable,
+    UsageProblem,
+)
 from raftctl.forming import (
     authority,
     bootstrap,
+    completed,
     first_voter,
     problems_of,
     refuse_problems,
@@ -37,8 +48,9 @@ from raftctl.forming import (
 from raftctl.render import natural_key
 from raftctl.streaming import CHUNK_BYTES, IN_FLIGHT_MAX, Patience, Stream
 from raftctl.survey import Answer
+from raftctl.verifying import verified_backup
 from raftd.core.types import server_name
-from raftd.offline import BackupFile, UnusableBackup, verify_backup
+from raftd.offline import BackupFile
 from raftd.protocol import (
     ErrorReply,
     MemberChange,
@@ -93,26 +105,32 @@ class Restoring:
         return f"restored from the backup {id.checksum} up to entry {id.last_included_index}"
 
 
-def read_backup(context: Context, path: Path, progress: ByteProgress) -> BackupFile:
+def read_backup(path: Path, progress: ByteProgress) -> BackupFile:
     """Return what the file at `path` holds, every byte of it verified.
 
     Raises:
-        UsageProblem: there is no such file.
-        CliError: it is no backup, or damaged. Nothing was sent to anybody.
+        CliError: there is no such file, it is no backup, or damaged. Nothing was sent to anybody.
     """
-    if not path.exists():
-        raise UsageProblem(f"{path}: there is no such file", cause="FILE names a backup")
+    return verified_backup(path, progress, so_far="nothing was sent", needed_for="restored")
+
+
+@contextmanager
+def resumable(context: Context, restoring: Restoring) -> Iterator[None]:
+    """Let whatever ends the restore early name the command that goes on from there."""
+    command = context.command(restore_command(restoring.backup))
+    interrupted = Interrupted(f"interrupted; to go on from there: {command}", hint=command)
     try:
-        return verify_backup(path, lambda done, total: progress.show("verifying", done, total))
-    except UnusableBackup as problem:
-        raise CliError(
-            "this backup cannot be restored; nothing was sent",
-            code="damaged" if problem.offset is not None else "not-a-backup",
-            cause=str(problem),
-            hint="take another copy of the file, or an older backup",
-        ) from None
-    finally:
-        progress.close()
+        yield
+    except KeyboardInterrupt:
+        raise interrupted from None
+    except CliError as error:
+        if isinstance(error, Interrupted) and not error.operation:
+            raise interrupted from None
+        # One that failed by itself says why, and what to look at first.
+        ended_badly = error.exit_code == EXIT_FAILED and error.operation
+        if (isinstance(error, Unreachable) or ended_badly) and command not in error.hint:
+            error.hint += f"\n{command}, which goes on from wherever it stopped"
+        raise
 
 
 def look(context: Context, backup: BackupFile) -> Restoring:
@@ -128,7 +146,7 @@ def look(context: Context, backup: BackupFile) -> Restoring:
         raise UsageProblem(
             "restore needs a cluster file: it says which servers belong together",
             cause="--endpoints says only where to dial",
-            hint="raftctl restore FILE --config cluster.yaml",
+            hint=f"raftctl -c cluster.yaml {restore_command(backup)}",
         )
     answers = tuple(survey_patiently(endpoints, context.timeout_ms))
     restoring = Restoring(config=config, backup=backup, answers=answers)
@@ -139,7 +157,7 @@ def look(context: Context, backup: BackupFile) -> Restoring:
         return _go_on(context, restoring, members)
     held_index = backup.id.last_included_index
     problems = problems_of(config, answers, held_index=held_index)
-    refuse_problems(context, config, problems, command=_command(backup))
+    refuse_problems(context, config, answers, problems, command=restore_command(backup))
     return restoring
 
 
@@ -165,7 +183,13 @@ def _go_on(context: Context, restoring: Restoring, members: Sequence[StatusReply
                 for name, why in problems_of(config, restoring.answers).items()
                 if name != restoring.first.id
             }
-            refuse_problems(context, config, brought_in, command=_command(restoring.backup))
+            refuse_problems(
+                context,
+                config,
+                restoring.answers,
+                brought_in,
+                command=restore_command(restoring.backup),
+            )
             return attrs.evolve(restoring, is_founded=True)
         wanted = {s.id: s.role for s in config.servers.values()}
         have_roles = dict.fromkeys(have, "voter")
@@ -201,7 +225,8 @@ def _not_blank(config: ClusterConfig, members: Sequence[StatusReply]) -> Refused
         cause="\n".join(
             [*lines, "a backup becomes a cluster of blank servers only; nothing was changed"]
         ),
-        hint="name other servers in the cluster file, or start these with empty data folders",
+        hint="name other servers in the cluster file, or start these with empty data folders; "
+        "then `raftctl restore FILE`",
     )
 
 
@@ -217,7 +242,7 @@ def give(context: Context, restoring: Restoring, progress: ByteProgress) -> None
     damages = 0
     why = "no connection"
     with backup.path.open("rb") as file:
-        giving = _Giving(backup, file.fileno(), first, patience, progress)
+        giving = _Giving(context, backup, file.fileno(), first, patience, progress)
         while not patience.exhausted:
             try:
                 if giving.attempt():
@@ -228,7 +253,8 @@ def give(context: Context, restoring: Restoring, progress: ByteProgress) -> None
                         f"the backup arrives damaged at {first.id}",
                         code="damaged",
                         cause=f"sent {damages} times; the file here is as it was written",
-                        hint=f"look at the disk, the memory and the network of {first.id}",
+                        hint=f"look at the disk, the memory and the network of {first.id}, then:\n"
+                        f"{context.again()}",
                     )
                 progress.message(f"what {first.id} had received was damaged: sends it again")
             except ConnectionProblem as problem:
@@ -239,7 +265,7 @@ def give(context: Context, restoring: Restoring, progress: ByteProgress) -> None
         f"{first.id} does not take the backup",
         code="no-progress",
         cause=f"{first.id} {first.address}: {why}; it belongs to no cluster yet",
-        hint=f"{context.command(_command(backup))}, which goes on from wherever it stopped",
+        hint=f"`{context.command(restore_command(backup))}` goes on from wherever it stopped",
     )
 
 
@@ -248,12 +274,14 @@ class _Giving:
 
     def __init__(
         self,
+        context: Context,
         backup: BackupFile,
         descriptor: int,
         first: ServerConfig,
         patience: Patience,
         progress: ByteProgress,
     ) -> None:
+        self._context = context
         self._backup = backup
         self._descriptor = descriptor
         self._first = first
@@ -275,18 +303,28 @@ class _Giving:
             # Without bytes first: it may have some, or all.
             reply = self._reply_to(stream.call(self._part(0, 0), self._patience))
             sent_bytes = received_bytes = reply.received_bytes
+            window = IN_FLIGHT_MAX
+            ends: deque[int] = deque()
             while not reply.held:
-                while stream.in_flight < IN_FLIGHT_MAX and sent_bytes < size_bytes:
+                while stream.in_flight < window and sent_bytes < size_bytes:
                     part = self._part(sent_bytes, CHUNK_BYTES)
                     stream.send(part, self._patience)
                     sent_bytes += len(part.data)
+                    ends.append(sent_bytes)
                 if not stream.in_flight:
                     self._patience.sleep(POLL_MS)
                     stream.send(self._part(size_bytes, 0), self._patience)
+                    ends.append(0)
                 reply = self._reply_to(stream.receive(self._patience))
                 if reply.received_bytes < received_bytes:
                     return False
                 received_bytes = reply.received_bytes
+                # After a restart it verifies what it has before it takes more: ask with one part.
+                is_taking = received_bytes >= ends.popleft()
+                window = IN_FLIGHT_MAX if is_taking else 1
+                if not is_taking and not stream.in_flight:
+                    sent_bytes = received_bytes
+                    self._patience.sleep(POLL_MS)
             return True
         finally:
             stream.close()
@@ -297,7 +335,7 @@ class _Giving:
 
     def _reply_to(self, reply: object) -> RestoreReply:
         if isinstance(reply, ErrorReply):
-            raise error_of(reply)
+            raise completed(self._context, error_of(reply), restore_command(self._backup))
         if not isinstance(reply, RestoreReply):
             raise ConnectionProblem(
                 self._first.address, "not-raftd", "it answers something else", sent=True
@@ -331,9 +369,10 @@ def found(context: Context, restoring: Restoring) -> None:
         restoring.config,
         restoring.answers,
         snapshot=restoring.backup.id,
-        command=_command(restoring.backup),
+        command=restore_command(restoring.backup),
     )
 
 
-def _command(backup: BackupFile) -> str:
-    return f"restore {backup.path}"
+def restore_command(backup: BackupFile) -> str:
+    """Return the words of the command that restores `backup`, or goes on with that."""
+    return f"restore {shlex.quote(str(backup.path))}"

@@ -1,50 +1,45 @@
-"""What a survey says about the cluster: health, tolerance, a row for every server, the document.
+"""What a survey says about the cluster: health, tolerance, and a row for every server.
 
 Pure functions on the answers of `raftctl.survey`; only `observe` asks. The leader's view counts:
 among the answers of our cluster, that of the confirmed leader of the highest term. Without one,
-whoever is furthest speaks, and the cluster is unavailable. `raftctl.status_text` prints it.
+whoever is furthest speaks, and the cluster is unavailable. `raftctl.status_issues` judges single
+servers, `raftctl.status_text` and `raftctl.status_document` print the whole.
 """
 
 from __future__ import annotations
 
-import shlex
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any
 
 import attrs
 
 from raftctl.endpoints import Endpoints
-from raftctl.render import (
-    configuration_document,
-    display_names,
-    duration,
-    members_of,
-    natural_key,
+from raftctl.errors import bare_command, dialling
+from raftctl.render import display_names, members_of, natural_key
+from raftctl.status_issues import (
+    DEAD_ISSUES,
+    LOST_ISSUES,
+    MOMENTARY_ISSUES,
+    Issue,
+    clones,
+    diverged,
+    instead_issue,
+    leaders_issues,
+    moved,
+    own_issues,
+    stranger_issue,
+    warnings,
+    why_unreachable,
 )
 from raftctl.survey import Answer, survey
-from raftctl.watch import operation_document
+from raftd.core.availability import survived_failures
 from raftd.core.quorum import majority
-from raftd.core.types import server_incarnation, server_name
+from raftd.core.types import ServerId, server_incarnation, server_name
 from raftd.protocol import ConfigurationView, OperationView, PeerView, StatusReply
 
-FORMAT = "1.0"
-"""Version of the document. Within 1.x fields are only added."""
-LAG_ENTRIES_MAX = 1000
-"""More entries behind than this is lagging. Under full load a healthy follower is some hundred
-behind, the requests that are on their way; ten times that is no longer the network."""
-SILENT_MS_MIN = 500.0
-"""Where the leader does not state its election timeout: silence that counts as no contact."""
-CLONE_UPTIME_MS_MIN = 3_500.0
-"""Two answers of one server whose uptimes differ by more come from two processes. A survey asks all
-at once and waits for less (`raftctl.survey`), so one process cannot differ so much from itself."""
-
-
-NO_CONFIGURATION = ConfigurationView(
-    index=0, committed=False, joint=False, voters=(), outgoing=(), learners=()
-)
-"""What the document shows where no server knows a configuration."""
+CLOCKS_FOR_A_MEDIAN = 3
+"""With fewer nobody can say which clock is the wrong one: they are compared with the leader's."""
 
 
 class Health(StrEnum):
@@ -59,38 +54,11 @@ class Health(StrEnum):
     """No leader is confirmed by a quorum."""
 
 
-@attrs.frozen
-class Issue:
-    """What is wrong with one server."""
-
-    kind: str
-    """A word for scripts: unreachable, wiped, other-cluster, cloned, blank, removed, not-a-member,
-    unconfirmed, no-contact, fenced, lagging, applying, term, leader, configuration, version or
-    reported."""
-    words: str
-    repair: tuple[str, ...] = ()
-    """What to do about it, step by step, where that is known. A command is a step of its own, the
-    last one."""
-    label: str = "repair"
-    """What stands before those steps; next, where nothing is broken."""
-
-    def __str__(self) -> str:
-        text = f"{self.kind}: {self.words}"
-        return f"{text}; {self.label}: {', then '.join(self.repair)}" if self.repair else text
-
-
-DEAD_ISSUES = frozenset({"unreachable", "wiped", "other-cluster", "no-contact", "fenced"})
-"""With one of these a server acknowledges nothing that counts for a quorum."""
-MOMENTARY_ISSUES = frozenset({"term", "leader", "configuration", "no-contact"})
-"""Normal for a heartbeat: the servers are asked at different moments, and a new leader has yet to
-hear from everybody."""
-
-
 @attrs.frozen(kw_only=True)
 class Row:
     """One server: a member of the configuration, or one that the cluster file names."""
 
-    server: str
+    server: ServerId
     """The identity `name/incarnation`: for a member that of the configuration, else its own."""
     name: str
     incarnation: str
@@ -110,15 +78,23 @@ class Row:
     peer: PeerView | None
     """How the leader sees it."""
     issues: tuple[Issue, ...]
+    warnings: tuple[Issue, ...] = ()
+    """What will be an issue if nothing is done. They leave the cluster healthy."""
+    zone: str = ""
+    """As it says itself, else as the cluster file says; empty for none."""
+    clock_difference_ms: float | None = None
+    """How far its clock is ahead of `ClusterView.clock`; None if that is not known."""
 
     @property
     def state(self) -> str:
         """The most important issue in one short word, or ok."""
         kinds = {issue.kind for issue in self.issues}
-        return next((word for kind, word in _STATES if kind in kinds), "warn" if kinds else "ok")
+        word = next((word for kind, word in _STATES if kind in kinds), "")
+        return word or ("warn" if kinds or self.warnings else "ok")
 
 
 _STATES = (
+    ("diverged", "diverged"),
     ("unreachable", "down"),
     ("wiped", "wiped"),
     ("other-cluster", "foreign"),
@@ -126,6 +102,7 @@ _STATES = (
     ("blank", "blank"),
     ("removed", "removed"),
     ("not-a-member", "outside"),
+    ("address", "moved"),
     ("no-contact", "silent"),
     ("fenced", "fenced"),
     ("lagging", "lagging"),
@@ -169,10 +146,21 @@ class ClusterView:
     configuration: ConfigurationView | None
     halves: tuple[Half, ...]
     rows: tuple[Row, ...]
+    clock: str = ""
+    """Whose clock the others are compared with, in words."""
     outdated: tuple[str, ...]
     """Servers that only the cluster file knows and that do not answer."""
+    moved: tuple[tuple[str, str, str], ...] = ()
+    """Members that the cluster file has elsewhere: the name, its address there, the true one."""
+    relocated: tuple[tuple[str, str, str], ...] = ()
+    """Those of `moved` that the others, too, reach elsewhere than where the configuration has them:
+    it is the configuration that is old."""
     operation: OperationView | None
     """The membership operation that runs."""
+    rolling: OperationView | None = None
+    """The rolling operation that runs or is paused."""
+    command: Callable[[str], str] = attrs.field(default=bare_command, eq=False)
+    """Makes a command that dials the same servers of the words after `raftctl`."""
 
     @property
     def answered(self) -> bool:
@@ -180,9 +168,49 @@ class ClusterView:
         return any(row.reachable for row in self.rows)
 
     @property
+    def members(self) -> tuple[Row, ...]:
+        """The rows of the configuration's members."""
+        return tuple(row for row in self.rows if row.member)
+
+    @property
+    def quorums(self) -> tuple[frozenset[ServerId], ...]:
+        """The voter sets by identity: C_old and C_new while joint, else one; none if unknown."""
+        if self.configuration is None:
+            return ()
+        found = (self.configuration.outgoing, self.configuration.voters)
+        return tuple(frozenset(half) for half in found if half)
+
+    @property
+    def dead(self) -> frozenset[ServerId]:
+        """The members that count for no quorum now."""
+        return frozenset(row.server for row in self.members if not row.alive)
+
+    @property
+    def helpers(self) -> frozenset[ServerId]:
+        """The dead members that could count again: those that are not there, or are not heard.
+
+        Where a server runs without what the member had, starting it changes nothing.
+        """
+        return frozenset(
+            row.server
+            for row in self.members
+            if not row.alive and not any(issue.kind in LOST_ISSUES for issue in row.issues)
+        )
+
+    @property
+    def zones(self) -> dict[ServerId, str]:
+        """The zone of every member that has one."""
+        return {row.server: row.zone for row in self.members if row.zone}
+
+    @property
+    def names(self) -> dict[ServerId, str]:
+        """What to call each member: its name, or the full identity where a name is there twice."""
+        return display_names(row.server for row in self.members)
+
+    @property
     def momentary(self) -> bool:
         """Whether nothing but differences of the moment keeps the cluster from being healthy."""
-        kinds = {issue.kind for row in self.rows if row.member for issue in row.issues}
+        kinds = {issue.kind for row in self.members for issue in row.issues}
         return (
             self.health is Health.DEGRADED
             and bool(kinds)
@@ -192,12 +220,22 @@ class ClusterView:
         )
 
 
-def view(answers: Sequence[Answer], cluster_name: str = "") -> ClusterView:
+# --- putting it together -------------------------------------------------------------------------
+
+
+def view(
+    answers: Sequence[Answer],
+    cluster_name: str = "",
+    zones: Mapping[str, str] | None = None,
+    command: Callable[[str], str] = bare_command,
+) -> ClusterView:
     """Return what `answers` say about the cluster.
 
     Args:
         answers: one for each address that was asked.
         cluster_name: from the cluster file; used where no server knows a name.
+        zones: from the cluster file, by name; used where a server does not say.
+        command: makes the commands of the advice, out of the words after `raftctl`.
     """
     cluster_id = _our_cluster(answers, cluster_name)
     ours = [
@@ -207,27 +245,47 @@ def view(answers: Sequence[Answer], cluster_name: str = "") -> ClusterView:
     ]
     leader = _confirmed_leader(ours)
     source = leader or max(ours, key=_how_far, default=None)
-    configuration = _configuration(source, ours)
-    rows = [
-        *_member_rows(answers, configuration, leader, cluster_id),
-        *_other_rows(answers, configuration, cluster_id),
-    ]
-    halves = _halves(configuration, rows)
-    tolerance = max(0, min((half.spare for half in halves), default=0)) if leader else 0
+    survey = _Survey(
+        answers=answers,
+        cluster_id=cluster_id,
+        configuration=_configuration(source, ours),
+        leader=leader,
+        zones=zones or {},
+        differing=frozenset(server for reply in ours for server in reply.differing),
+        clock=_reference_clock(answers, leader),
+    )
+    rows = [_as_typed(row, command) for row in (*survey.member_rows(), *survey.other_rows())]
+    configuration = survey.configuration
     operation = source.operation if source is not None else None
-    return ClusterView(
+    found = ClusterView(
         name=(source.cluster_name if source is not None else "") or cluster_name,
         cluster_id=cluster_id,
         health=_health(leader, configuration, rows),
-        failure_tolerance=tolerance,
+        failure_tolerance=0,
         leader=leader,
         source=source,
         configuration=configuration,
-        halves=halves,
+        halves=_halves(configuration, rows),
         rows=tuple(rows),
+        clock=survey.clock.name,
         outdated=_outdated(answers, configuration, rows),
+        moved=_moved(answers, configuration),
+        relocated=_relocated(answers, configuration),
         operation=operation if operation is not None and operation.record.running else None,
+        rolling=source.rolling if source is not None else None,
+        command=command,
     )
+    tolerance = survived_failures(found.quorums, found.dead) if leader is not None else 0
+    return attrs.evolve(found, failure_tolerance=max(0, tolerance))
+
+
+def _as_typed(row: Row, command: Callable[[str], str]) -> Row:
+    """Return a row whose repairs dial as this call did."""
+
+    def typed(issue: Issue) -> Issue:
+        return attrs.evolve(issue, repair=tuple(dialling(step, command) for step in issue.repair))
+
+    return attrs.evolve(row, issues=tuple(map(typed, row.issues)))
 
 
 def _our_cluster(answers: Sequence[Answer], cluster_name: str) -> str:
@@ -274,12 +332,13 @@ def _configuration(
     return max(known, key=lambda configuration: configuration.index, default=None)
 
 
-def _members(configuration: ConfigurationView | None) -> list[str]:
+def _members(configuration: ConfigurationView | None) -> list[ServerId]:
     """Return every member once, n2 before n10."""
     return sorted(members_of(configuration), key=natural_key) if configuration else []
 
 
-def _vote(server: str, configuration: ConfigurationView) -> str:
+def vote_in(server: ServerId, configuration: ConfigurationView) -> str:
+    """Return in which voter sets a member is: yes, old, new, both or learner."""
     new = server in configuration.voters
     old = server in configuration.outgoing
     if not configuration.joint:
@@ -291,78 +350,181 @@ def _vote(server: str, configuration: ConfigurationView) -> str:
     return "learner"
 
 
-# --- members ---------------------------------------------------------------------------------
+@attrs.frozen(kw_only=True)
+class _Clock:
+    """What the clocks are compared with."""
+
+    name: str
+    ahead_ms: float = 0.0
+    """Of the clock here."""
+    uncertainty_ms: float = 0.0
 
 
-def _member_rows(
-    answers: Sequence[Answer],
-    configuration: ConfigurationView | None,
-    leader: StatusReply | None,
-    cluster_id: str,
-) -> list[Row]:
-    if configuration is None:
-        return []
-    peers = {peer.server: peer for peer in leader.peers} if leader is not None else {}
-    return [
-        _member_row(server, answers, configuration, leader, peers.get(server), cluster_id)
-        for server in _members(configuration)
-    ]
-
-
-def _member_row(
-    server: str,
-    answers: Sequence[Answer],
-    configuration: ConfigurationView,
-    leader: StatusReply | None,
-    peer: PeerView | None,
-    cluster_id: str,
-) -> Row:
-    address = configuration.addresses.get(server, "")
-    own = _own_answer(server, answers, address)
-    reply: StatusReply | None = None
-    if own is not None:
-        reply = own.reply
-        assert reply is not None
-        issues = [*_clones(own, answers), *_own_issues(reply, leader, configuration)]
-        if leader is not None and leader.server != server:
-            issues += _leaders_issues(leader, peer, _vote(server, configuration), own)
+def _reference_clock(answers: Sequence[Answer], leader: StatusReply | None) -> _Clock:
+    stated = sorted(
+        (answer for answer in answers if answer.clock_ahead_ms is not None and answer.reply),
+        key=lambda answer: (answer.clock_ahead_ms or 0.0, answer.address),
+    )
+    if len(stated) >= CLOCKS_FOR_A_MEDIAN:
+        answer, name = stated[(len(stated) - 1) // 2], "that of the others"
     else:
-        # What the leader has against it follows from who answers, or does not.
-        own = _answer_in_place_of(server, answers, configuration, address)
-        if own is not None and own.reply is not None:
-            issues = [_instead_issue(server, own, leader, cluster_id)]
-            if issues[0].kind == "wiped":
-                reply = own.reply
-        else:
-            issues = [Issue("unreachable", _why_unreachable(server, answers, address))]
-    return Row(
-        server=server,
-        name=server_name(server),
-        incarnation=server_incarnation(reply.server if reply is not None else server),
-        address=address or (own.address if own is not None else ""),
-        role=_role(reply),
-        vote=_vote(server, configuration),
-        member=True,
-        reachable=own is not None,
-        alive=not any(issue.kind in DEAD_ISSUES for issue in issues),
-        reply=reply,
-        peer=peer,
-        issues=tuple(issues),
+        leading = [
+            answer
+            for answer in stated
+            if answer.reply is not None and leader is not None
+            if answer.reply.server == leader.server
+        ]
+        if not leading or leader is None:
+            return _Clock(name="")
+        answer, name = leading[0], f"that of {server_name(leader.server)}"
+    return _Clock(
+        name=name,
+        ahead_ms=answer.clock_ahead_ms or 0.0,
+        uncertainty_ms=(answer.round_trip_ms or 0.0) / 2,
     )
 
 
-def _role(reply: StatusReply | None) -> str:
-    return reply.role if reply is not None else "unknown"
+# --- rows ----------------------------------------------------------------------------------------
 
 
-def _own_answer(server: str, answers: Sequence[Answer], address: str) -> Answer | None:
+@attrs.frozen(kw_only=True)
+class _Survey:
+    """The answers, and what all rows are judged by."""
+
+    answers: Sequence[Answer]
+    cluster_id: str
+    configuration: ConfigurationView | None
+    leader: StatusReply | None
+    zones: Mapping[str, str]
+    differing: frozenset[ServerId]
+    """Whose state a majority found to be wrong."""
+    clock: _Clock
+
+    def member_rows(self) -> list[Row]:
+        """Return a row for each member of the configuration."""
+        if self.configuration is None:
+            return []
+        peers = {peer.server: peer for peer in self.leader.peers} if self.leader else {}
+        return [
+            self._member_row(server, self.configuration, peers.get(server))
+            for server in _members(self.configuration)
+        ]
+
+    def _member_row(
+        self, server: ServerId, configuration: ConfigurationView, peer: PeerView | None
+    ) -> Row:
+        leader, answers = self.leader, self.answers
+        address = configuration.addresses.get(server, "")
+        vote = vote_in(server, configuration)
+        own = _own_answer(server, answers, address)
+        reply: StatusReply | None = None
+        if own is not None:
+            reply = own.reply
+            assert reply is not None
+            issues = [*clones(own, answers), *moved(own, address, answers, leader, peer)]
+            issues += own_issues(reply, leader, configuration)
+            if leader is not None and leader.server != server:
+                issues += leaders_issues(leader, peer, vote, own)
+                if any(issue.kind == "lagging" for issue in issues):
+                    # Who is behind has an older configuration, which says nothing more.
+                    issues = [issue for issue in issues if issue.kind != "configuration"]
+        else:
+            # What the leader has against it follows from who answers, or does not.
+            own = _answer_in_place_of(server, answers, configuration, address)
+            if own is not None and own.reply is not None:
+                issues = [instead_issue(server, own, leader, self.cluster_id)]
+                if issues[0].kind == "wiped":
+                    reply = own.reply
+            else:
+                issues = [Issue("unreachable", why_unreachable(server, answers, address))]
+        if server in self.differing:
+            at = address or (own.address if own is not None else "")
+            issues.append(diverged(server, at, leader))
+        difference_ms, certain_ms = self._clock_difference(own if reply is not None else None)
+        return Row(
+            server=server,
+            name=server_name(server),
+            incarnation=server_incarnation(reply.server if reply is not None else server),
+            address=address or (own.address if own is not None else ""),
+            role=reply.role if reply is not None else "unknown",
+            vote=vote,
+            member=True,
+            reachable=own is not None,
+            alive=not any(issue.kind in DEAD_ISSUES for issue in issues),
+            reply=reply,
+            peer=peer,
+            issues=tuple(issues),
+            warnings=tuple(warnings(reply, certain_ms, self.clock.name)) if reply else (),
+            zone=(reply.zone if reply is not None else "")
+            or self.zones.get(server_name(server), ""),
+            clock_difference_ms=difference_ms,
+        )
+
+    def _clock_difference(self, own: Answer | None) -> tuple[float | None, float | None]:
+        """Return how far a clock is ahead, as measured and as much of it as is certain."""
+        if own is None or own.clock_ahead_ms is None or not self.clock.name:
+            return None, None
+        difference_ms = own.clock_ahead_ms - self.clock.ahead_ms
+        uncertainty_ms = self.clock.uncertainty_ms + (own.round_trip_ms or 0.0) / 2
+        certain_ms = max(0.0, abs(difference_ms) - uncertainty_ms)
+        return difference_ms, certain_ms if difference_ms > 0 else -certain_ms
+
+    def other_rows(self) -> list[Row]:
+        """Return rows for servers that are no members: blank, foreign, removed, not yet added.
+
+        While no configuration is known, every server that was asked has a row. Afterwards a silent
+        server that only the cluster file names is no part of the cluster and has none.
+        """
+        configuration = self.configuration
+        members = _members(configuration)
+        addresses = set(configuration.addresses.values()) if configuration is not None else set()
+        rows = []
+        for answer in self.answers:
+            reply = answer.reply
+            if answer.address in addresses:
+                continue
+            if reply is None:
+                if configuration is None:
+                    rows.append(_silent_row(answer))
+                continue
+            foreign = bool(reply.cluster_id) and reply.cluster_id != self.cluster_id
+            if reply.server not in members and (answer.listed or not foreign):
+                rows.append(self._stranger_row(answer, reply))
+        return sorted(rows, key=lambda row: (natural_key(row.name), row.address))
+
+    def _stranger_row(self, answer: Answer, reply: StatusReply) -> Row:
+        foreign = bool(reply.cluster_id) and reply.cluster_id != self.cluster_id
+        name = server_name(reply.server)
+        issues = [stranger_issue(answer, reply, self.cluster_id, self.configuration, self.leader)]
+        if answer.name and answer.name != name:
+            words = f"the cluster file expects {answer.name} at this address"
+            issues.append(Issue("reported", words))
+        issues.extend(Issue("reported", words) for words in reply.issues if not foreign)
+        return Row(
+            server=reply.server,
+            name=name,
+            incarnation=server_incarnation(reply.server),
+            address=answer.address,
+            role="unknown" if foreign else reply.role,
+            vote="",
+            member=False,
+            reachable=True,
+            alive=False,
+            reply=None if foreign else reply,
+            peer=None,
+            issues=tuple(issues),
+            zone="" if foreign else reply.zone or self.zones.get(name, ""),
+        )
+
+
+def _own_answer(server: ServerId, answers: Sequence[Answer], address: str) -> Answer | None:
     """Return the answer of exactly this incarnation, the one at its own address first."""
     found = [answer for answer in answers if answer.reply and answer.reply.server == server]
     return min(found, key=lambda answer: answer.address != address, default=None)
 
 
 def _answer_in_place_of(
-    server: str, answers: Sequence[Answer], configuration: ConfigurationView, address: str
+    server: ServerId, answers: Sequence[Answer], configuration: ConfigurationView, address: str
 ) -> Answer | None:
     """Return the answer of a server that is not `server` and sits where it should be."""
     members = _members(configuration)
@@ -374,175 +536,6 @@ def _answer_in_place_of(
         if not address and answer.name == server_name(server):
             return answer
     return None
-
-
-def _instead_issue(
-    server: str, instead: Answer, leader: StatusReply | None, cluster_id: str
-) -> Issue:
-    """Return what it means that another server answers where the member `server` should be."""
-    reply = instead.reply
-    assert reply is not None
-    name, known = server_name(server), server_incarnation(server)
-    if reply.cluster_id and reply.cluster_id != cluster_id:
-        foreign = _other_cluster(reply)
-        own_data = f"start {name} with its own data directory there"
-        return attrs.evolve(
-            foreign, repair=(f"{own_data}, or raftctl replace {name} ID=HOST:PORT",)
-        )
-    if server_name(reply.server) != name:
-        return Issue("unreachable", f"{server_name(reply.server)} answers at its address")
-    if reply.role == "removed":
-        return Issue(
-            "unreachable",
-            f"{reply.server} answers at its address, which was removed for good; the cluster knows "
-            f"{known}",
-            (f"start {name} with the data directory of {known}",),
-        )
-    words = f"its disk is new (incarnation {server_incarnation(reply.server)}, the cluster knows "
-    words += f"{known}), so it counts for nothing"
-    if leader is None:
-        return Issue("wiped", f"{words}; it can be replaced as soon as there is a leader")
-    return Issue("wiped", words, (_replacement(name, instead.address),))
-
-
-def _replacement(name: str, address: str) -> str:
-    """Return the command that brings in a new incarnation of the member `name`."""
-    return f"raftctl replace {name} {shlex.quote(f'{name}={address}')}"
-
-
-def _clones(own: Answer, answers: Sequence[Answer]) -> list[Issue]:
-    """Return an issue for each other process that claims to be the server of `own`."""
-    assert own.reply is not None
-    issues = []
-    for answer in answers:
-        reply = answer.reply
-        if reply is None or reply.server != own.reply.server or answer.address == own.address:
-            continue
-        # One process that is reached at two addresses is nothing special.
-        if abs(reply.uptime_ms - own.reply.uptime_ms) > CLONE_UPTIME_MS_MIN:
-            issues.append(
-                Issue(
-                    "cloned",
-                    f"another process at {answer.address} is {reply.server} too: its data "
-                    "directory was copied, and together they may vote twice",
-                    (f"stop the copy at {answer.address} and delete its data directory",),
-                )
-            )
-    return issues
-
-
-def _why_unreachable(server: str, answers: Sequence[Answer], address: str) -> str:
-    for answer in answers:
-        if answer.address == address:
-            if answer.reply is not None:
-                # Two incarnations of a name are members, and the other one lives there now.
-                return f"{answer.reply.server} answers at its address"
-            return answer.failure
-    return f"its address {address} was not asked" if address else "its address is not known"
-
-
-def _own_issues(
-    reply: StatusReply, leader: StatusReply | None, configuration: ConfigurationView
-) -> list[Issue]:
-    """Return what a member's own answer says against it."""
-    issues = []
-    if not reply.cluster_id:
-        issues.append(Issue("blank", "it has not been told yet which cluster it belongs to"))
-    elif reply.role == "removed":
-        issues.append(Issue("removed", "it believes that it was removed from the cluster"))
-    elif leader is None:
-        if reply.role == "leader":
-            issues.append(Issue("unconfirmed", "it leads, but no quorum answers it"))
-    elif reply.server != leader.server:
-        issues.extend(_differences(reply, leader, configuration))
-    if reply.commit_index - reply.applied_index > LAG_ENTRIES_MAX:
-        behind = reply.commit_index - reply.applied_index
-        issues.append(Issue("applying", f"{behind} committed entries are not applied yet"))
-    if leader is not None and reply.version != leader.version:
-        issues.append(
-            Issue("version", f"it runs {reply.version}, the leader runs {leader.version}")
-        )
-    issues.extend(Issue("reported", words) for words in reply.issues)
-    return issues
-
-
-def _differences(
-    reply: StatusReply, leader: StatusReply, configuration: ConfigurationView
-) -> list[Issue]:
-    issues = []
-    if reply.term != leader.term:
-        issues.append(Issue("term", f"it is in term {reply.term}, the leader in {leader.term}"))
-    if reply.leader != leader.server:
-        known = f"it follows {server_name(reply.leader)}" if reply.leader else "it knows no leader"
-        issues.append(Issue("leader", f"{known}; {server_name(leader.server)} leads"))
-    index = reply.configuration.index if reply.configuration is not None else 0
-    if index != configuration.index:
-        issues.append(
-            Issue(
-                "configuration",
-                f"its configuration is that of index {index}, "
-                f"the leader's is that of {configuration.index}",
-            )
-        )
-    return issues
-
-
-def _leaders_issues(
-    leader: StatusReply, peer: PeerView | None, vote: str, own: Answer
-) -> list[Issue]:
-    """Return what the leader has against a member that answers us with `own`."""
-    limit_ms = leader.election_timeout_ms or SILENT_MS_MIN
-    why = f" ({peer.problem})" if peer is not None and peer.problem else ""
-    if peer is None or peer.last_contact_ms is None:
-        return [Issue("no-contact", f"the leader has not heard from it{why}")]
-    if peer.fenced:
-        return [_fenced(server_name(peer.server), own.address)]
-    if peer.last_contact_ms > limit_ms:
-        ago = duration(peer.last_contact_ms)
-        return [Issue("no-contact", f"the leader last heard from it {ago} ago{why}")]
-    if peer.lag_entries > LAG_ENTRIES_MAX:
-        return [Issue("lagging", f"{peer.lag_entries} entries behind the leader")]
-    if not peer.caught_up and (peer.lag_entries > 0 or vote == "learner"):
-        return [Issue("lagging", f"catching up, {peer.lag_entries} entries behind the leader")]
-    return []
-
-
-def _fenced(name: str, address: str) -> Issue:
-    return Issue(
-        "fenced",
-        "it lacks entries that it had acknowledged: its disk went back in time, so it counts for "
-        "nothing",
-        (f"stop {name}, empty its data directory, start it again", _replacement(name, address)),
-    )
-
-
-# --- the others ------------------------------------------------------------------------------
-
-
-def _other_rows(
-    answers: Sequence[Answer], configuration: ConfigurationView | None, cluster_id: str
-) -> list[Row]:
-    """Return rows for servers that are no members: blank, foreign, removed, not yet added.
-
-    While no configuration is known, every server that was asked has a row. Afterwards a silent
-    server that only the cluster file names is no part of the cluster and has none.
-    """
-    members = _members(configuration)
-    names = {server_name(member) for member in members}
-    addresses = set(configuration.addresses.values()) if configuration is not None else set()
-    rows = []
-    for answer in answers:
-        reply = answer.reply
-        if answer.address in addresses:
-            continue
-        if reply is None:
-            if configuration is None:
-                rows.append(_silent_row(answer))
-            continue
-        foreign = bool(reply.cluster_id) and reply.cluster_id != cluster_id
-        if reply.server not in members and (answer.listed or not foreign):
-            rows.append(_stranger_row(answer, reply, cluster_id, configuration, names))
-    return sorted(rows, key=lambda row: (natural_key(row.name), row.address))
 
 
 def _silent_row(answer: Answer) -> Row:
@@ -562,60 +555,6 @@ def _silent_row(answer: Answer) -> Row:
     )
 
 
-def _stranger_row(
-    answer: Answer,
-    reply: StatusReply,
-    cluster_id: str,
-    configuration: ConfigurationView | None,
-    member_names: Collection[str],
-) -> Row:
-    foreign = bool(reply.cluster_id) and reply.cluster_id != cluster_id
-    name = server_name(reply.server)
-    if foreign:
-        issue = _other_cluster(reply)
-    elif not reply.cluster_id:
-        steps: tuple[str, ...] = ()
-        if name in member_names:
-            steps = (_replacement(name, answer.address),)
-        elif configuration is not None:
-            steps = (f"raftctl add {shlex.quote(f'{name}={answer.address}')}",)
-        issue = Issue("blank", "it belongs to no cluster yet", steps, label="next")
-    elif reply.role == "removed":
-        issue = Issue(
-            "removed",
-            "it was removed from the cluster for good and is about to stop; with an empty data "
-            "directory it can be added as a new server",
-        )
-    else:
-        index = configuration.index if configuration is not None else 0
-        issue = Issue("not-a-member", f"the configuration of index {index} does not list it")
-    issues = [issue]
-    if answer.name and answer.name != name:
-        issues.append(Issue("reported", f"the cluster file expects {answer.name} at this address"))
-    issues.extend(Issue("reported", words) for words in reply.issues if not foreign)
-    return Row(
-        server=reply.server,
-        name=name,
-        incarnation=server_incarnation(reply.server),
-        address=answer.address,
-        role="unknown" if foreign else reply.role,
-        vote="",
-        member=False,
-        reachable=True,
-        alive=False,
-        reply=None if foreign else reply,
-        peer=None,
-        issues=tuple(issues),
-    )
-
-
-def _other_cluster(reply: StatusReply) -> Issue:
-    return Issue(
-        "other-cluster",
-        f"{reply.server} answers, of cluster {reply.cluster_name or '?'} ({reply.cluster_id})",
-    )
-
-
 def _outdated(
     answers: Sequence[Answer], configuration: ConfigurationView | None, rows: Sequence[Row]
 ) -> tuple[str, ...]:
@@ -629,7 +568,45 @@ def _outdated(
     )
 
 
-# --- the whole -------------------------------------------------------------------------------
+def _moved(
+    answers: Sequence[Answer], configuration: ConfigurationView | None
+) -> tuple[tuple[str, str, str], ...]:
+    if configuration is None:
+        return ()
+    true: dict[str, list[str]] = {}
+    for server, address in configuration.addresses.items():
+        true.setdefault(server_name(server), []).append(address)
+    return tuple(
+        (answer.name, answer.address, true[answer.name][0])
+        for answer in answers
+        if answer.listed and answer.address not in true.get(answer.name, [answer.address])
+    )
+
+
+def _relocated(
+    answers: Sequence[Answer], configuration: ConfigurationView | None
+) -> tuple[tuple[str, str, str], ...]:
+    if configuration is None:
+        return ()
+    found = {answer.address: answer.reply.server for answer in answers if answer.reply is not None}
+    # From here another address may lead to a member: only how the others reach it tells.
+    elsewhere = {
+        link.server
+        for answer in answers
+        if answer.reply is not None
+        for link in answer.reply.links
+        if link.connected and link.address != configuration.addresses.get(link.server)
+    }
+    return tuple(
+        (name, listed_address, address)
+        for name, listed_address, address in _moved(answers, configuration)
+        for server in [found.get(listed_address, "")]
+        if server in elsewhere and configuration.addresses[server] == address
+        if found.get(address) != server
+    )
+
+
+# --- the whole -----------------------------------------------------------------------------------
 
 
 def _halves(configuration: ConfigurationView | None, rows: Sequence[Row]) -> tuple[Half, ...]:
@@ -638,19 +615,29 @@ def _halves(configuration: ConfigurationView | None, rows: Sequence[Row]) -> tup
     # By identity: of two incarnations of a name, each has its own vote.
     alive = {row.server for row in rows if row.member and row.alive}
     names = display_names(members_of(configuration))
-
-    def half(which: str, servers: Sequence[str]) -> Half:
-        ordered = sorted(servers, key=natural_key)
-        return Half(
-            which=which,
-            voters=tuple(names[server] for server in ordered),
-            alive=tuple(names[server] for server in ordered if server in alive),
-            needed=majority(len(servers)),
-        )
-
     if configuration.joint:
-        return half("old", configuration.outgoing), half("new", configuration.voters)
-    return (half("", configuration.voters),)
+        return (
+            half_of("old", configuration.outgoing, alive, names),
+            half_of("new", configuration.voters, alive, names),
+        )
+    return (half_of("", configuration.voters, alive, names),)
+
+
+def half_of(
+    which: str,
+    servers: Iterable[ServerId],
+    alive: Iterable[ServerId],
+    names: Mapping[ServerId, str],
+) -> Half:
+    """Return one voter set with the names that people know."""
+    ordered = sorted(servers, key=natural_key)
+    living = set(alive)
+    return Half(
+        which=which,
+        voters=tuple(names[server] for server in ordered),
+        alive=tuple(names[server] for server in ordered if server in living),
+        needed=majority(len(ordered)),
+    )
 
 
 def _health(
@@ -666,87 +653,18 @@ def _health(
 
 
 def is_stable(cluster: ClusterView) -> bool:
-    """Return whether nothing is under way: a leader, a committed plain configuration, no change."""
+    """Return whether nothing is under way: a leader, a committed plain configuration, no change.
+
+    A rolling operation that is paused is under way for nobody.
+    """
     return (
         cluster.leader is not None
         and cluster.configuration is not None
         and cluster.configuration.committed
         and not cluster.configuration.joint
         and cluster.operation is None
+        and (cluster.rolling is None or cluster.rolling.step == "paused")
     )
-
-
-# --- the document ----------------------------------------------------------------------------
-
-
-def document(cluster: ClusterView) -> dict[str, Any]:
-    """Return the document of `raftctl status -o json`.
-
-    Values that nobody stated are null; the fields are always there.
-    """
-    source = cluster.source
-    return {
-        "format": FORMAT,
-        "cluster": {"name": cluster.name or None, "id": cluster.cluster_id or None},
-        "health": cluster.health.value,
-        "failure_tolerance": cluster.failure_tolerance,
-        "leader": server_name(cluster.leader.server) if cluster.leader is not None else None,
-        "term": source.term if source is not None else None,
-        "commit_index": source.commit_index if source is not None else None,
-        "revision": source.revision if source is not None else None,
-        "configuration": configuration_document(cluster.configuration or NO_CONFIGURATION),
-        "servers": [row_document(row, cluster) for row in cluster.rows],
-        "operation": _operation_document(cluster.operation),
-    }
-
-
-def row_document(row: Row, cluster: ClusterView) -> dict[str, Any]:
-    """Return one element of `servers`: its own numbers, and three that the leader states."""
-    reply, peer = row.reply, row.peer
-    leads = (
-        cluster.leader is not None and reply is not None and reply.server == cluster.leader.server
-    )
-    return {
-        "id": row.name,
-        "address": row.address or None,
-        "incarnation": row.incarnation or None,
-        "role": row.role,
-        "voter": row.vote in ("yes", "old", "new", "both"),
-        "reachable": row.reachable,
-        "term": reply.term if reply else None,
-        "first_index": reply.first_index if reply else None,
-        "last_index": reply.last_index if reply else None,
-        "match_index": reply.last_index if leads and reply else peer.match_index if peer else None,
-        "commit_index": reply.commit_index if reply else None,
-        "applied_index": reply.applied_index if reply else None,
-        "lag_entries": 0 if leads else peer.lag_entries if peer else None,
-        "last_contact_ms": 0.0 if leads else peer.last_contact_ms if peer else None,
-        "snapshot_index": reply.snapshot_index if reply else None,
-        "version": reply.version if reply else None,
-        "issues": [str(issue) for issue in row.issues],
-    }
-
-
-def server_document(row: Row, cluster: ClusterView) -> dict[str, Any]:
-    """Return the element of `servers` for `raftctl status ID`: the row and what else is known."""
-    reply, peer = row.reply, row.peer
-    configuration = reply.configuration if reply else None
-    return {
-        **row_document(row, cluster),
-        "state": row.state,
-        "vote": row.vote or None,
-        "follows": server_name(reply.leader) or None if reply else None,
-        "leadership_confirmed": reply.leadership_confirmed if reply else None,
-        "revision": reply.revision if reply else None,
-        "configuration_index": configuration.index if configuration else None,
-        "uptime_ms": reply.uptime_ms if reply else None,
-        "heartbeat_interval_ms": reply.heartbeat_interval_ms if reply else None,
-        "election_timeout_ms": reply.election_timeout_ms if reply else None,
-        "connected": peer.connected if peer else None,
-        "caught_up": peer.caught_up if peer else None,
-        "catch_up_rounds": peer.rounds if peer else None,
-        "link_problem": peer.problem or None if peer else None,
-    }
 
 
 def signature(cluster: ClusterView) -> tuple[object, ...]:
@@ -759,24 +677,17 @@ def signature(cluster: ClusterView) -> tuple[object, ...]:
         source.term if source else 0,
         (configuration.index, configuration.committed) if configuration else None,
         (operation.record.id, operation.record.phase, operation.step) if operation else None,
+        (cluster.rolling.record.id, cluster.rolling.record.rolling) if cluster.rolling else None,
         tuple(
-            (row.server, row.address, row.role, row.vote, {issue.kind for issue in row.issues})
+            (
+                *(row.server, row.address, row.role, row.vote, row.zone),
+                frozenset(issue.kind for issue in (*row.issues, *row.warnings)),
+            )
             for row in cluster.rows
         ),
         cluster.outdated,
+        cluster.moved,
     )
-
-
-def _operation_document(operation: OperationView | None) -> dict[str, Any] | None:
-    """Return the change that runs as `raftctl operation show` has it, and when it began."""
-    if operation is None:
-        return None
-    phases = operation.record.phases
-    return {
-        **operation_document(operation),
-        "step": operation.step or operation.record.phase,
-        "started_ms": phases[0].time_ms if phases else None,
-    }
 
 
 # --- asking --------------------------------------------------------------------------------------
@@ -787,7 +698,9 @@ SETTLE_ATTEMPTS = 2
 """How often a look that shows nothing but differences of the moment is repeated."""
 
 
-def observe(endpoints: Endpoints, timeout_ms: float) -> ClusterView:
+def observe(
+    endpoints: Endpoints, timeout_ms: float, command: Callable[[str], str] = bare_command
+) -> ClusterView:
     """Ask every server, and return what they say about the cluster.
 
     The servers are asked at slightly different moments. Where nothing but that seems to keep the
@@ -796,13 +709,18 @@ def observe(endpoints: Endpoints, timeout_ms: float) -> ClusterView:
     Args:
         endpoints: where to ask first.
         timeout_ms: for each server; at most 2 seconds are used.
+        command: makes the commands of the advice, out of the words after `raftctl`.
     """
-    cluster_name = endpoints.config.cluster if endpoints.config is not None else ""
-    cluster = view(survey(endpoints, timeout_ms), cluster_name)
+    cluster_name, zones = "", {}
+    if endpoints.config is not None:
+        cluster_name = endpoints.config.cluster
+        servers = endpoints.config.servers.values()
+        zones = {server.id: server.zone for server in servers if server.zone}
+    cluster = view(survey(endpoints, timeout_ms), cluster_name, zones, command)
     for _ in range(SETTLE_ATTEMPTS):
         if not cluster.momentary or cluster.leader is None:
             break
         pause_ms = 2 * cluster.leader.heartbeat_interval_ms
         time.sleep(max(SETTLE_MS_MIN, min(pause_ms, SETTLE_MS_MAX)) / 1000)
-        cluster = view(survey(endpoints, timeout_ms), cluster_name)
+        cluster = view(survey(endpoints, timeout_ms), cluster_name, zones, command)
     return cluster

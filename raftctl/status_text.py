@@ -6,21 +6,47 @@ servers; where numbers grow or the terminal is narrower, the columns go that mat
 
 from __future__ import annotations
 
+import shlex
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import attrs
 
-from raftctl.render import COLUMN_GAP, Style, duration, plural, printable, width_of
+from raftctl.errors import dialling
+from raftctl.render import (
+    COLUMN_GAP,
+    Style,
+    duration,
+    listed,
+    natural_key,
+    number,
+    packed,
+    plural,
+    printable,
+    width_of,
+)
+from raftctl.rolling_text import counted, driving, rolling_of, rolling_summary
 from raftctl.status import ClusterView, Half, Health, Row, is_stable
+from raftctl.status_issues import Issue
 from raftctl.watch import summary
-from raftd.core.types import server_name
+from raftd.core.availability import FatalChoice, fatal_choices, fatal_sets, survived_failures
+from raftd.core.types import ServerId, server_name
+from raftd.protocol import MajorityView, OperationView
 
 LABEL_COLUMNS = 9
 """Width of CLUSTER, CONFIG and CHANGE with the space behind them."""
 SHORT_ID_CHARACTERS = 8
 """Of a cluster id or an incarnation: enough to tell them apart, wide output has all of it."""
+INCARNATION_CHARACTERS_MIN = 4
+"""Shown of an incarnation where two servers have one name, and more where that is the same."""
+TEXT_COLUMNS_MIN = 20
+"""No text is broken into narrower lines than this."""
+NAMES_MAX = 9
+"""More servers in one sentence are counted and not named."""
 
+_GAP = "   "
+"""Between facts on one line."""
 PLAIN = Style(False)
 HEALTH_COLORS = {Health.HEALTHY: "green", Health.DEGRADED: "yellow", Health.UNAVAILABLE: "red"}
 
@@ -34,35 +60,103 @@ class Layout:
     """Every column, however long the lines become."""
     paint: Style = PLAIN
 
+    def narrower(self, columns: int) -> Layout:
+        """Return the layout of what is indented by so many columns."""
+        return attrs.evolve(self, width=self.width - columns)
 
-# --- sentences -----------------------------------------------------------------------------------
+
+@attrs.frozen(kw_only=True)
+class Rates:
+    """How fast numbers grow that somebody has watched for a while."""
+
+    commits_per_second: float
+    revisions_per_second: float
 
 
-def listed(names: Iterable[str], conjunction: str = "and") -> str:
-    """Return `n1`, `n1 and n2`, or `n1, n2 and n3`."""
-    words = list(names)
-    if len(words) < 2:
-        return "".join(words)
-    return f"{', '.join(words[:-1])} {conjunction} {words[-1]}"
+# --- what can still fail -------------------------------------------------------------------------
+
+
+def survival(
+    quorums: Sequence[Collection[ServerId]],
+    dead: Collection[ServerId],
+    names: Mapping[ServerId, str],
+    zones: Mapping[ServerId, str],
+) -> str:
+    """Return how many further failures are survived, and which of them are fatal.
+
+    Args:
+        quorums: the voter sets that each need a majority.
+        dead: who has failed already.
+        names: what to call each voter.
+        zones: the zone of each server that has one.
+    """
+    count = survived_failures(quorums, dead)
+    if count < 0:
+        return "has no quorum"
+    missing = {server for half in quorums for server in half if server in dead}
+    if count:
+        text = f"survives any {plural(count, 'more failure' if missing else 'failure')}"
+    else:
+        text = f"survives no {'further ' if missing else ''}failure"
+    fatal = ", or ".join(_choice_words(choice, names) for choice in fatal_choices(quorums, dead))
+    text = f"{text}; fatal: {fatal}"
+    if missing:
+        gone = _named(missing, names)
+        text += f" ({listed(gone)} {'is' if len(gone) == 1 else 'are'} missing)"
+    zone_text = _zone_words(quorums, dead, zones)
+    return f"{text}; {zone_text}" if zone_text else text
+
+
+def _named(servers: Iterable[ServerId], names: Mapping[ServerId, str]) -> list[str]:
+    return sorted((names.get(server, server) for server in servers), key=natural_key)
+
+
+def _choice_words(choice: FatalChoice, names: Mapping[ServerId, str]) -> str:
+    known = _named(choice.servers, names)
+    if len(known) > NAMES_MAX:
+        return f"any {choice.count} of the {len(known)} voters that are alive"
+    if choice.count == 1:
+        return listed(known, "or")
+    if choice.count == len(known):
+        return f"{listed(known)} together"
+    return f"any {choice.count} of {' '.join(known)}"
+
+
+def _zone_words(
+    quorums: Sequence[Collection[ServerId]],
+    dead: Collection[ServerId],
+    zones: Mapping[ServerId, str],
+) -> str:
+    voting = {zones[server] for half in quorums for server in half if server in zones}
+    if len(voting) < 2:
+        return ""
+    sets = fatal_sets(quorums, dead, zones)
+    alone = sorted((zone for each in sets if len(each) == 1 for zone in each), key=natural_key)
+    if alone:
+        return f"loses its quorum with zone {listed(alone[:NAMES_MAX], 'or')}"
+    return "survives the loss of any zone"
+
+
+RECOVER_WORDS = (
+    "if the data of those that are missing is lost for good, `raftctl recover plan DATA_DIR...` "
+    "says what the data directories that are left allow"
+)
+"""For whoever cannot bring back enough servers for a majority."""
 
 
 def prospects(cluster: ClusterView) -> str:
     """Return in one sentence what the cluster can still take, or what it lacks."""
+    return dialling(_prospects(cluster), cluster.command)
+
+
+def _prospects(cluster: ClusterView) -> str:
     if not cluster.answered:
         return "no server answers"
     if cluster.configuration is None:
         return _no_configuration(cluster)
     if cluster.leader is None:
         return _missing(cluster)
-    count = cluster.failure_tolerance
-    if count == 1:
-        return "survives 1 more failure of any server"
-    if count > 1:
-        return f"survives {count} more failures of any servers"
-    fatal = sorted({name for half in cluster.halves if half.spare <= 0 for name in half.alive})
-    dead = sorted({name for half in cluster.halves for name in half.dead})
-    text = f"no further failure: losing {listed(fatal, 'or')} stops writes"
-    return f"{text} ({listed(dead)} {'is' if len(dead) == 1 else 'are'} missing)" if dead else text
+    return survival(cluster.quorums, cluster.dead, cluster.names, cluster.zones)
 
 
 def _no_configuration(cluster: ClusterView) -> str:
@@ -70,6 +164,13 @@ def _no_configuration(cluster: ClusterView) -> str:
     silent = [row.name for row in cluster.rows if not row.reachable]
     if not blank:
         return "no server that answers knows who belongs to the cluster"
+    held = {
+        row.name: row.reply.snapshot_index
+        for row in cluster.rows
+        if row.role == "blank" and row.reply is not None and row.reply.snapshot_index
+    }
+    if held:
+        return _holds_backup(held, silent)
     is_or_are = "is" if len(blank) == 1 else "are"
     text = f"there is no cluster yet: {listed(blank)} {is_or_are} blank"
     if silent:
@@ -77,32 +178,71 @@ def _no_configuration(cluster: ClusterView) -> str:
     return f"{text}; `raftctl init` makes it one"
 
 
+def _holds_backup(held: dict[str, int], silent: Iterable[str]) -> str:
+    """Return how to go on after a restore that was interrupted before it made a cluster."""
+    holders = listed(f"{name} holds a backup up to entry {held[name]:,}" for name in held)
+    start = f"start {listed(silent)}, then " if silent else ""
+    return (
+        f"there is no cluster yet, a restore was interrupted: {holders}; {start}`raftctl restore "
+        f"FILE` with that backup finishes it; to start over empty the data of {listed(held)}"
+    )
+
+
 def _missing(cluster: ClusterView) -> str:
-    parts = [_missing_of(half) for half in cluster.halves if half.spare < 0]
+    helpers = names_of_helpers(cluster)
+    parts = [lacking(half, helpers) for half in cluster.halves if half.spare < 0]
     if parts:
         return "; ".join(parts)
-    alive = sorted({name for half in cluster.halves for name in half.alive})
+    alive = sorted({name for half in cluster.halves for name in half.alive}, key=natural_key)
     unconfirmed = [row.name for row in cluster.rows if row.role == "leader" and row.member]
     if unconfirmed:
         return f"{listed(unconfirmed)} leads, but no quorum has confirmed it yet"
     return f"{listed(alive)} can elect a leader, but there is none yet"
 
 
-def _missing_of(half: Half) -> str:
+def names_of_helpers(cluster: ClusterView) -> list[str]:
+    """Return which of the dead members could count again, n2 before n10."""
+    return _named(cluster.helpers, cluster.names)
+
+
+def lacking(half: Half, helpers: Collection[str]) -> str:
+    """Return what a voter set without a majority lacks, and who would give it one.
+
+    Args:
+        half: the voter set.
+        helpers: the names of those whom it helps to start.
+    """
     voters = f"{half.which} voters" if half.which else "voters"
     answer = "answers" if len(half.alive) == 1 else "answer"
     are = "is" if half.needed == 1 else "are"
-    lacking = -half.spare
-    if lacking == len(half.dead):
-        start = listed(half.dead)
-    elif lacking == 1:
-        start = listed(half.dead, "or")
-    else:
-        start = f"{lacking} of {', '.join(half.dead)}"
-    return (
-        f"{len(half.alive)} of {len(half.voters)} {voters} {answer}, "
-        f"{half.needed} {are} needed: start {start}"
+    counts = (
+        f"{len(half.alive)} of {len(half.voters)} {voters} {answer}, {half.needed} {are} needed"
     )
+    short = -half.spare
+    down = [name for name in half.dead if name in helpers]
+    lost = [name for name in half.dead if name not in helpers]
+    without = f"{listed(lost)} {'runs' if len(lost) == 1 else 'run'} without the data that counted"
+    if short > len(down):
+        only = f", and only {listed(down)} could be started" if down else ""
+        return f"{counts}: {without}{only}"
+    if short == len(down):
+        start = listed(down)
+    elif short == 1:
+        start = listed(down, "or")
+    else:
+        start = f"{short} of {', '.join(down)}"
+    if not lost:
+        return f"{counts}: start {start}"
+    its = "its" if start in down else "their"
+    return f"{counts}: start {start} with {its} data ({without})"
+
+
+def has_no_majority(cluster: ClusterView) -> bool:
+    """Return whether too few voters are alive for anybody to lead, as seen from here."""
+    return cluster.leader is None and any(half.spare < 0 for half in cluster.halves)
+
+
+# --- what is under way ---------------------------------------------------------------------------
 
 
 def configuration_line(cluster: ClusterView) -> str:
@@ -125,20 +265,129 @@ def configuration_line(cluster: ClusterView) -> str:
     return f"not committed yet, index {configuration.index:,}: {members}"
 
 
+def rolling_line(cluster: ClusterView, operation: OperationView) -> str:
+    """Return how far a rolling operation is, who drives it, and how to go on with it."""
+    record = operation.record
+    rolling = rolling_of(record)
+    resume = f"raftctl rolling resume {record.id}"
+    # The record has its times from the clocks of leaders; those of other machines differ.
+    clock_ms = cluster.leader.wall_clock_ms if cluster.leader is not None else 0
+    who = driving(record, clock_ms or time.time() * 1000, resume)
+    text = f"{record.id}: {rolling_summary(record)}, {counted(rolling)}, {who}"
+    return f"{text}; {resume}" if rolling.paused_by else text
+
+
 def operation_line(cluster: ClusterView) -> str:
-    """Return the change that runs, or nothing."""
-    if cluster.operation is None:
+    """Return the change that runs and what blocks it, or nothing."""
+    operation = cluster.operation
+    if operation is None:
         return ""
-    record = cluster.operation.record
-    step = cluster.operation.step or record.phase
+    record = operation.record
+    step = operation.step or record.phase
     text = f"{record.id} {summary(record)}: {step}, started by {record.author}"
     if record.reason:
         text += f" ({record.reason})"
     if record.abort_requested_by:
         text += f", {record.abort_requested_by} asked to abort it"
-    if cluster.operation.blocked_by:
-        text += f"; waits: {cluster.operation.blocked_by}"
+    if operation.blocked_by:
+        text += f"; waits: {operation.blocked_by}"
+    joint = operation.old is not None and operation.new is not None
+    for which, majority in (("old", operation.old), ("new", operation.new)):
+        if operation.index and majority is not None:
+            half = f"the {which} half" if joint else "the entry"
+            text += _unacknowledged(half, majority, cluster)
     return text
+
+
+def _unacknowledged(half: str, majority: MajorityView, cluster: ClusterView) -> str:
+    """Return which servers a half still misses, unless it has enough."""
+    has = len(majority.acknowledged)
+    if has >= majority.needed:
+        return ""
+    states = {row.server: row.state for row in cluster.members}
+    missing = []
+    for server in sorted(set(majority.servers) - set(majority.acknowledged), key=natural_key):
+        state = states.get(server, "ok")
+        name = cluster.names.get(server, server)
+        missing.append(name if state == "ok" else f"{name} ({state})")
+    return (
+        f"; {half} has {has} of the {majority.needed} acknowledgements that it needs, missing: "
+        f"{', '.join(missing)}"
+    )
+
+
+def notes(cluster: ClusterView) -> list[str]:
+    """Return what is worth knowing and wrong with no server: an upgrade, a file that is old."""
+    found = [*_upgrade(cluster), *_relocation(cluster)]
+    if has_no_majority(cluster):
+        found.append(f"No majority can be reached; {RECOVER_WORDS}.")
+    # Who answers where the file has it and nowhere else is an issue or told already: the file is
+    # right.
+    answering = {
+        row.name for row in cluster.rows for issue in row.issues if issue.kind == "address"
+    } | {name for name, _, _ in cluster.relocated}
+    for name, listed_address, address in cluster.moved:
+        if name in answering:
+            continue
+        found.append(
+            f"The cluster file has {name} at {listed_address}, the configuration has it at "
+            f"{address}; `raftctl config export` writes the file that matches."
+        )
+    if cluster.outdated:
+        are, do = ("is", "does") if len(cluster.outdated) == 1 else ("are", "do")
+        found.append(
+            f"The cluster file also lists {listed(cluster.outdated)}, which {are} no member and "
+            f"{do} not answer; `raftctl config export` writes the file that matches."
+        )
+    return [printable(dialling(note, cluster.command)) for note in found]
+
+
+def _relocation(cluster: ClusterView) -> list[str]:
+    """Return how the configuration gets the addresses at which members answer."""
+    answering = {
+        row.name for row in cluster.rows for issue in row.issues if issue.kind == "address"
+    }
+    found = [each for each in cluster.relocated if each[0] not in answering]
+    if not found:
+        return []
+    answer = "answers" if len(found) == 1 else "answer"
+    it = "it" if len(found) == 1 else "them"
+    text = (
+        f"{listed([name for name, _, _ in found])} {answer} where the cluster file has {it}, the "
+        f"configuration has {it} elsewhere"
+    )
+    if cluster.leader is None:
+        return [f"{text}; it can be corrected as soon as there is a leader."]
+    return [f"{text}; `raftctl {readdressing(found)}` corrects that."]
+
+
+def readdressing(found: Iterable[tuple[str, str, str]]) -> str:
+    """Return the words of the command that takes members to the addresses of the cluster file.
+
+    Args:
+        found: as in `ClusterView.relocated`.
+    """
+    places = " ".join(shlex.quote(f"{name}={address}") for name, address, _ in found)
+    return f"readdress {places}"
+
+
+def _upgrade(cluster: ClusterView) -> list[str]:
+    spoken = {
+        row.name: row.reply.protocol_version_max
+        for row in cluster.members
+        if row.reply is not None and row.reply.cluster_id
+    }
+    newest = max(spoken.values(), default=0)
+    behind = [name for name, version in spoken.items() if version < newest]
+    if not behind:
+        return []
+    oldest = min(spoken.values())
+    speak = "speaks" if len(behind) == 1 else "speak"
+    return [
+        f"An upgrade is under way: {listed(behind)} still {speak} version {oldest} of the "
+        f"protocol, the others {newest}; what came with version {newest} is switched on once all "
+        "members speak it."
+    ]
 
 
 # --- the table -----------------------------------------------------------------------------------
@@ -147,54 +396,67 @@ def operation_line(cluster: ClusterView) -> str:
 @attrs.frozen(kw_only=True)
 class _Column:
     title: str
-    cell: Callable[[Row, ClusterView, str], str]
-    """Called with the row, the cluster and the format of whole numbers."""
+    cell: Callable[[Row, ClusterView], str]
     right: bool = False
     only_wide: bool = False
 
 
-def _own(field: str) -> Callable[[Row, ClusterView, str], str]:
-    def cell(row: Row, cluster: ClusterView, number_format: str) -> str:
+def _own(field: str) -> Callable[[Row, ClusterView], str]:
+    def cell(row: Row, cluster: ClusterView) -> str:
         value = getattr(row.reply, field, None)
-        return "-" if value is None else format(value, number_format)
+        return "-" if value is None else number(value)
 
     return cell
 
 
-def _match(row: Row, cluster: ClusterView, number_format: str) -> str:
-    if row.reply is not None and _leads(row, cluster):
-        return format(row.reply.last_index, number_format)
-    return format(row.peer.match_index, number_format) if row.peer is not None else "-"
+def _match(row: Row, cluster: ClusterView) -> str:
+    if row.reply is not None and leads(row, cluster):
+        return number(row.reply.last_index)
+    return number(row.peer.match_index) if _is_known(row) and row.peer else "-"
 
 
-def _lag(row: Row, cluster: ClusterView, number_format: str) -> str:
-    if _leads(row, cluster):
+def _lag(row: Row, cluster: ClusterView) -> str:
+    if leads(row, cluster):
         return "0"
-    return format(row.peer.lag_entries, number_format) if row.peer is not None else "-"
+    return number(row.peer.lag_entries) if _is_known(row) and row.peer else "-"
 
 
-def _contact(row: Row, cluster: ClusterView, number_format: str) -> str:
-    if row.peer is None or _leads(row, cluster) or row.peer.last_contact_ms is None:
+def _is_known(row: Row) -> bool:
+    """Return whether the leader has learnt how far the server is: a new one supposes nothing."""
+    return row.peer is not None and row.peer.last_contact_ms is not None
+
+
+def _contact(row: Row, cluster: ClusterView) -> str:
+    if row.peer is None or leads(row, cluster) or row.peer.last_contact_ms is None:
         return "-"
     return duration(row.peer.last_contact_ms)
 
 
-def _leads(row: Row, cluster: ClusterView) -> bool:
+def leads(row: Row, cluster: ClusterView) -> bool:
+    """Return whether a row is that of the confirmed leader."""
     return cluster.leader is not None and row.server == cluster.leader.server
 
 
-def _name(row: Row, cluster: ClusterView, number_format: str) -> str:
-    # Only where a name occurs twice does its incarnation matter to a reader.
-    if sum(each.name == row.name for each in cluster.rows) > 1 and row.incarnation:
-        return f"{row.name}/{row.incarnation[:4]}"
-    return row.name
+def label(row: Row, cluster: ClusterView) -> str:
+    """Return what to call a row: its name, and where that is there twice who it is."""
+    others = [
+        each.incarnation for each in cluster.rows if each is not row and each.name == row.name
+    ]
+    if not others or not row.incarnation:
+        return row.name
+    characters = INCARNATION_CHARACTERS_MIN
+    while characters < len(row.incarnation) and row.incarnation[:characters] in {
+        other[:characters] for other in others
+    }:
+        characters += 1
+    return f"{row.name}/{row.incarnation[:characters]}"
 
 
 _COLUMNS = (
-    _Column(title="ID", cell=_name),
-    _Column(title="ROLE", cell=lambda row, *_: row.role),
-    _Column(title="VOTE", cell=lambda row, *_: row.vote or "-"),
-    _Column(title="STATE", cell=lambda row, *_: row.state),
+    _Column(title="ID", cell=label),
+    _Column(title="ROLE", cell=lambda row, _: row.role),
+    _Column(title="VOTE", cell=lambda row, _: row.vote or "-"),
+    _Column(title="STATE", cell=lambda row, _: row.state),
     _Column(title="TERM", cell=_own("term"), right=True),
     _Column(title="FIRST", cell=_own("first_index"), right=True, only_wide=True),
     _Column(title="LAST", cell=_own("last_index"), right=True),
@@ -204,50 +466,52 @@ _COLUMNS = (
     _Column(title="LAG", cell=_lag, right=True),
     _Column(title="CONTACT", cell=_contact, right=True),
     _Column(title="SNAPSHOT", cell=_own("snapshot_index"), right=True, only_wide=True),
-    _Column(title="ADDRESS", cell=lambda row, *_: row.address or "-"),
-    _Column(title="INCARNATION", cell=lambda row, *_: row.incarnation or "-", only_wide=True),
-    _Column(title="VERSION", cell=_own("version"), only_wide=True),
+    _Column(title="ZONE", cell=lambda row, _: row.zone or "-"),
+    _Column(title="ADDRESS", cell=lambda row, _: row.address or "-"),
+    _Column(title="INCARNATION", cell=lambda row, _: row.incarnation or "-", only_wide=True),
+    _Column(
+        title="VERSION",
+        cell=lambda row, _: row.reply.version if row.reply is not None else "-",
+        only_wide=True,
+    ),
 )
-_DISPENSABLE = ("APPLIED", "COMMIT", "TERM", "CONTACT", "LAST")
+_DISPENSABLE = ("APPLIED", "COMMIT", "TERM", "CONTACT", "LAST", "ZONE", "VOTE", "ROLE", "ADDRESS")
 """What goes first where the room is short."""
-_STATE_COLORS = {"ok": "green", "lagging": "yellow", "blank": "yellow", "outside": "yellow"}
+_STATE_COLORS = {
+    "ok": "green",
+    **dict.fromkeys(("lagging", "blank", "outside", "warn", "moved"), "yellow"),
+}
+
+
+def state_color(state: str) -> str:
+    """Return the colour of a server's state."""
+    return _STATE_COLORS.get(state, "red")
 
 
 def table(cluster: ClusterView, layout: Layout) -> list[str]:
     """Return the lines of the servers table, as wide as it has to be or as there is room."""
+    # Where everybody has the same vote, or nobody a zone, the column says nothing.
+    silent = set()
+    if all(row.vote == "yes" for row in cluster.rows):
+        silent.add("VOTE")
+    if not any(row.zone for row in cluster.rows):
+        silent.add("ZONE")
     if layout.wide:
-        return _lay_out(_COLUMNS, cluster, ",", layout)
-    # Where everybody has the same vote the column says nothing.
-    same_votes = all(row.vote == "yes" for row in cluster.rows)
-    columns = [
-        column
-        for column in _COLUMNS
-        if not column.only_wide and not (same_votes and column.title == "VOTE")
-    ]
-    lines = _lay_out(columns, cluster, ",", layout)
-    attempts = ["", *_DISPENSABLE]
-    for gone in attempts:
+        return _lay_out(_COLUMNS, cluster, layout)
+    columns = [column for column in _COLUMNS if not column.only_wide and column.title not in silent]
+    lines = _lay_out(columns, cluster, layout)
+    for gone in _DISPENSABLE:
         if max(width_of(line) for line in lines) <= layout.width:
             break
         columns = [column for column in columns if column.title != gone]
-        lines = _lay_out(columns, cluster, "d", layout)
+        lines = _lay_out(columns, cluster, layout)
     return lines
 
 
-def _lay_out(
-    columns: Sequence[_Column], cluster: ClusterView, number_format: str, layout: Layout
-) -> list[str]:
+def _lay_out(columns: Sequence[_Column], cluster: ClusterView, layout: Layout) -> list[str]:
     cells = [[column.title for column in columns]]
     for row in cluster.rows:
-        # The format of numbers must not meet the version, which is text.
-        cells.append(
-            [
-                printable(
-                    column.cell(row, cluster, "" if column.title == "VERSION" else number_format)
-                )
-                for column in columns
-            ]
-        )
+        cells.append([printable(column.cell(row, cluster)) for column in columns])
     widths = [max(width_of(line[at]) for line in cells) for at in range(len(columns))]
     lines = []
     for line_number, line in enumerate(cells):
@@ -256,7 +520,7 @@ def _lay_out(
             padding = " " * (width - width_of(cell))
             padded = padding + cell if column.right else cell + padding
             if line_number and column.title == "STATE":
-                padded = layout.paint(padded, _STATE_COLORS.get(cell, "red"))
+                padded = layout.paint(padded, state_color(cell))
             parts.append(padded)
         lines.append(COLUMN_GAP.join(parts).rstrip())
     return lines
@@ -265,142 +529,115 @@ def _lay_out(
 # --- the whole -----------------------------------------------------------------------------------
 
 
-def _labelled(label: str, text: str, layout: Layout) -> list[str]:
-    room = max(40, layout.width - LABEL_COLUMNS)
+def wrapped(text: str, width: int) -> list[str]:
+    """Return `text` in lines of at most `width` columns, unless a word is longer."""
     lines = textwrap.wrap(
-        printable(text), room, break_on_hyphens=False, break_long_words=False
-    ) or [""]
-    labels = [label, *[""] * (len(lines) - 1)]
+        printable(text),
+        max(TEXT_COLUMNS_MIN, width),
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+    return lines or [""]
+
+
+def labelled(name: str, text: str, layout: Layout) -> list[str]:
+    """Return `text` with a label before its first line, and room for one before the others."""
+    lines = wrapped(text, layout.width - LABEL_COLUMNS)
+    labels = [name, *[""] * (len(lines) - 1)]
     return [f"{at:<{LABEL_COLUMNS}}{line}" for at, line in zip(labels, lines, strict=True)]
 
 
-def _headline(cluster: ClusterView, layout: Layout) -> str:
+def _headline(cluster: ClusterView, layout: Layout) -> list[str]:
     name = printable(cluster.name or "no cluster")
     if cluster.cluster_id:
         identifier = cluster.cluster_id if layout.wide else cluster.cluster_id[:SHORT_ID_CHARACTERS]
-        name += f" ({identifier})"
-    leader = "no leader"
+        name += f" ({printable(identifier)})"
+    parts = [layout.paint(cluster.health.upper(), HEALTH_COLORS[cluster.health]), "no leader"]
     if cluster.leader is not None:
-        leader = f"leader {server_name(cluster.leader.server)}"
-    term = f"   term {cluster.source.term}" if cluster.source is not None else ""
-    health = layout.paint(cluster.health.upper(), HEALTH_COLORS[cluster.health])
-    return f"{'CLUSTER':<{LABEL_COLUMNS}}{name}   {health}   {leader}{term}"
+        parts[1] = f"leader {printable(server_name(cluster.leader.server))}"
+    if cluster.source is not None:
+        parts.append(f"term {cluster.source.term:,}")
+    first = f"{'CLUSTER':<{LABEL_COLUMNS}}{name}"
+    whole = _GAP.join([first, *parts])
+    if layout.wide or width_of(whole) <= layout.width:
+        return [whole]
+    return [first, *_beneath(parts, layout)]
 
 
-def text(cluster: ClusterView, layout: Layout, commit_rate: float | None = None) -> list[str]:
+def _beneath(parts: Sequence[str], layout: Layout) -> list[str]:
+    """Return `parts` beneath what has a label, on as many lines as it takes."""
+    room = layout.width - LABEL_COLUMNS
+    return [" " * LABEL_COLUMNS + line for line in packed(parts, _GAP, room)]
+
+
+def text(cluster: ClusterView, layout: Layout, rates: Rates | None = None) -> list[str]:
     """Return all lines of `raftctl status`.
 
     Args:
         cluster: what is known.
         layout: room and colours.
-        commit_rate: entries committed per second, where somebody has watched for a while.
+        rates: where somebody has watched for a while.
     """
-    lines = [_headline(cluster, layout), *_labelled("", prospects(cluster), layout)]
+    lines = [*_headline(cluster, layout), *labelled("", prospects(cluster), layout)]
     configuration = configuration_line(cluster)
-    if cluster.source is not None and not (cluster.configuration and cluster.configuration.joint):
-        configuration += f"   {_numbers(cluster, commit_rate)}"
-        lines += _labelled("CONFIG", configuration, layout)
+    if cluster.source is None:
+        lines += labelled("CONFIG", configuration, layout)
     else:
-        lines += _labelled("CONFIG", configuration, layout)
-        if cluster.source is not None:
-            lines += _labelled("", _numbers(cluster, commit_rate), layout)
+        numbers = _numbers(cluster, rates)
+        both = _GAP.join([configuration, *numbers])
+        if len(both) <= layout.width - LABEL_COLUMNS:
+            # Not wrapped: the gap between the two has to stay.
+            lines.append(f"{'CONFIG':<{LABEL_COLUMNS}}{printable(both)}")
+        else:
+            lines += labelled("CONFIG", configuration, layout)
+            lines += _beneath(numbers, layout)
     if cluster.operation is not None:
-        lines += _labelled("CHANGE", operation_line(cluster), layout)
+        lines += labelled("CHANGE", operation_line(cluster), layout)
+    if cluster.rolling is not None:
+        lines += labelled("ROLLING", rolling_line(cluster, cluster.rolling), layout)
     if cluster.rows:
         lines += ["", *table(cluster, layout)]
-    notes = [*_issues(cluster.rows, layout), *_drift(cluster, layout)]
-    return [*lines, "", *notes] if notes else lines
+    remarks = issue_lines(cluster.rows, cluster, layout)
+    for note in notes(cluster):
+        remarks += wrapped(note, layout.width)
+    return [*lines, "", *remarks] if remarks else lines
 
 
-def _numbers(cluster: ClusterView, commit_rate: float | None) -> str:
+def _numbers(cluster: ClusterView, rates: Rates | None) -> list[str]:
     assert cluster.source is not None
-    rate = "" if commit_rate is None else f" (+{commit_rate:,.0f}/s)"
-    return f"commit {cluster.source.commit_index:,}{rate}   revision {cluster.source.revision:,}"
+    commits = f" (+{rates.commits_per_second:,.0f}/s)" if rates is not None else ""
+    revisions = f" (+{rates.revisions_per_second:,.0f}/s)" if rates is not None else ""
+    source = cluster.source
+    return [f"commit {source.commit_index:,}{commits}", f"revision {source.revision:,}{revisions}"]
 
 
-def _issues(rows: Iterable[Row], layout: Layout) -> list[str]:
-    lines = []
+def issue_lines(rows: Iterable[Row], cluster: ClusterView, layout: Layout) -> list[str]:
+    """Return every issue and warning of `rows`, each with the steps of its repair."""
+    lines: list[str] = []
     for row in rows:
-        for issue in row.issues:
-            lines += _wrapped(f"{row.name}: {issue.kind}: {issue.words}", layout)
-            if issue.repair:
-                *first, last = issue.repair
-                if first:
-                    steps = ", then ".join(first)
-                    lines += _wrapped(f"    {issue.label}: {steps}, then", layout)
-                # On one line, however long, so that a command can be copied.
-                lines.append(printable(f"    {last}" if first else f"    {issue.label}: {last}"))
+        for issue in (*row.issues, *row.warnings):
+            lines += _issue_lines(f"{label(row, cluster)}: ", issue, layout)
     return lines
 
 
-def _wrapped(text: str, layout: Layout) -> list[str]:
-    return textwrap.wrap(
-        printable(text),
-        max(40, layout.width),
-        subsequent_indent="    ",
-        break_on_hyphens=False,
-        break_long_words=False,
-    )
+def _issue_lines(prefix: str, issue: Issue, layout: Layout) -> list[str]:
+    def hanging(text: str) -> list[str]:
+        return textwrap.wrap(
+            printable(text),
+            max(TEXT_COLUMNS_MIN, layout.width),
+            subsequent_indent="    ",
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
 
-
-def _drift(cluster: ClusterView, layout: Layout) -> list[str]:
-    if not cluster.outdated:
-        return []
-    are, do = ("is", "does") if len(cluster.outdated) == 1 else ("are", "do")
-    sentence = (
-        f"The cluster file also lists {listed(cluster.outdated)}, which {are} no member and {do} "
-        "not answer; `raftctl config export` writes the file that matches."
-    )
-    return textwrap.wrap(sentence, max(40, layout.width), break_on_hyphens=False)
-
-
-def server_text(row: Row, cluster: ClusterView, layout: Layout) -> list[str]:
-    """Return the lines of `raftctl status ID`: its own numbers, and how the leader sees it."""
-    vote = {"": "no member", "yes": "voter", "learner": "learner"}.get(
-        row.vote, f"voter of the {row.vote} set" + ("s" if row.vote == "both" else "")
-    )
-    state = layout.paint(row.state, _STATE_COLORS.get(row.state, "red"))
-    lines = [f"{'SERVER':<{LABEL_COLUMNS}}{row.name}   {state}   {row.role}, {vote}"]
-    facts = [("", f"{row.address or 'no address'}, incarnation {row.incarnation or 'unknown'}")]
-    reply = row.reply
-    if reply is not None:
-        follows = f"follows {server_name(reply.leader)}" if reply.leader else "knows no leader"
-        if reply.role == "leader":
-            confirmed = "is" if reply.leadership_confirmed else "is not"
-            follows = f"leads, which {confirmed} confirmed by a quorum"
-        facts += [
-            ("", f"version {reply.version}, up for {duration(reply.uptime_ms)}"),
-            ("SAYS", f"term {reply.term}, {follows}"),
-            ("", f"log {reply.first_index:,} to {reply.last_index:,}, commit "
-                 f"{reply.commit_index:,}, applied {reply.applied_index:,}, "
-                 f"snapshot {reply.snapshot_index:,}, revision {reply.revision:,}"),
-        ]  # fmt: skip
-        if reply.configuration is not None:
-            known = "committed" if reply.configuration.committed else "not known to be committed"
-            facts.append(("", f"configuration of index {reply.configuration.index:,}, {known}"))
-    facts += [("LEADER", _leaders_view(row, cluster))]
-    for label, words in facts:
-        lines += _labelled(label, words, layout)
-    issues = _issues([row], layout)
-    return [*lines, "", *issues] if issues else lines
-
-
-def _leaders_view(row: Row, cluster: ClusterView) -> str:
-    if cluster.leader is None:
-        return "no leader is confirmed, so nobody says how far it is"
-    if _leads(row, cluster):
-        return "it leads itself"
-    name = server_name(cluster.leader.server)
-    peer = row.peer
-    if peer is None:
-        return f"{name} does not feed it"
-    contact = "never" if peer.last_contact_ms is None else f"{duration(peer.last_contact_ms)} ago"
-    link = "connected" if peer.connected else f"not connected ({peer.problem or 'no reason given'})"
-    caught_up = "caught up" if peer.caught_up else "not caught up"
-    return (
-        f"{name} says: has entries up to {peer.match_index:,}, {peer.lag_entries:,} behind, "
-        f"{caught_up} after {plural(peer.rounds, 'round')}, last heard {contact}, {link}"
-    )
+    lines = hanging(f"{prefix}{issue.kind}: {issue.words}")
+    if issue.repair:
+        *first, last = issue.repair
+        if first:
+            lines += hanging(f"    {issue.label}: {', then '.join(first)}, then")
+        # On one line, however long, so that a command can be copied.
+        lines.append(printable(f"    {last}" if first else f"    {issue.label}: {last}"))
+    return lines
 
 
 # --- waiting -------------------------------------------------------------------------------------
@@ -421,7 +658,7 @@ def lacks(cluster: ClusterView, goal: str) -> str:
         return "" if is_stable(cluster) else _unstable(cluster)
     if cluster.health is Health.HEALTHY:
         return ""
-    parts = [f"{row.name}: {issue}" for row in cluster.rows if row.member for issue in row.issues]
+    parts = [f"{label(row, cluster)}: {issue}" for row in cluster.members for issue in row.issues]
     if cluster.configuration is not None and cluster.configuration.joint:
         parts.insert(0, "the configuration is joint")
     return printable("; ".join(parts))
@@ -431,4 +668,6 @@ def _unstable(cluster: ClusterView) -> str:
     operation = operation_line(cluster)
     if operation:
         return printable(operation)
+    if cluster.rolling is not None:
+        return printable(rolling_line(cluster, cluster.rolling))
     return printable(configuration_line(cluster))

@@ -39,6 +39,11 @@ class Answer:
     reply: StatusReply | None
     failure: str = ""
     """In words, why there is no reply."""
+    round_trip_ms: float | None = None
+    """From the question to the reply, on a connection that was there."""
+    clock_ahead_ms: float | None = None
+    """How far its wall clock is ahead of the one here; wrong by at most half the round trip. None
+    if it does not state the time."""
 
 
 def survey(endpoints: Endpoints, timeout_ms: float = ANSWER_TIMEOUT_MS) -> list[Answer]:
@@ -61,22 +66,22 @@ class _Survey:
         self._give_up_s: dict[str, float] = {}
         """When to stop waiting for an address, on the monotonic clock."""
         self._answers: dict[str, Answer] = {}
-        self._arrived: queue.SimpleQueue[tuple[str, StatusReply | None, str]] = queue.SimpleQueue()
+        self._arrived: queue.SimpleQueue[_Arrival] = queue.SimpleQueue()
 
     def run(self) -> list[Answer]:
         self._ask({address: self._names.get(address, "") for address in self._listed})
         while waiting := self._give_up_s.keys() - self._answers.keys():
             patience_s = min(self._give_up_s[address] for address in waiting) - time.monotonic()
             try:
-                address, reply, failure = self._arrived.get(timeout=max(0.0, patience_s))
+                arrival = self._arrived.get(timeout=max(0.0, patience_s))
             except queue.Empty:
                 self._give_up(waiting)
                 continue
-            if address in self._answers:
+            if arrival.address in self._answers:
                 continue
-            self._note(address, reply, failure)
-            if reply is not None and reply.configuration is not None:
-                addresses = reply.configuration.addresses
+            self._note(arrival)
+            if arrival.reply is not None and arrival.reply.configuration is not None:
+                addresses = arrival.reply.configuration.addresses
                 self._ask({address: server_name(server) for server, address in addresses.items()})
         found = sorted(self._answers.keys() - set(self._listed), key=self._place)
         return [self._answers[address] for address in (*self._listed, *found)]
@@ -102,39 +107,65 @@ class _Survey:
         now_s = time.monotonic()
         for address in waiting:
             if self._give_up_s[address] <= now_s:
-                self._note(address, None, f"no answer within {format_duration(self._timeout_ms)}")
+                failure = f"no answer within {format_duration(self._timeout_ms)}"
+                self._note(_Arrival(address=address, failure=failure))
 
-    def _note(self, address: str, reply: StatusReply | None, failure: str) -> None:
+    def _note(self, arrival: _Arrival) -> None:
+        address, reply = arrival.address, arrival.reply
+        clock_ahead_ms = None
+        if reply is not None and reply.wall_clock_ms:
+            clock_ahead_ms = reply.wall_clock_ms - arrival.middle_ms
         self._answers[address] = Answer(
             address=address,
             name=self._names[address],
             listed=address in self._listed,
             reply=reply,
-            failure=failure,
+            failure=arrival.failure,
+            round_trip_ms=arrival.round_trip_ms if reply is not None else None,
+            clock_ahead_ms=clock_ahead_ms,
         )
 
 
-def _ask_one(
-    address: str,
-    timeout_ms: float,
-    arrived: queue.SimpleQueue[tuple[str, StatusReply | None, str]],
-) -> None:
+@attrs.frozen(kw_only=True)
+class _Arrival:
+    """What a thread brings."""
+
+    address: str
+    reply: StatusReply | None = None
+    failure: str = ""
+    round_trip_ms: float = 0.0
+    middle_ms: float = 0.0
+    """The wall clock here, half-way between question and answer."""
+
+
+def _ask_one(address: str, timeout_ms: float, arrived: queue.SimpleQueue[_Arrival]) -> None:
     """Put the answer of one server, or why there is none, into `arrived`."""
     deadline = Deadline.after_ms(timeout_ms)
     try:
         connection = Connection.open(address, deadline)
         try:
+            asked_s = time.monotonic()
             reply = connection.ask(StatusRequest(), deadline)
+            round_trip_ms = (time.monotonic() - asked_s) * 1000
+            middle_ms = time.time() * 1000 - round_trip_ms / 2
         finally:
             connection.close()
     except ConnectionProblem as problem:
-        arrived.put((address, None, str(problem)))
+        arrived.put(_Arrival(address=address, failure=str(problem)))
     except Exception as error:
         # A thread that dies in silence would leave the survey waiting for it.
-        arrived.put((address, None, f"{type(error).__name__}: {error}"))
+        arrived.put(_Arrival(address=address, failure=f"{type(error).__name__}: {error}"))
     else:
         if isinstance(reply, StatusReply):
-            arrived.put((address, reply, ""))
+            arrived.put(
+                _Arrival(
+                    address=address,
+                    reply=reply,
+                    round_trip_ms=round_trip_ms,
+                    middle_ms=middle_ms,
+                )
+            )
         else:
             refused = reply.message if isinstance(reply, ErrorReply) else type(reply).__name__
-            arrived.put((address, None, f"it does not say how it is: {refused}"))
+            failure = f"it does not say how it is: {refused}"
+            arrived.put(_Arrival(address=address, failure=failure))

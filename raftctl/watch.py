@@ -22,7 +22,7 @@ import click
 
 from raftctl.cli import Context
 from raftctl.client import Cluster, ConnectionProblem, Deadline, expect
-from raftctl.errors import CliError, Interrupted, Refused, StillRunning
+from raftctl.errors import CliError, Interrupted, Refused, StillRunning, dialling
 from raftctl.render import (
     Style,
     bar,
@@ -35,7 +35,16 @@ from raftctl.render import (
     plural,
     printable,
     terminal_width,
+    width_of,
 )
+from raftctl.rollback_text import (
+    POINT_OF_NO_RETURN,
+    cause_lines,
+    is_past_return,
+    next_step,
+    story_of,
+)
+from raftctl.rolling_text import rolling_document, rolling_summary
 from raftd.commands import ABORTED, CATCHING_UP, DONE, ENDED, JOINING, JOINT, Operation
 from raftd.core.types import ServerId, server_name
 from raftd.protocol import (
@@ -62,6 +71,8 @@ RATE_MS = 5_000.0
 UNKNOWN_MS = 3_000.0
 """A new leader may still have to apply the record; after this the operation does not exist."""
 BAR_COLUMNS = 16
+RECEIVING, INSTALLING, ENTRIES = "receiving", "installing", "entries"
+"""The parts of a server's way, see `part_of`."""
 
 
 # --- what an operation is about ---------------------------------------------------------------
@@ -69,12 +80,28 @@ BAR_COLUMNS = 16
 
 def summary(record: Operation) -> str:
     """Return what the operation is to do, in a few words: `replace n3 by n4`."""
+    if record.rolling is not None:
+        return rolling_summary(record)
     names = _plan_names(record)
     added = [names[server] for role, server in record.plan.changes if role != "remove"]
     removed = [names[server] for role, server in record.plan.changes if role == "remove"]
+    moved = [server_name(server) for server in record.plan.moved]
     if record.kind == "replace":
         return f"replace {' '.join(removed)} by {' '.join(added)}"
-    return f"{record.kind} {' '.join(added + removed)}"
+    if record.kind == "apply":
+        return f"apply {' '.join(_signed(record, names))}"
+    return f"{record.kind} {' '.join(added + removed + moved)}"
+
+
+def _signed(record: Operation, names: dict[ServerId, str]) -> list[str]:
+    """Return who comes, goes and changes: `+n4 -n3 ~n2`."""
+    plan = record.plan
+    signs = {names[server]: "~" for _, server in plan.changes}
+    signs |= {server_name(server): "~" for server in plan.moved}
+    signs |= {names[server]: "+" for _, server in plan.changes if server in plan.addresses}
+    signs |= {names[server]: "-" for role, server in plan.changes if role == "remove"}
+    order = sorted(signs, key=lambda name: ("+-~".index(signs[name]), natural_key(name)))
+    return [f"{signs[name]}{name}" for name in order]
 
 
 def _plan_names(record: Operation) -> dict[ServerId, str]:
@@ -96,9 +123,14 @@ def operation_document(view: OperationView) -> dict[str, Any]:
         "phase": record.phase,
         "result": record.result or None,
         "explanation": record.explanation,
+        "story": [{"part": part, "text": text} for part, text in story_of(record)],
         "changes": [
             {"id": names[server], "role": role, "address": plan.addresses.get(server, "")}
             for role, server in plan.changes
+        ]
+        + [
+            {"id": server_name(server), "role": "readdress", "address": address}
+            for server, address in plan.moved.items()
         ],
         "voters_before": [names.get(server, server) for server in plan.voters_before],
         "voters_after": [names.get(server, server) for server in plan.voters_after],
@@ -109,6 +141,10 @@ def operation_document(view: OperationView) -> dict[str, Any]:
         "abort_requested_by": record.abort_requested_by,
         "abort_reason": record.abort_reason,
     }
+    if record.parent:
+        document["parent"] = record.parent
+    if record.rolling is not None:
+        document["rolling"] = rolling_document(record)
     if record.running:
         document |= _progress_document(view)
     return document
@@ -134,6 +170,7 @@ def _progress_document(view: OperationView) -> dict[str, Any]:
                 "snapshot_installed_bytes": peer.snapshot_installed_bytes,
                 "lag_bytes": peer.lag_bytes,
                 "bytes_per_second": peer.catch_up_bytes_per_second,
+                "part": part_of(peer),
                 "remaining_ms": remaining_ms(peer),
             }
             for peer in view.peers
@@ -193,8 +230,16 @@ def describe_step(view: OperationView) -> str:
     }.get(view.step or record.phase, view.step or record.phase)
 
 
-def describe_peer(peer: PeerView, last_index: int, rate: float | None) -> str:
-    """Return how far a server has caught up, in numbers."""
+def describe_peer(
+    peer: PeerView, last_index: int, rate: float | None, *, width: int | None = None
+) -> str:
+    """Return how far a server has caught up, in numbers.
+
+    Args:
+        width: columns that there are; the words that matter least are left out until the others
+            have room. Who it is, the share, the rate and the time that is left stay. None for no
+            limit.
+    """
     name = server_name(peer.server)
     if not peer.connected:
         return f"{name}: not connected{f' ({peer.problem})' if peer.problem else ''}"
@@ -202,52 +247,100 @@ def describe_peer(peer: PeerView, last_index: int, rate: float | None) -> str:
         rounds = f" in {plural(peer.rounds, 'round')}" if peer.rounds else ""
         return f"{name}: caught up at {number(peer.match_index)}{rounds}"
     if peer.snapshot_bytes:
-        return f"{name}: catching up: {', '.join(_snapshot_parts(peer))}"
+        return _fitting(name, _snapshot_parts(peer), width)
     total = max(last_index, peer.match_index)
     remaining = total - peer.match_index
     parts = [
-        f"{number(peer.match_index)} of {plural(total, 'entry', 'entries')}",
-        f"{_percent(peer, last_index)}%",
+        _Part(f"{number(peer.match_index)} of {plural(total, 'entry', 'entries')}", rank=3),
+        _Part(f"{_percent(peer, last_index)}%"),
     ]
     if rate:
         bytes_rate = peer.catch_up_bytes_per_second
         in_bytes = f" ({size(bytes_rate)}/s)" if bytes_rate else ""
-        parts.append(f"{number(round(rate))}/s{in_bytes}")
+        entries = f"{number(round(rate))}/s"
+        parts.append(_Part(f"{entries}{in_bytes}", rank=4, short=entries))
     in_bytes = f" ({size(peer.lag_bytes)})" if peer.lag_bytes else ""
-    parts.append(f"{number(remaining)} remaining{in_bytes}")
+    has_time = bool(rate and remaining)
+    # Without a rate it is all that is known of how long it takes.
+    remains = f"{number(remaining)} remaining"
+    parts.append(_Part(f"{remains}{in_bytes}", rank=2, short="" if has_time else remains))
     if rate and remaining:
-        parts.append(f"about {duration(1000 * remaining / rate)}")
-    parts.append(f"round {peer.rounds + 1}")
-    return f"{name}: catching up: {', '.join(parts)}"
+        parts.append(_Part(f"about {duration(1000 * remaining / rate)}"))
+    parts.append(_Part(f"round {peer.rounds + 1}", rank=1))
+    return _fitting(name, parts, width)
 
 
-def _snapshot_parts(peer: PeerView) -> list[str]:
+@attrs.frozen
+class _Part:
+    """Some words of how far a server is."""
+
+    text: str
+    rank: int = attrs.field(default=0, kw_only=True)
+    """The lowest goes first where there is no room; 0 for what stays."""
+    short: str = attrs.field(default="", kw_only=True)
+    """What stays of it then; nothing if empty."""
+
+
+def _fitting(name: str, parts: list[_Part], width: int | None) -> str:
+    """Return the words about a server that is catching up, less of them where `width` is little."""
+    line = f"{name}: catching up: {', '.join(part.text for part in parts)}"
+    if width is None or width_of(line) <= width:
+        return line
+    for rank in sorted({part.rank for part in parts}):
+        if rank:
+            parts = [_Part(part.short) if part.rank == rank else part for part in parts]
+        line = f"{name}: {', '.join(part.text for part in parts if part.text)}"
+        if width_of(line) <= width:
+            break
+    return line
+
+
+def _snapshot_parts(peer: PeerView) -> list[_Part]:
     """Return how far a snapshot is, the way it goes: first received, then worked in."""
     total = size(peer.snapshot_bytes)
-    if peer.snapshot_received_bytes < peer.snapshot_bytes:
-        parts = [f"{size(peer.snapshot_received_bytes)} of a snapshot of {total} received"]
-    else:
-        parts = [f"{size(peer.snapshot_installed_bytes)} of a snapshot of {total} installed"]
+    done, done_bytes = "installed", peer.snapshot_installed_bytes
+    if part_of(peer) == RECEIVING:
+        done, done_bytes = "received", peer.snapshot_received_bytes
+    percent = f"{100 * done_bytes // peer.snapshot_bytes}% {done}"
+    parts = [_Part(f"{size(done_bytes)} of a snapshot of {total} {done}", rank=5, short=percent)]
     if peer.catch_up_bytes_per_second:
-        parts.append(f"{size(peer.catch_up_bytes_per_second)}/s")
-    if peer.lag_bytes:
-        parts.append(f"{size(peer.lag_bytes)} of entries after it")
+        parts.append(_Part(f"{size(peer.catch_up_bytes_per_second)}/s"))
     left_ms = remaining_ms(peer)
     if left_ms is not None:
-        parts.append(f"about {duration(left_ms)}")
-    parts.append(f"round {peer.rounds + 1}")
+        left = f"about {duration(left_ms)}"
+        parts.append(_Part(f"{done} in {left}", rank=4, short=left))
+    if done == "received":
+        parts.append(_Part("then it is installed", rank=2))
+    if peer.lag_bytes:
+        parts.append(_Part(f"{size(peer.lag_bytes)} of entries after it", rank=3))
+    parts.append(_Part(f"round {peer.rounds + 1}", rank=1))
     return parts
 
 
+def part_of(peer: PeerView) -> str:
+    """Return which part of its way a server is in: receiving, installing or entries.
+
+    How fast one part goes says nothing of the next: they stand on another disk or network.
+    """
+    if not peer.snapshot_bytes:
+        return ENTRIES
+    return RECEIVING if peer.snapshot_received_bytes < peer.snapshot_bytes else INSTALLING
+
+
 def remaining_ms(peer: PeerView) -> float | None:
-    """Return how long a server needs for the rest at the rate of now; None if nobody can say."""
+    """Return how long the part that a server is in still takes at the rate of now.
+
+    None if nobody can say.
+    """
     rate = peer.catch_up_bytes_per_second
     if peer.caught_up or not rate:
         return None
-    # A snapshot is received and then worked in.
-    work_bytes = 2 * peer.snapshot_bytes + peer.lag_bytes
-    done_bytes = peer.snapshot_received_bytes + peer.snapshot_installed_bytes
-    return round(1000 * (work_bytes - done_bytes) / rate)
+    left_bytes = {
+        RECEIVING: peer.snapshot_bytes - peer.snapshot_received_bytes,
+        INSTALLING: peer.snapshot_bytes - peer.snapshot_installed_bytes,
+        ENTRIES: peer.lag_bytes,
+    }[part_of(peer)]
+    return round(1000 * max(0, left_bytes) / rate)
 
 
 def size(size_bytes: float) -> str:
@@ -363,6 +456,16 @@ def watch(context: Context, cluster: Cluster, operation: str) -> OperationView:
         reporter.close()
 
 
+def watch_with(
+    context: Context, cluster: Cluster, operation: str, reporter: Reporter
+) -> OperationView:
+    """Show the progress of `operation` by `reporter` until it has ended, and return its last view.
+
+    Ctrl-C is left to the caller; the rest as `watch`.
+    """
+    return _Watch(context, cluster, operation, reporter).run()
+
+
 def detached(context: Context, operation: str) -> Interrupted:
     """Return what Ctrl-C ends with while `operation` runs."""
     command = context.command(f"operation watch {operation}")
@@ -445,22 +548,31 @@ class _Watch:
                 cause.append(f"it waits for: {view.blocked_by}")
         if self._failures:
             cause.append(f"no leader answers: {self._failures}")
+        ways = [self._context.command(f"operation watch {self._operation}")]
+        if view is not None and is_past_return(view):
+            cause.append(POINT_OF_NO_RETURN)
+        else:
+            ways.append(self._context.command(f"operation abort {self._operation}"))
         return StillRunning(
             f"{self._operation} made no progress for {duration(self._context.timeout_ms)}; "
             "it goes on by itself",
             cause="\n".join(cause),
-            hint=f"{self._context.command(f'operation watch {self._operation}')}\n"
-            f"{self._context.command(f'operation abort {self._operation}')}",
+            hint="\n".join(ways),
             operation=self._operation,
         )
 
 
-def unknown_operation(context: Context, operation: str) -> Refused:
-    """Return the error for an operation that the leader does not know."""
+def unknown_operation(context: Context, operation: str, *, by_leader: bool = True) -> Refused:
+    """Return the error for an operation that the leader does not know.
+
+    Args:
+        by_leader: false if there is no leader, and only some other server has been asked.
+    """
+    who = "the leader" if by_leader else "the server that answered, which does not lead,"
     return Refused(
         f"there is no operation {printable(operation)}",
         code="no-such-operation",
-        cause="the leader has no record of it; only the newest 1,000 are kept",
+        cause=f"{who} has no record of it; only the newest 1,000 are kept",
         hint=context.command("operation list"),
     )
 
@@ -474,8 +586,16 @@ def outcome_error(context: Context, record: Operation) -> CliError | None:
     return CliError(
         f"{record.id} ({summary(record)}) {word}{by}; the servers that vote are as before",
         code=record.result or "failed",
-        cause=printable(record.explanation or record.abort_reason),
-        hint=context.command(f"operation show {record.id}"),
+        cause="\n".join(cause_lines(record)) or printable(record.abort_reason) or "nobody said why",
+        hint="\n".join(
+            filter(
+                None,
+                (
+                    dialling(next_step(record), context.command),
+                    context.command(f"operation show {record.id}"),
+                ),
+            )
+        ),
         operation=record.id,
     )
 
@@ -491,6 +611,7 @@ class Reporter:
 
     def __init__(self) -> None:
         self._samples: dict[ServerId, deque[tuple[float, int]]] = {}
+        """When each server was at which entry, while it was sent entries."""
         self._phases_shown = 0
         self._announced = False
         self._caught_up: set[ServerId] = set()
@@ -499,6 +620,10 @@ class Reporter:
     def show(self, view: OperationView) -> None:
         """Show `view`, the newest one."""
         for peer in view.peers:
+            if part_of(peer) != ENTRIES:
+                # Once it is in force all its entries are there at a stroke: that is no rate.
+                self._samples.pop(peer.server, None)
+                continue
             samples = self._samples.setdefault(peer.server, deque())
             samples.append((time.monotonic(), peer.match_index))
             while samples[-1][0] - samples[0][0] > RATE_MS / 1000:
@@ -661,7 +786,10 @@ class _Redrawn(Reporter):
         self._lines = 0
 
     def print_progress(self, view: OperationView, finished: list[str]) -> None:
-        live = live_lines(self, view, self._style, with_bars=True) if view.record.running else []
+        live = []
+        if view.record.running:
+            # The last column stays empty: some terminals break the line there.
+            live = live_lines(self, view, self._style, width=_redrawn_width())
         self._draw(finished, live)
 
     def print_waiting(self, text: str) -> None:
@@ -671,15 +799,18 @@ class _Redrawn(Reporter):
         self._draw([], [])
 
     def _draw(self, finished: list[str], live: list[str]) -> None:
-        width = terminal_width(sys.stderr) or 80
         # A line that wraps would take two, and the cursor would not find back: cut it.
-        live = [cut(line, width - 1) for line in live]
+        live = [cut(line, _redrawn_width()) for line in live]
         up = f"\x1b[{self._lines}A" if self._lines else ""
         text = f"{up}\r\x1b[J" + "".join(f"{line}\n" for line in [*finished, *live])
         if self._lines or finished or live:
             sys.stderr.write(text)
             sys.stderr.flush()
         self._lines = len(live)
+
+
+def _redrawn_width() -> int:
+    return (terminal_width(sys.stderr) or 80) - 1
 
 
 def _numbers_say_it(view: OperationView) -> bool:
@@ -690,16 +821,24 @@ def _numbers_say_it(view: OperationView) -> bool:
 
 
 def live_lines(
-    reporter: Reporter, view: OperationView, style: Style, *, with_bars: bool = False
+    reporter: Reporter, view: OperationView, style: Style, *, width: int | None = None
 ) -> list[str]:
-    """Return the lines that say how far a running operation is."""
+    """Return the lines that say how far a running operation is.
+
+    Args:
+        width: columns of a terminal, where servers have a bar if there is room for it; None for
+            lines without bars and without a limit.
+    """
     lines = []
     for peer in sorted(view.peers, key=lambda peer: natural_key(peer.server)):
         # Who is being told which cluster it belongs to has no connection yet.
         if not peer.caught_up and view.step != JOINING:
-            text = describe_peer(peer, view.last_index, reporter.rate(peer))
-            if with_bars and peer.connected:
-                text = f"{bar(_percent(peer, view.last_index) / 100, BAR_COLUMNS)} {text}"
+            rate = reporter.rate(peer)
+            text = describe_peer(peer, view.last_index, rate, width=width)
+            if width is not None and peer.connected:
+                gauge = bar(_percent(peer, view.last_index) / 100, BAR_COLUMNS)
+                whole = f"{gauge} {describe_peer(peer, view.last_index, rate)}"
+                text = whole if width_of(whole) <= width else text
             lines.append(text if peer.connected else style(text, "yellow"))
     if not lines or view.step not in ("", CATCHING_UP):
         lines.append(describe_step(view))

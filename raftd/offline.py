@@ -16,9 +16,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import stat
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,16 +28,30 @@ import attrs
 
 from raftd.core.membership import ConfigurationAt, decode_configuration
 from raftd.core.snapshot import SnapshotId
-from raftd.core.types import Entry, EntryKind, HardState, Index, Term
-from raftd.storage.files import TEMPORARY_SUFFIX, OsFileSystem, StorageFault
+from raftd.core.types import (
+    Entry,
+    EntryKind,
+    HardState,
+    Index,
+    ServerId,
+    Term,
+    server_incarnation,
+)
+from raftd.records import RECORD_HEADER
+from raftd.storage.files import TEMPORARY_SUFFIX, OsFileSystem, Remedy, StorageFault
 from raftd.storage.identity import Identity, decode_identity
 from raftd.storage.live import LIVE_DIRECTORY, PROOF_FILE, default_boot_id
 from raftd.storage.lmdb_store import DATABASE_FILE
 from raftd.storage.snapshot_file import (
     DIGEST_BYTES,
+    HEAD,
+    TAIL,
+    TAIL_BYTES,
     CorruptSnapshot,
     SnapshotReader,
+    UnknownSnapshotFormat,
     intact_records,
+    open_ends,
     snapshot_of,
 )
 from raftd.storage.snapshots import published_paths
@@ -59,7 +75,6 @@ _RECEIVING_NAME = re.compile(
     rf"receiving-([0-9]{{16,19}})-([0-9]{{1,19}})-([0-9]{{1,19}})-([0-9a-f]{{{2 * DIGEST_BYTES}}})"
     r"\.part"
 )
-_WAY_BACK = "start a server with an empty data directory and bring it in with `raftctl replace`"
 
 
 class NoDataDirectory(Exception):
@@ -69,10 +84,13 @@ class NoDataDirectory(Exception):
 class UnusableBackup(Exception):
     """A file is no backup, a damaged one, or cannot be read. Nothing of it may be used."""
 
-    def __init__(self, path: Path, reason: str, offset: int | None = None) -> None:
+    def __init__(self, path: Path, kind: str, reason: str, offset: int | None = None) -> None:
         at = "" if offset is None else f"damaged at byte {offset}: "
         super().__init__(f"{path}: {at}{reason}")
         self.path = path
+        self.kind = kind
+        """missing, directory, unreadable, empty, not-a-backup, newer (of a release that came
+        later) or damaged."""
         self.offset = offset
         """Where the file is damaged; None where that is not what is wrong."""
         self.reason = reason
@@ -106,8 +124,7 @@ def verify_backup(
         UnusableBackup: a byte is wrong, missing or too much, or the file cannot be read.
     """
     try:
-        if not path.is_file():
-            raise UnusableBackup(path, "there is no such file")
+        _refuse_other_than_files(path)
         reader = SnapshotReader(OsFileSystem(), path)
         key_count = 0
         for pairs in reader.blocks():
@@ -115,10 +132,19 @@ def verify_backup(
             progress(reader.read_bytes, reader.id.size_bytes)
         progress(reader.read_bytes, reader.id.size_bytes)
     except CorruptSnapshot as corrupt:
-        raise UnusableBackup(path, corrupt.reason, corrupt.offset) from None
-    except (StorageFault, OSError) as fault:
-        reason = str(fault).removeprefix(f"{path}: ")
-        raise UnusableBackup(path, reason) from None
+        begins, ends = _marks_of_backup(path)
+        reason = corrupt.reason
+        if not (begins or ends):
+            raise UnusableBackup(path, "not-a-backup", "it does not begin as a backup") from None
+        if not ends:
+            reason += "; its end is missing or has changed, as if it had been cut short"
+        raise UnusableBackup(path, "damaged", reason, corrupt.offset) from None
+    except UnknownSnapshotFormat as fault:
+        raise UnusableBackup(path, "newer", str(fault).removeprefix(f"{path}: ")) from None
+    except StorageFault as fault:
+        raise UnusableBackup(path, "unreadable", fault.what.removeprefix(f"{path}: ")) from None
+    except OSError as error:
+        raise UnusableBackup(path, "unreadable", error.strerror or str(error)) from None
     return BackupFile(
         path=path,
         id=reader.id,
@@ -128,6 +154,43 @@ def verify_backup(
         cluster_id=reader.head.cluster_id,
         configuration=snapshot_of(reader.head, reader.id).configuration,
     )
+
+
+def _refuse_other_than_files(path: Path) -> None:
+    """Raise `UnusableBackup` unless there is a file at `path` with at least one byte.
+
+    What is neither file nor directory is not even opened: a pipe would be waited for.
+    """
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UnusableBackup(path, "missing", "there is no such file") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise UnusableBackup(path, "directory", "it is a directory")
+    if not stat.S_ISREG(status.st_mode):
+        raise UnusableBackup(path, "not-a-backup", "it is a device or a pipe, not a file")
+    if not status.st_size:
+        raise UnusableBackup(path, "empty", "the file is empty")
+
+
+def _marks_of_backup(path: Path) -> tuple[bool, bool]:
+    """Return whether a damaged file begins, and whether it ends, with the mark of a backup.
+
+    Only the marks are looked at, so that damage anywhere else does not hide what the file was.
+    """
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(RECORD_HEADER.size)
+            size_bytes = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size_bytes - TAIL_BYTES))
+            end = file.read(RECORD_HEADER.size)
+    except OSError:
+        return True, True
+    begins, ends = (
+        len(header) == RECORD_HEADER.size and RECORD_HEADER.unpack(header)[2] == kind
+        for header, kind in ((beginning, HEAD), (end, TAIL))
+    )
+    return begins, ends
 
 
 # --- what an inspection finds -----------------------------------------------------------------
@@ -184,6 +247,10 @@ class FoundState:
     revision: int | None = None
     unread: str = ""
     """Why it was not looked at."""
+    is_damaged: bool = False
+    """It was looked at, and is no database, or not a whole one: `unread` says how that showed."""
+    ends_readers: bool = False
+    """A signal ended the process that read it: a server that used it again could end likewise."""
 
 
 @attrs.frozen(kw_only=True)
@@ -194,7 +261,16 @@ class Inspection:
     running: str
     """Who has locked the directory, in words; empty if nobody has."""
     identity: Identity | None
+    """None if the file is missing or damaged."""
+    server: ServerId
+    """Whose directory it is, also where the identity is damaged and its incarnation can still be
+    told in it as that of a member; empty if nobody knows."""
+    address: str
+    """HOST:PORT of the server in the newest configuration here; empty if it has none there."""
     hard_state: HardState
+    """As far as the log is good."""
+    log_state: str
+    """whole, damaged (what stands here of it is what comes before the damage), or unread."""
     base_index: Index
     """What stands before the first entry of the log."""
     base_term: Term
@@ -213,7 +289,9 @@ class Inspection:
     entries: tuple[Entry, ...]
     """The live ones of the log, as far as they are good."""
     problems: tuple[str, ...]
-    """What is damaged, where, what is lost, and how to get the server back."""
+    """What is damaged, where, and what is lost by that."""
+    needs_replacement: bool
+    """Whether a problem is such that the server can only come back empty, as a new incarnation."""
 
     @property
     def role(self) -> str:
@@ -234,7 +312,7 @@ def inspect_directory(path: Path) -> Inspection:
         NoDataDirectory: there is no such directory, or nothing of a server in it.
     """
     if not path.is_dir():
-        raise NoDataDirectory(f"{path}: there is no such directory")
+        raise NoDataDirectory(f"{path}: there is no such file or directory")
     if not any((path / part).exists() for part in PARTS):
         raise NoDataDirectory(f"{path}: there is nothing of a raftd in it")
     readings = 0
@@ -254,18 +332,18 @@ class _Inspecting:
         self._running = running
         self._files = OsFileSystem()
         self._problems: list[str] = []
+        self._needs_replacement = False
 
     def inspect(self) -> Inspection:
-        identity = self._identity()
         snapshots = self._snapshots()
         newest = snapshots[0].backup if snapshots else None
         log = self._log(newest.id.last_included_index if newest else 0, bool(snapshots))
-        segments = self._segments(log) if log is not None else ()
-        last_index = log.base_index + len(log.entries) if log is not None else 0
-        if newest is not None:
-            last_index = max(last_index, newest.id.last_included_index)
-        configurations = [newest.configuration] if newest is not None else []
+        identity = self._identity(log, bool(snapshots))
         entries = log.entries if log is not None else ()
+        log_end = log.base_index + len(entries) if log is not None else 0
+        # Where the newest snapshot goes on after the log, the log is to follow it.
+        last_index = max(log_end, newest.id.last_included_index if newest else 0)
+        configurations = [newest.configuration] if newest is not None else []
         for entry in entries:
             if entry.kind is EntryKind.CONFIGURATION:
                 at = ConfigurationAt(entry.index, decode_configuration(entry.data))
@@ -273,45 +351,87 @@ class _Inspecting:
                     configurations.append(at)
         if identity is not None and log is not None and log.damage is None:
             self._check_log_begun(identity, log, has_snapshot=bool(snapshots))
+            if newest is not None and not identity.is_blank:
+                self._check_log_age(log, newest.id)
+        state = self._state(last_index, log)
+        self._judge_newest(snapshots, log, state)
+        addresses = configurations[-1].entry.addresses if configurations else {}
+        voted_for = log.hard_state.voted_for if log is not None else None
+        known = [*addresses, *([voted_for] if voted_for else [])]
+        server = identity.server if identity is not None else self._server_among(known)
+        founded_at = identity.bootstrap_address if identity is not None else ""
         return Inspection(
             path=self._path,
             running=self._running,
             identity=identity,
+            server=server,
+            address=addresses.get(server, founded_at),
             hard_state=log.hard_state if log is not None else HardState(),
+            log_state=self._log_state(log),
             base_index=log.base_index if log is not None else 0,
             base_term=log.base_term if log is not None else 0,
             last_index=last_index,
             torn_bytes=log.torn_bytes if log is not None else 0,
-            segments=segments,
+            segments=self._segments(log) if log is not None else (),
             snapshots=snapshots,
             parts=self._parts(),
             temporaries=self._temporaries(),
-            state=self._state(last_index, log),
+            state=state,
             configurations=tuple(configurations),
             entries=entries,
             problems=tuple(self._problems),
+            needs_replacement=self._needs_replacement,
         )
 
-    def _identity(self) -> Identity | None:
+    def _log_state(self, log: WalInspection | None) -> str:
+        if log is None:
+            return "unread"
+        # Of the directory itself: it was read to its end, and what it follows is missing.
+        is_gap = log.damage is not None and log.damage.path.name == WAL_DIRECTORY
+        return "whole" if log.damage is None or is_gap else "damaged"
+
+    def _problem(self, what: str, remedy: Remedy = Remedy.NAMED) -> None:
+        self._problems.append(what)
+        self._needs_replacement |= remedy is Remedy.REPLACE
+
+    def _fault(self, fault: StorageFault) -> None:
+        # Without its way back, which knows neither the name nor the address of the server.
+        self._problem(fault.what, fault.remedy)
+
+    def _identity(self, log: WalInspection | None, has_snapshots: bool) -> Identity | None:
         path = self._path / IDENTITY_FILE
         try:
-            if not path.exists():
-                self._problems.append(
-                    f"{path}: there is no such file. If the server was never started to the end, "
-                    f"the next start makes it; else put it back, or {_WAY_BACK}"
-                )
-                return None
-            return decode_identity(path, self._files.read(path))
+            if path.exists():
+                return decode_identity(path, self._files.read(path))
         except StorageFault as fault:
-            self._problems.append(str(fault))
+            self._fault(fault)
             return None
+        except OSError as error:
+            self._problem(f"{path}: looking for it failed: {error.strerror or error}")
+            return None
+        has_log = not log.is_empty if log is not None else bool(self._problems)
+        if has_snapshots or has_log:
+            self._problem(
+                f"{path}: there is no such file, so nobody knows whose votes and entries are "
+                "beside it. If there is a copy of the file, put it back",
+                Remedy.REPLACE,
+            )
+        return None
+
+    def _server_among(self, members: Iterable[ServerId]) -> ServerId:
+        """Return the member whose incarnation stands in the damaged identity, else nothing."""
+        try:
+            content = (self._path / IDENTITY_FILE).read_bytes()
+        except OSError:
+            return ""
+        return next((m for m in members if server_incarnation(m).encode() in content), "")
 
     def _snapshots(self) -> tuple[FoundSnapshot, ...]:
         found = []
         try:
             paths = published_paths(self._path / SNAPSHOTS_DIRECTORY, self._files)
         except StorageFault as fault:
-            self._problems.append(str(fault))
+            self._fault(fault)
             return ()
         for number, path in enumerate(paths):
             try:
@@ -319,7 +439,7 @@ class _Inspecting:
                 size_bytes = backup.id.size_bytes
                 found.append(FoundSnapshot(name=path.name, size_bytes=size_bytes, backup=backup))
             except UnusableBackup as problem:
-                if number and not path.exists():
+                if number and problem.kind == "missing":
                     # An older one that the running server has just removed.
                     continue
                 size_bytes = self._size_bytes(path)
@@ -328,13 +448,64 @@ class _Inspecting:
                         name=path.name, size_bytes=size_bytes, backup=None, problem=str(problem)
                     )
                 )
-                lost = (
-                    f"all that the server knows up to its last entry is lost; {_WAY_BACK}"
-                    if number == 0
-                    else "nothing is lost: it is not the newest, and the next start removes it"
-                )
-                self._problems.append(f"{problem}: {lost}")
+                if problem.kind in ("unreadable", "newer"):
+                    self._problem(str(problem))
+                elif number:
+                    self._problem(
+                        f"{problem}: nothing is lost, it is not the newest, and the next start "
+                        "removes it"
+                    )
         return tuple(found)
+
+    def _judge_newest(
+        self,
+        snapshots: tuple[FoundSnapshot, ...],
+        log: WalInspection | None,
+        state: FoundState | None,
+    ) -> None:
+        """Say what is lost if the newest snapshot is damaged: that depends on the live state."""
+        if not snapshots or snapshots[0].backup is not None:
+            return
+        name, problem = snapshots[0].name, snapshots[0].problem
+        if problem in self._problems:
+            return
+        path = self._path / SNAPSHOTS_DIRECTORY / name
+        last_lost_index = int(name.split("-")[1])
+        try:
+            open_ends(self._files, path)
+            has_ends = True
+        except CorruptSnapshot:
+            has_ends = False
+        except StorageFault as fault:
+            self._fault(fault)
+            return
+        if self._running:
+            self._problem(
+                f"{problem}. Nothing is lost as long as the server that works on it does not stop; "
+                "the next snapshot that it takes replaces this one"
+            )
+            return
+        has_state = (
+            has_ends
+            and log is not None
+            and state is not None
+            and state.proof != "none"
+            and state.applied_index is not None
+            and state.applied_index >= max(log.base_index, last_lost_index)
+        )
+        if has_state:
+            self._problem(
+                f"{problem}. Nothing is lost as long as the live state is there, "
+                f"which has entries 1 to {last_lost_index} too and can prove it: the server starts "
+                "from that, and the next snapshot that it takes replaces this one"
+            )
+            return
+        self._problem(
+            f"{problem}. The server starts from this snapshot: the effects of "
+            f"entries 1 to {last_lost_index} are lost, and those of later ones with them, so it "
+            "does not start",
+            Remedy.REPLACE,
+        )
 
     def _size_bytes(self, path: Path) -> int:
         try:
@@ -348,10 +519,19 @@ class _Inspecting:
         try:
             log = inspect_wal(self._path / WAL_DIRECTORY, self._files, snapshot_index=reaches)
         except StorageFault as fault:
-            self._problems.append(f"{fault}; {_WAY_BACK}")
+            # A first start that did not come to its end has neither identity nor log.
+            is_begun = has_snapshot or (self._path / IDENTITY_FILE).exists()
+            if fault.remedy is not Remedy.REPLACE:
+                self._fault(fault)
+            elif is_begun:
+                self._problem(
+                    f"{fault.what}: what the server voted for and acknowledged is lost, so it does "
+                    "not start",
+                    fault.remedy,
+                )
             return None
         if log.damage is not None:
-            self._problems.append(str(log.damage))
+            self._fault(log.damage)
         return log
 
     def _segments(self, log: WalInspection) -> tuple[FoundSegment, ...]:
@@ -396,9 +576,23 @@ class _Inspecting:
         self, identity: Identity, log: WalInspection, *, has_snapshot: bool
     ) -> None:
         if identity.log_begun and not log.entries and not log.base_index and not has_snapshot:
-            self._problems.append(
+            self._problem(
                 f"{self._path / WAL_DIRECTORY}: the log is empty, although it has had entries. "
-                f"What the server voted for and acknowledged is lost; {_WAY_BACK}"
+                "What the server voted for and acknowledged is lost",
+                Remedy.REPLACE,
+            )
+
+    def _check_log_age(self, log: WalInspection, newest: SnapshotId) -> None:
+        """Say so if the log is older than the snapshot, as a start does (`raftd.recovery`)."""
+        index, last_index = newest.last_included_index, log.base_index + len(log.entries)
+        is_in_log = log.base_index <= index <= last_index
+        if not is_in_log and log.hard_state.current_term < newest.last_included_term:
+            self._problem(
+                f"{self._path / WAL_DIRECTORY}: the log ends at index {last_index} in term "
+                f"{log.hard_state.current_term}, but the newest snapshot, up to entry {index}, is "
+                f"of term {newest.last_included_term}: the log is older than the snapshot. Votes, "
+                "and what was acknowledged since, are lost",
+                Remedy.REPLACE,
             )
 
     def _parts(self) -> tuple[FoundPart, ...]:
@@ -428,7 +622,7 @@ class _Inspecting:
         try:
             return self._files.names(directory) if directory.is_dir() else []
         except StorageFault as fault:
-            self._problems.append(str(fault))
+            self._fault(fault)
             return []
 
     def _temporaries(self) -> tuple[str, ...]:
@@ -451,14 +645,21 @@ class _Inspecting:
             return FoundState(proof=proof, size_bytes=size_bytes, unread=unread)
         head = _head_of_live(directory)
         if "error" in head:
-            return FoundState(proof=proof, size_bytes=size_bytes, unread=head["error"])
+            return FoundState(
+                proof=proof,
+                size_bytes=size_bytes,
+                unread=head["error"],
+                is_damaged=bool(head.get("damaged")),
+                ends_readers=bool(head.get("crashed")),
+            )
         if proof != "none" and log is not None and not log.damage:
             applied_index = head["applied_index"]
             if applied_index > last_index:
-                self._problems.append(
+                self._problem(
                     f"{directory}: entries {last_index + 1} to {applied_index} were applied, but "
                     f"the log ends at {last_index}: what was acknowledged is lost. If a part of "
-                    f"the log is somewhere else, put it back; else {_WAY_BACK}"
+                    "the log is somewhere else, put it back",
+                    Remedy.REPLACE,
                 )
         return FoundState(proof=proof, size_bytes=size_bytes, **head)
 
@@ -505,7 +706,10 @@ def _proof_of(directory: Path) -> str:
 
 
 def _head_of_live(directory: Path) -> dict[str, Any]:
-    """Return what the live database says about itself, or {"error": TEXT}."""
+    """Return what the live database says about itself, or {"error": TEXT}.
+
+    "damaged" stands beside an error that is one of the database, not of the disk or the machine.
+    """
     try:
         child = subprocess.run(
             [sys.executable, "-m", "raftd.offline", str(directory)],
@@ -522,8 +726,18 @@ def _head_of_live(directory: Path) -> dict[str, Any]:
     try:
         head: dict[str, Any] = json.loads(child.stdout)
     except ValueError:
-        return {"error": f"it is damaged: reading it ended with {child.returncode}"}
+        why = _end_of_reading(child.returncode)
+        return {"error": why, "damaged": True, "crashed": child.returncode < 0}
     return head
+
+
+def _end_of_reading(returncode: int) -> str:
+    if returncode >= 0:
+        return "what is in it makes no sense"
+    number = -returncode
+    name = signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
+    cut = ": a part of the file is missing" if number == signal.SIGBUS else ""
+    return f"reading it was ended by {name}{cut}"
 
 
 class _OnlyGet:
@@ -555,8 +769,10 @@ def main(arguments: Sequence[str]) -> int:
                 "applied_term": found.applied_term,
                 "revision": found.revision,
             }
-    except (lmdb.Error, OSError, StateError) as error:
+    except (OSError, StateError) as error:
         head = {"error": str(error)}
+    except lmdb.Error as error:
+        head = {"error": str(error), "damaged": True}
     print(json.dumps(head))
     return 0
 

@@ -21,6 +21,7 @@ from raftd.config import (
     SharedKeys,
     effective,
     export,
+    export_document,
     format_duration,
     format_size,
     is_loopback,
@@ -647,7 +648,7 @@ def test_what_is_no_size_is_refused(text):
         parse_size_bytes(text)
 
 
-@pytest.mark.parametrize("text", ["0B", "1023B", "1KiB", "1.5KiB", "64MiB", "1.5GiB", "1024GiB"])
+@pytest.mark.parametrize("text", ["0B", "1023B", "1KiB", "1.5KiB", "64MiB", "1.5GiB", "64GiB"])
 def test_a_size_is_shown_as_people_write_it(text):
     assert format_size(parse_size_bytes(text)) == text
 
@@ -750,6 +751,41 @@ def test_every_export_is_a_cluster_file_of_its_members(tmp_path_factory, servers
     file.write_text(export("orders", members))
     loaded = load(file).servers.values()
     assert [(server.id, server.address, server.role) for server in loaded] == members
+
+
+def test_an_export_has_the_zones_that_the_servers_state(written):
+    based_on = written(
+        "cluster: orders\ndefaults: {zone: east}\nservers:\n"
+        "  n1: {address: 127.0.0.1:1}\n"
+        "  n2: {address: 127.0.0.1:2, zone: north}\n"
+        "  n3: {address: 127.0.0.1:3, zone: north}\n"
+    )
+    members = [(f"n{number}", f"127.0.0.1:{number}", "voter") for number in range(1, 5)]
+    zones = {"n1": "east", "n2": "west", "n4": "west"}
+    servers = export_document("orders", members, based_on, zones)["servers"]
+    assert [server.get("zone") for server in servers.values()] == [None, "west", "north", "west"]
+    found = written(export("orders", members, based_on, zones)).servers
+    assert {name: server.zone for name, server in found.items()} == {
+        "n1": "east",
+        "n2": "west",
+        "n3": "north",
+        "n4": "west",
+    }
+
+
+def test_where_a_zone_comes_from_is_shown(written):
+    config = written(
+        "cluster: orders\ndefaults: {zone: east}\nservers:\n"
+        "  n1: {address: 127.0.0.1:1}\n  n2: {address: 127.0.0.1:2, zone: north}\n"
+    )
+    zones = {name: server["zone"] for name, server in effective(config)["servers"].items()}
+    assert zones == {
+        "n1": {"value": "east", "origin": "defaults"},
+        "n2": {"value": "north", "origin": "file"},
+    }
+    config = written("cluster: orders\nservers: {n1: {address: 127.0.0.1:1}}\n")
+    shown = effective(config)["servers"]["n1"]["zone"]
+    assert shown == {"value": None, "origin": "default"}
 
 
 def test_two_members_of_one_name_cannot_be_exported():

@@ -38,8 +38,9 @@ ALLOWED = {
     "raftd": ("raftd",),
     "raftctl": (
         *("raftctl", "raftd.protocol", "raftd.codec", "raftd.commands", *CONFIGURATION),
-        *("raftd.core.quorum", "raftd.core.types"),
+        *("raftd.core.availability", "raftd.core.quorum", "raftd.core.types"),
         *("raftd.offline",),  # a data directory or a backup, read and never written
+        *("raftd.salvage", "raftd.storage.files"),  # what a recovery does with directories
     ),
 }
 """What each part may import of ours; the most specific line holds."""

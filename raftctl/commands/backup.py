@@ -11,9 +11,10 @@ from raftctl.byte_progress import ByteProgress
 from raftctl.cli import Context, pass_context
 from raftctl.client import author, expect
 from raftctl.commands.membership import follow_to_end, print_result
+from raftctl.completing import members
 from raftctl.fetching import Fetched, fetch_backup
 from raftctl.render import name_list, number, plural, printable
-from raftctl.restoring import Restoring, found, give, look, read_backup
+from raftctl.restoring import Restoring, found, give, look, read_backup, resumable
 from raftctl.watch import size
 from raftd.offline import BackupFile
 from raftd.protocol import ChangeReply, ChangeRequest
@@ -29,6 +30,7 @@ CHANGE_REPLY_TIMEOUT_MS = 15_000.0
     "source",
     default="",
     metavar="ID",
+    shell_complete=members(),
     help="The server that it comes from. Default: a follower that has caught up, else the leader.",
 )
 @click.option("--force", is_flag=True, help="Replace FILE if it is there.")
@@ -102,7 +104,7 @@ def restore(context: Context, file: Path) -> None:
     """
     context.require_answerable()
     progress = ByteProgress(context)
-    held = read_backup(context, file, progress)
+    held = read_backup(file, progress)
     restoring = look(context, held)
     if restoring.is_done:
         context.message(f"{restoring.config.cluster} was restored from {file} already")
@@ -111,14 +113,15 @@ def restore(context: Context, file: Path) -> None:
     if not context.yes:
         click.echo(_effect(restoring), err=True)
         context.confirm("Proceed?")
-    if not restoring.operation:
-        try:
-            if not restoring.is_founded:
-                give(context, restoring, progress)
-        finally:
-            progress.close()
-        found(context, restoring)
-    _bring_in(context, restoring)
+    with resumable(context, restoring):
+        if not restoring.operation:
+            try:
+                if not restoring.is_founded:
+                    give(context, restoring, progress)
+            finally:
+                progress.close()
+            found(context, restoring)
+        _bring_in(context, restoring)
 
 
 def _effect(restoring: Restoring) -> str:

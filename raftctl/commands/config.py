@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from raftctl.cli import Context, pass_context
+from raftctl.cli import CommandGroup, Context, pass_context
 from raftctl.errors import EXIT_USAGE, CliError, Refused, UsageProblem
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _file_argument = click.argument(
 )
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def config() -> None:
     """Check, show or export cluster files.
 
@@ -88,18 +88,46 @@ def show(context: Context, file: Path | None) -> None:
         click.echo("\n".join(_settings_lines(settings)))
 
 
+def _write(target: Path, text: str) -> None:
+    """Let `target` hold `text`: all of it, or what it held before.
+
+    A shell that redirects to the file empties it before its settings can be read from it.
+    """
+    temporary = target.with_name(f".{target.name}.new")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CliError(
+            f"{target} could not be written",
+            code="output-failed",
+            cause=f"{error.strerror or error}; it is as it was",
+            hint="raftctl config export",
+        ) from None
+
+
 @config.command()
+@click.option(
+    "--to",
+    "target",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write it to FILE, which may be the file that --config names. Default: stdout.",
+)
 @pass_context
-def export(context: Context) -> None:
+def export(context: Context, target: Path | None) -> None:
     """Print the cluster file that matches the live cluster.
 
-    The members, their addresses and roles are those of the cluster; what --config says about
-    servers that are still members, and its defaults, are kept as they are written there. With
-    `-o json` the same content is JSON, which is a cluster file, too.
+    The members, their addresses and roles are those of the cluster, and the zones those that its
+    servers state. What --config says about servers that are still members, and its defaults, are
+    kept as they are written there. With `-o json` the same content is JSON, which is a cluster
+    file, too.
 
     \b
-    Example:
-      raftctl config export > cluster.yaml
+    Examples:
+      raftctl config export
+      raftctl config export --to cluster.yaml
     """
     from raftctl.endpoints import load_cluster_file
     from raftd.config import export as export_text
@@ -119,22 +147,41 @@ def export(context: Context) -> None:
             hint="raftctl --endpoints HOST:PORT config export",
         )
     name = status.cluster_name or (based_on.cluster if based_on else "")
-    if status.configuration is None:
-        raise CliError("the leader does not know its configuration", code="protocol")
+    assert status.configuration is not None, "a leader has a configuration"
     if status.configuration.joint:
         context.message("a change is under way: this is how it leaves the cluster if it succeeds")
     members = members_of(status.configuration, tuple(based_on.servers) if based_on else ())
+    zones = _zones_stated(status.configuration)
     try:
-        if context.output == "json":
-            context.print_document(export_document(name, members, based_on))
+        if target is not None:
+            _write(target, export_text(name, members, based_on, zones))
+            context.message(f"{target} is the file that matches the cluster now")
+        elif context.output == "json":
+            context.print_document(export_document(name, members, based_on, zones))
         else:
-            click.echo(export_text(name, members, based_on), nl=False)
+            click.echo(export_text(name, members, based_on, zones), nl=False)
     except ValueError as error:
         raise Refused(
             f"the present members do not fit into a cluster file: {error}",
             cause="one incarnation of the name replaces the other and both are members until then",
             hint=context.command("wait --for stable"),
         ) from None
+
+
+def _zones_stated(configuration: ConfigurationView) -> dict[str, str]:
+    """Return the zone of each member that answers and states one."""
+    from raftctl.endpoints import Endpoints
+    from raftctl.survey import survey
+    from raftd.core.types import server_name
+
+    members = {*configuration.voters, *configuration.learners, *configuration.learners_next}
+    addresses = tuple(configuration.addresses[server] for server in sorted(members))
+    answers = survey(Endpoints(addresses=addresses, source="the configuration"))
+    return {
+        server_name(answer.reply.server): answer.reply.zone
+        for answer in answers
+        if answer.reply is not None and answer.reply.server in members and answer.reply.zone
+    }
 
 
 def members_of(
@@ -204,12 +251,11 @@ def _chosen(context: Context, file: Path | None) -> Path:
     if chosen is None:
         chosen = running_playground()
     if chosen is None:
-        command = click.get_current_context().command_path
         raise UsageProblem(
             "no cluster file was named",
             cause="neither FILE nor --config was given, there is no cluster.yaml in this folder, "
             "and no playground is running",
-            hint=f"{command} FILE",
+            hint=context.again("FILE"),
         )
     return chosen
 
@@ -226,7 +272,7 @@ def _load(context: Context, file: Path) -> ClusterConfig:
                 f"{file}: {_counted(len(error.problems), 'problem')}",
                 code="config",
                 cause=str(error),
-                hint="correct the file",
+                hint=f"correct the file, and repeat\n{context.again()}",
             ) from None
         # Each line is the whole message, in the form that editors can jump to.
         click.echo(str(error), err=True)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import base64
 import os
+import shlex
 import sys
 from typing import Any
 
 import click
 
-from raftctl.cli import Context, pass_context, stdin_is_closed
+from raftctl.cli import Context, NumberParameter, pass_context, stdin_is_closed
 from raftctl.client import expect
-from raftctl.errors import Refused, UsageProblem
+from raftctl.errors import CliError, Refused, UsageProblem
 from raftctl.render import number, plural, printable, table, terminal_width
 from raftd.commands import KEY_BYTES_MAX, VALUE_BYTES_MAX
 from raftd.protocol import (
@@ -43,12 +44,14 @@ def _checked_key(key: str) -> str:
             f"the key {shown} is not UTF-8",
             code="key",
             cause="keys are text; only values may be any bytes",
+            hint="raftctl list",
         ) from None
     if not 1 <= size <= KEY_BYTES_MAX:
         raise UsageProblem(
             f"the key has {number(size)} bytes",
             code="key",
             cause=f"a key has 1 to {KEY_BYTES_MAX} bytes of UTF-8; nothing was sent",
+            hint="raftctl put --help",
         )
     return key
 
@@ -59,7 +62,7 @@ def _checked_value(value: bytes, what: str = "value") -> bytes:
             f"the {what} is longer than a value can be",
             code="value",
             cause=f"a value has up to {number(VALUE_BYTES_MAX)} bytes (1 MiB); nothing was sent",
-            hint="split it over several keys",
+            hint="split it over several keys: `raftctl put KEY/1 VALUE`",
         )
     return value
 
@@ -72,7 +75,7 @@ def _value_argument(value: str) -> bytes:
                 "stdin is closed, so that there is no value to read",
                 code="value",
                 cause="VALUE - means everything on stdin; nothing was sent",
-                hint="give the value itself, or a stdin to read it from",
+                hint="give the value itself, or a stdin: `raftctl put KEY - < FILE`",
             )
         # One byte more than allowed is enough to know, however much there is.
         return _checked_value(sys.stdin.buffer.read(VALUE_BYTES_MAX + 1))
@@ -142,7 +145,7 @@ def get(context: Context, key: str, stale: bool) -> None:
 @click.option("--if-absent", is_flag=True, help="Only if the key does not exist.")
 @click.option(
     "--if-revision",
-    type=click.IntRange(min=0),
+    type=NumberParameter(min=0),
     metavar="N",
     help="Only if the key's mod revision is still N; 0 means that it does not exist.",
 )
@@ -189,7 +192,7 @@ def put(context: Context, key: str, value: str, if_absent: bool, if_revision: in
             f"{printable(key)} was not set",
             code="condition-failed",
             cause=f"{because} (revision {number(reply.revision)} of the state machine)",
-            hint=f"{context.command('get')} {printable(key)} -o json shows what it is now",
+            hint=f"{context.command('get')} {shlex.quote(printable(key))} -o json",
         )
 
 
@@ -252,7 +255,7 @@ def cas(context: Context, key: str, expected: str, new: str) -> None:
             code="condition-failed",
             cause="its value is not the expected one, or there is no such key "
             f"(revision {number(reply.revision)} of the state machine)",
-            hint=f"{context.command('get')} {printable(key)} shows what it is now",
+            hint=f"{context.command('get')} {shlex.quote(printable(key))}",
         )
 
 
@@ -267,28 +270,40 @@ def _print_write(context: Context, key: str, reply: WriteReply, verb: str) -> No
 @click.argument("prefix", default="")
 @click.option(
     "--limit",
-    type=click.IntRange(1, LIST_LIMIT_MAX),
+    type=NumberParameter(1, LIST_LIMIT_MAX),
     default=LIST_LIMIT_DEFAULT,
     show_default=True,
     metavar="N",
-    help=f"At most this many entries, 1 to {LIST_LIMIT_MAX}.",
+    help=f"At most this many entries, 1 to {LIST_LIMIT_MAX}; and at most 4 MiB of them.",
 )
+@click.option("--after", default="", metavar="KEY", help="Only the keys behind this one.")
 @_stale
 @pass_context
-def list_keys(context: Context, prefix: str, limit: int, stale: bool) -> None:
+def list_keys(context: Context, prefix: str, limit: int, after: str, stale: bool) -> None:
     """List the keys that start with PREFIX and their values, in order of the keys.
+
+    If there are more, the command for the next page is printed. Each page is the state at its own
+    revision.
 
     \b
     Examples:
       raftctl list
       raftctl list orders/ --limit 20 -o wide
+      raftctl list orders/ --after orders/1017
       raftctl list orders/ -o json
     """
-    if prefix:
-        _checked_key(prefix)
-    request = ListRequest(prefix=prefix, limit=limit, stale=stale)
+    for key in filter(None, (prefix, after)):
+        _checked_key(key)
+    request = ListRequest(prefix=prefix, limit=limit, stale=stale, after=after)
     cluster = context.cluster()
     reply = expect(cluster.ask_any(request) if stale else cluster.ask(request), ListReply)
+    if after and reply.entries and reply.entries[0].key.encode() <= after.encode():
+        raise CliError(
+            "the server does not know --after",
+            code="protocol",
+            cause="its release is older: it began with the first key again",
+            hint=context.command("status -o wide"),
+        )
     if context.structured:
         context.print_document(
             {
@@ -308,9 +323,20 @@ def list_keys(context: Context, prefix: str, limit: int, stale: bool) -> None:
     else:
         context.message(f"no key starts with {printable(prefix)}" if prefix else "no keys")
     if reply.more:
-        context.message(
-            f"there are more; this is the first {plural(len(reply.entries), 'entry', 'entries')}"
-        )
+        context.message(_next_page(context, request, reply))
+
+
+def _next_page(context: Context, request: ListRequest, reply: ListReply) -> str:
+    """Return that the list is cut, by what, and how to go on behind it."""
+    count = plural(len(reply.entries), "entry", "entries")
+    if len(reply.entries) < request.limit:
+        count += ", 4 MiB is the most at once"
+    words = ["list", *([request.prefix] if request.prefix else [])]
+    if request.limit != LIST_LIMIT_DEFAULT:
+        words += ["--limit", str(request.limit)]
+    words += ["--after", reply.entries[-1].key, *(["--stale"] if request.stale else [])]
+    command = context.command(shlex.join(words))
+    return f"there are more ({count} shown); the next ones: {printable(command)}"
 
 
 def _entry_document(entry: ListEntry) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from raftctl.byte_progress import ByteProgress
-from raftctl.cli import Context, pass_context
+from raftctl.cli import Context, NumberParameter, pass_context
 from raftctl.errors import EXIT_DONE, EXIT_FAILED, CliError, UsageProblem
 from raftctl.inspect_text import (
     backup_document,
@@ -17,7 +17,8 @@ from raftctl.inspect_text import (
     inspection_text,
 )
 from raftctl.render import Style, terminal_width
-from raftd.offline import NoDataDirectory, UnusableBackup, inspect_directory, verify_backup
+from raftctl.verifying import verified_backup
+from raftd.offline import NoDataDirectory, inspect_directory
 
 ENTRIES_DEFAULT = 10
 
@@ -26,7 +27,7 @@ ENTRIES_DEFAULT = 10
 @click.argument("path", type=click.Path(path_type=Path), metavar="DATA_DIR|FILE")
 @click.option(
     "--entries",
-    type=click.IntRange(min=0),
+    type=NumberParameter(min=0),
     default=ENTRIES_DEFAULT,
     show_default=True,
     metavar="N",
@@ -50,37 +51,40 @@ def inspect(context: Context, path: Path, entries: int) -> int:
     """
     style = Style(context.use_color(sys.stdout))
     width = None if context.output == "wide" else terminal_width(sys.stdout)
-    if path.is_file():
-        return _inspect_file(context, path, style)
     try:
+        if path.exists() and not path.is_dir():
+            return _inspect_file(context, path, style)
         found = inspect_directory(path)
     except NoDataDirectory as problem:
         raise UsageProblem(
-            str(problem), code="no-data-directory", cause="DATA_DIR is the data_dir of a server"
+            str(problem),
+            code="no-data-directory",
+            cause="DATA_DIR is the data_dir of a server, FILE one that `raftctl backup` has "
+            "written",
+            hint="raftctl inspect --help",
+        ) from None
+    except PermissionError as error:
+        raise CliError(
+            f"{error.filename or path} cannot be read",
+            code="unreadable",
+            cause=error.strerror or str(error),
+            hint=f"run it as the user that raftd runs as:\n{context.again()}",
         ) from None
     if context.structured:
-        context.print_document(inspection_document(found, entries))
+        context.print_document(inspection_document(found, entries, context.command))
     else:
-        click.echo(inspection_text(found, entries, style, width=width))
+        click.echo(inspection_text(found, entries, style, context.command, width=width))
     return EXIT_FAILED if found.problems else EXIT_DONE
 
 
 def _inspect_file(context: Context, path: Path, style: Style) -> int:
-    progress = ByteProgress(context)
     try:
-        file = verify_backup(path, lambda done, total: progress.show("verifying", done, total))
-    except UnusableBackup as problem:
-        progress.close()
+        file = verified_backup(path, ByteProgress(context))
+    except CliError as error:
         if context.structured:
-            document = {"file": str(path), "ok": False, "problems": [str(problem)]}
+            document = {"file": str(path), "ok": False, "problems": [error.cause]}
             context.print_document(document, one_line=True)
-        raise CliError(
-            f"{path} is no good backup",
-            code="damaged" if problem.offset is not None else "not-a-backup",
-            cause=str(problem),
-            hint="take another copy of the file, or an older backup",
-        ) from None
-    progress.close()
+        raise
     if context.structured:
         context.print_document(backup_document(file), one_line=True)
     else:

@@ -1,4 +1,4 @@
-"""init, add, remove, replace, promote, demote, transfer: who is in the cluster, and who leads it.
+"""Who is in the cluster, and who leads it: init, add, remove, replace, and what else changes that.
 
 Each command asks the leader for at most one membership operation and then watches it. The
 operation belongs to the cluster: it goes on when the command ends, however that ends.
@@ -8,46 +8,69 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
 
-from raftctl.cli import Context, pass_context
+from raftctl.cli import Context, NumberParameter, pass_context
 from raftctl.client import Cluster, author, expect
+from raftctl.cluster_files import warn_of_stale_file
+from raftctl.completing import members
+from raftctl.endpoints import load_cluster_file
 from raftctl.errors import OutcomeUnknown, Refused, Unreachable, UsageProblem
-from raftctl.forming import form_cluster
+from raftctl.forming import Forming, form_cluster
+from raftctl.plan_text import plan_document, plan_text, plan_width, takes_away
 from raftctl.render import (
     Style,
     configuration_document,
     configuration_table,
-    display_names,
-    members_of,
+    fitted,
     name_list,
     natural_key,
     plural,
+    printable,
     terminal_width,
 )
 from raftctl.watch import outcome_error, watch
 from raftd.commands import Operation
 from raftd.config_values import check_name, parse_member_argument
-from raftd.core.types import ServerId, server_name
+from raftd.core.quorum import majority
+from raftd.core.types import server_name
 from raftd.protocol import (
     ChangeReply,
     ChangeRequest,
     ConfigurationView,
     MemberChange,
+    PlanPhase,
     PlanView,
+    Quorum,
+    StatusReply,
+    TargetMember,
     TransferReply,
     TransferRequest,
 )
 
+if TYPE_CHECKING:
+    from raftd.config import ClusterConfig
+
 CHANGE_REPLY_TIMEOUT_MS = 15_000.0
 """For the leader's answer to a change: before it the leader dials every new server."""
+TRANSFER_REFUSAL_TIMEOUT_MS = 500.0
+"""For a refusal of a transfer that is not waited for: several round trips between continents."""
 CONFIGURATION_TIMEOUT_MS = 10_000.0
 """For asking how the configuration is after the change; a leader that removed itself is followed
 by an election."""
+
+
+class Asks(Enum):
+    """When a command asks before it acts."""
+
+    NEVER = "never"
+    IF_IT_TAKES_AWAY = "if a server goes, or loses its vote"
+    ALWAYS = "always"
 
 
 @attrs.frozen(kw_only=True)
@@ -74,7 +97,7 @@ def change_options(function: Callable[..., None]) -> Callable[..., None]:
     for decorate in (
         click.option(
             "--at-index",
-            type=click.IntRange(min=1),
+            type=NumberParameter(min=1),
             metavar="N",
             help="Refuse unless the configuration index is still N.",
         ),
@@ -93,7 +116,12 @@ def _name(text: str) -> str:
     try:
         return check_name(text)
     except ValueError as error:
-        raise UsageProblem(str(error), code="name") from None
+        raise UsageProblem(
+            f"{printable(text)} is no name of a server",
+            code="name",
+            cause=f"{error}; nothing was sent",
+            hint=f"{_command_path()} --help",
+        ) from None
 
 
 def _new_server(text: str) -> tuple[str, str]:
@@ -101,14 +129,25 @@ def _new_server(text: str) -> tuple[str, str]:
         return parse_member_argument(text)
     except ValueError as error:
         raise UsageProblem(
-            str(error), code="address", hint="n4=127.0.0.1:7104, for example"
+            f"{printable(text)} is not ID=HOST:PORT",
+            code="address",
+            cause=f"{error}; nothing was sent",
+            hint=f"{_command_path()} --help",
         ) from None
+
+
+def _command_path() -> str:
+    return click.get_current_context().command_path
 
 
 def _refuse_twice(what: str, words: Sequence[str]) -> None:
     twice = sorted({word for word in words if words.count(word) > 1}, key=natural_key)
     if twice:
-        raise UsageProblem(f"{what} twice: {' '.join(twice)}", cause="nothing was sent")
+        raise UsageProblem(
+            f"{what} twice: {' '.join(twice)}",
+            cause="each server is changed once in one change; nothing was sent",
+            hint=f"{_command_path()} --help",
+        )
 
 
 def _names(texts: Sequence[str]) -> list[str]:
@@ -129,8 +168,8 @@ def _replacements(words: Sequence[str]) -> list[tuple[str, str, str]]:
     if len(words) % 2:
         raise UsageProblem(
             f"{words[-1]} has no counterpart",
-            cause="servers are replaced in pairs: OLD NEW=HOST:PORT",
-            hint="raftctl replace n3 n4=127.0.0.1:7104, for example",
+            cause="servers are replaced in pairs, OLD NEW=HOST:PORT; nothing was sent",
+            hint="raftctl replace --help",
         )
     old = _names(words[0::2])
     new = _new_servers(words[1::2])
@@ -158,19 +197,66 @@ def init(context: Context, dry_run: bool, no_wait: bool, reason: str) -> None:
     forming = form_cluster(context, dry_run=dry_run)
     if forming.message:
         context.message(forming.message)
-    if dry_run:
-        print_result(context, forming.operation or None, "planned", forming.configuration)
+    if dry_run and forming.configuration is None:
+        print_plan(context, _founding_plan(forming, context), context.again(without=["--dry-run"]))
         return
     cluster = context.cluster()
     if forming.operation:
         context.message(f"{forming.operation} is bringing in the others already")
-        _follow(context, cluster, forming.operation, no_wait=no_wait)
+        _follow(context, cluster, forming.operation, no_wait=no_wait or dry_run)
     elif forming.changes:
-        options = ChangeOptions(dry_run=False, no_wait=no_wait, reason=reason, at_index=None)
-        _change(context, "init", forming.changes, options)
+        options = ChangeOptions(dry_run=dry_run, no_wait=no_wait, reason=reason, at_index=None)
+        carry_out(context, change_request(context, "init", options, forming.changes), options)
     else:
         configuration = forming.configuration or cluster.leader_status().configuration
         print_result(context, None, "done", configuration)
+
+
+def _founding_plan(forming: Forming, context: Context) -> PlanView:
+    """Return what `init` does with blank servers; there is no leader yet that could say it."""
+    config = context.dialled().config
+    assert config is not None, "init needs a cluster file"
+    servers = config.servers.values()
+    roles = {server.id: server.role for server in servers}
+    first = next(name for name in roles if name not in {one.name for one in forming.changes})
+    voters = tuple(name for name, role in roles.items() if role == "voter")
+    alone, together = (
+        Quorum(voters=half, needed=majority(len(half)), alive=half) for half in ((first,), voters)
+    )
+    joint = len(voters) > 1
+
+    def phase(name: str, words: str, *quorums: Quorum) -> PlanPhase:
+        tolerance = min(len(quorum.voters) - quorum.needed for quorum in quorums)
+        return PlanPhase(name=name, words=words, quorums=quorums, tolerance=tolerance)
+
+    phases = [phase("founding", f"{first} alone becomes the cluster {config.cluster}", alone)]
+    if forming.changes:
+        others = " ".join(change.name for change in forming.changes)
+        phases.append(phase("catching-up", f"{others} receive the log, without a vote", alone))
+    if joint:
+        words = f"C_old,new: {first} and a majority of all voters decide"
+        phases.append(phase("joint", words, alone, together))
+    if forming.changes:
+        phases.append(phase("final", "C_new: all voters decide", together))
+    nobody = ConfigurationView(
+        index=0, committed=True, joint=False, voters=(), outgoing=(), learners=()
+    )
+    return PlanView(
+        changes=tuple(f"{name} joins as a {role}" for name, role in roles.items()),
+        joint=joint,
+        before=nobody,
+        after=attrs.evolve(
+            nobody,
+            committed=False,
+            voters=voters,
+            learners=tuple(name for name, role in roles.items() if role == "learner"),
+            addresses={server.id: server.address for server in servers},
+        ),
+        tolerance_before=0,
+        tolerance_during=0,
+        tolerance_after=phases[-1].tolerance,
+        phases=tuple(phases),
+    )
 
 
 @click.command()
@@ -195,11 +281,11 @@ def add(context: Context, servers: tuple[str, ...], learner: bool, options: Chan
         MemberChange(role=role, name=name, address=address)
         for name, address in _new_servers(servers)
     ]
-    _change(context, "add", changes, options)
+    carry_out(context, change_request(context, "add", options, changes), options)
 
 
 @click.command()
-@click.argument("servers", nargs=-1, required=True, metavar="ID...")
+@click.argument("servers", nargs=-1, required=True, metavar="ID...", shell_complete=members())
 @change_options
 @pass_context
 def remove(context: Context, servers: tuple[str, ...], options: ChangeOptions) -> None:
@@ -212,11 +298,18 @@ def remove(context: Context, servers: tuple[str, ...], options: ChangeOptions) -
       raftctl remove n3 --dry-run
     """
     changes = [MemberChange(role="remove", name=name) for name in _names(servers)]
-    _change(context, "remove", changes, options, asks=True)
+    request = change_request(context, "remove", options, changes)
+    carry_out(context, request, options, asks=Asks.ALWAYS)
 
 
 @click.command()
-@click.argument("servers", nargs=-1, required=True, metavar="OLD NEW=HOST:PORT...")
+@click.argument(
+    "servers",
+    nargs=-1,
+    required=True,
+    metavar="OLD NEW=HOST:PORT...",
+    shell_complete=members(),
+)
 @change_options
 @pass_context
 def replace(context: Context, servers: tuple[str, ...], options: ChangeOptions) -> None:
@@ -240,10 +333,11 @@ def replace(context: Context, servers: tuple[str, ...], options: ChangeOptions) 
         changes.append(MemberChange(role="remove", name=old))
         role = _role_of(context, configuration, old)
         changes.append(MemberChange(role=role, name=new, address=address))
-    # The roles were read from this configuration, so they hold for this one only.
-    if options.at_index is None:
-        options = attrs.evolve(options, at_index=configuration.index)
-    _change(context, "replace", changes, options, asks=True)
+    request = change_request(context, "replace", options, changes)
+    if request.at_index is None:
+        # The roles were read from this configuration, so they hold for this one only.
+        request = attrs.evolve(request, at_index=configuration.index)
+    carry_out(context, request, options, asks=Asks.ALWAYS)
 
 
 def _role_of(context: Context, configuration: ConfigurationView, name: str) -> str:
@@ -264,7 +358,9 @@ def _role_of(context: Context, configuration: ConfigurationView, name: str) -> s
 
 
 @click.command()
-@click.argument("servers", nargs=-1, required=True, metavar="ID...")
+@click.argument(
+    "servers", nargs=-1, required=True, metavar="ID...", shell_complete=members("learner")
+)
 @change_options
 @pass_context
 def promote(context: Context, servers: tuple[str, ...], options: ChangeOptions) -> None:
@@ -275,11 +371,13 @@ def promote(context: Context, servers: tuple[str, ...], options: ChangeOptions) 
       raftctl promote n4
     """
     changes = [MemberChange(role="voter", name=name) for name in _names(servers)]
-    _change(context, "promote", changes, options)
+    carry_out(context, change_request(context, "promote", options, changes), options)
 
 
 @click.command()
-@click.argument("servers", nargs=-1, required=True, metavar="ID...")
+@click.argument(
+    "servers", nargs=-1, required=True, metavar="ID...", shell_complete=members("voter")
+)
 @change_options
 @pass_context
 def demote(context: Context, servers: tuple[str, ...], options: ChangeOptions) -> None:
@@ -290,65 +388,178 @@ def demote(context: Context, servers: tuple[str, ...], options: ChangeOptions) -
       raftctl demote n3
     """
     changes = [MemberChange(role="learner", name=name) for name in _names(servers)]
-    _change(context, "demote", changes, options, asks=True)
+    request = change_request(context, "demote", options, changes)
+    carry_out(context, request, options, asks=Asks.ALWAYS)
 
 
 @click.command()
-@click.argument("server", required=False, metavar="[ID]")
+@click.argument("servers", nargs=-1, required=True, metavar="ID=HOST:PORT...")
+@change_options
 @pass_context
-def transfer(context: Context, server: str | None) -> None:
+def readdress(context: Context, servers: tuple[str, ...], options: ChangeOptions) -> None:
+    """Change the addresses of members, of one or of all at once.
+
+    The servers have to run and to answer at their new addresses already; they stay who they are,
+    with their data and their votes.
+
+    \b
+    Examples:
+      raftctl readdress n2=10.0.0.2:7200
+      raftctl readdress n1=10.0.1.1:7100 n2=10.0.1.2:7100 n3=10.0.1.3:7100
+    """
+    changes = [
+        MemberChange(role="readdress", name=name, address=address)
+        for name, address in _new_servers(servers)
+    ]
+    carry_out(context, change_request(context, "readdress", options, changes), options)
+
+
+@click.command()
+@click.argument("server", required=False, metavar="[ID]", shell_complete=members("voter"))
+@click.option("--dry-run", is_flag=True, help="Say who would get it; change nothing.")
+@click.option("--no-wait", is_flag=True, help="Return as soon as the leader was asked.")
+@click.option("--reason", default="", metavar="TEXT", help="Repeated in the result, kept nowhere.")
+@click.option(
+    "--at-index",
+    type=NumberParameter(min=1),
+    metavar="N",
+    help="Refuse unless the configuration index is still N.",
+)
+@pass_context
+def transfer(
+    context: Context,
+    server: str | None,
+    dry_run: bool,
+    no_wait: bool,
+    reason: str,
+    at_index: int | None,
+) -> None:
     """Hand leadership to the voter ID, or to the one that is furthest.
 
-    Returns when the new leader leads. Writes pause for at most one election timeout.
+    Returns when the new leader leads. Writes pause for at most one election timeout. It is no
+    change of members: there is no operation, and nothing is recorded.
 
     \b
     Examples:
       raftctl transfer n2
       raftctl transfer
+      raftctl transfer --dry-run
     """
     target = _name(server) if server else ""
     cluster = context.cluster()
     before = cluster.leader_status()
-    try:
-        reply = expect(cluster.ask(TransferRequest(target=target)), TransferReply)
-        leader, term = server_name(reply.leader), reply.term
-    except OutcomeUnknown:
-        # The old leader may have been too busy stepping down to answer; the cluster knows.
-        now = cluster.leader_status()
-        leader, term = server_name(now.server), now.term
-        if now.server == before.server or (target and leader != target):
-            raise
-    was = server_name(before.server)
+    _refuse_moved(context, before, at_index)
+    was, term = server_name(before.server), before.term
+    heir = _heir(context, before, target) if dry_run else target
+    result, leader = "planned", was
+    if not dry_run:
+        result, leader, term = _hand_over(cluster, before, target, no_wait=no_wait)
     if context.structured:
-        document = _result_document(None, "done", cluster.leader_status().configuration)
-        context.print_document(document | {"leader": leader, "term": term}, one_line=True)
+        configuration = before.configuration
+        if result == "done":
+            configuration = cluster.leader_status().configuration
+        document: dict[str, Any] = _result_document(None, result, configuration)
+        document |= {"leader": leader, "term": term, "target": heir or None, "reason": reason}
+        context.print_document(document, one_line=True)
+    elif result == "planned" and heir != was:
+        click.echo(f"{heir} would lead; {was} leads now (term {term}), and nothing was changed")
+    elif result == "running":
+        click.echo(f"{was} was asked to hand leadership to {heir or 'the voter that is furthest'}")
+        context.message(f"who leads then: {context.command('status')}")
     elif leader == was:
         click.echo(f"{leader} leads already (term {term})")
     else:
         click.echo(f"{leader} leads now (term {term}); it was {was}")
 
 
+def _refuse_moved(context: Context, status: StatusReply, at_index: int | None) -> None:
+    configuration = status.configuration
+    assert configuration is not None, "a leader has a configuration"
+    if at_index not in (None, configuration.index):
+        raise Refused(
+            f"the configuration has moved since index {at_index}",
+            code="moved",
+            cause=f"the latest configuration is at index {configuration.index}, not {at_index}; "
+            "nothing was changed",
+            hint=context.command("status"),
+        )
+
+
+def _heir(context: Context, status: StatusReply, target: str) -> str:
+    """Return who would lead after a transfer, as far as the leader's status tells.
+
+    Raises:
+        Refused: nobody could, or `target` could not.
+    """
+    configuration = status.configuration
+    assert configuration is not None, "a leader has a configuration"
+    if target == server_name(status.server):
+        return target
+    able = [
+        (peer.match_index, peer.server)
+        for peer in status.peers
+        if peer.connected
+        and peer.server in configuration.voters
+        and target in ("", server_name(peer.server))
+    ]
+    if able:
+        return server_name(max(able)[1])
+    wanted = f"{target} is no voter that is connected" if target else "no other voter is connected"
+    raise Refused(
+        "leadership would not be transferred",
+        cause=f"{wanted}; the voters are {name_list(configuration.voters)}, and nothing was "
+        "changed",
+        hint=context.command("status"),
+    )
+
+
+def _hand_over(
+    cluster: Cluster, before: StatusReply, target: str, *, no_wait: bool
+) -> tuple[str, str, int]:
+    """Ask the leader to hand over; return the result, who leads now, and in which term."""
+    request = TransferRequest(target=target)
+    try:
+        if no_wait:
+            # What it refuses it refuses at once.
+            reply = expect(
+                cluster.ask(request, reply_timeout_ms=TRANSFER_REFUSAL_TIMEOUT_MS), TransferReply
+            )
+        else:
+            reply = expect(cluster.ask(request), TransferReply)
+        return "done", server_name(reply.leader), reply.term
+    except OutcomeUnknown:
+        if no_wait:
+            return "running", server_name(before.server), before.term
+        # The old leader may have been too busy stepping down to answer; the cluster knows.
+        now = cluster.leader_status()
+        leader = server_name(now.server)
+        if now.server == before.server or (target and leader != target):
+            raise
+        return "done", leader, now.term
+
+
 # --- one change -------------------------------------------------------------------------------
 
 
-def _require_answerable(context: Context, options: ChangeOptions) -> None:
-    if not options.dry_run:
-        context.require_answerable("repeat it with --yes, or look first with --dry-run")
-
-
-def _change(
+def change_request(
     context: Context,
     kind: str,
-    changes: Sequence[MemberChange],
     options: ChangeOptions,
+    changes: Sequence[MemberChange] = (),
     *,
-    asks: bool = False,
-) -> None:
-    """Start the operation, after a preflight where it has to ask, and follow it to its end."""
-    if asks:
-        _require_answerable(context, options)
-    cluster = context.cluster()
-    request = ChangeRequest(
+    target: Sequence[TargetMember] = (),
+    zones: Mapping[str, str] | None = None,
+) -> ChangeRequest:
+    """Return what the leader is to be asked; it has no session yet.
+
+    Args:
+        zones: names of servers to their zones; those of the cluster file, if there is one, where
+            nothing is said.
+
+    Raises:
+        UsageProblem: nothing says where to dial.
+    """
+    return ChangeRequest(
         session="",
         serial=0,
         kind=kind,
@@ -356,20 +567,77 @@ def _change(
         author=author(),
         reason=options.reason,
         at_index=options.at_index,
+        target=tuple(target),
+        zones=dict(_zones_at_hand(context) if zones is None else zones),
     )
+
+
+def _zones_at_hand(context: Context) -> dict[str, str]:
+    config = context.dialled().config
+    if config is None and context.config_path is not None:
+        try:
+            config = load_cluster_file(context.config_path)
+        except UsageProblem:
+            # They only make warnings better; a change does not fail for want of them.
+            return {}
+    return zones_of(config) if config is not None else {}
+
+
+def zones_of(config: ClusterConfig) -> dict[str, str]:
+    """Return the zone of each server that has one in the file."""
+    return {server.id: server.zone for server in config.servers.values() if server.zone}
+
+
+def _require_answerable(context: Context, options: ChangeOptions) -> None:
+    if not options.dry_run:
+        context.require_answerable(f"{context.again('--dry-run')}\n{context.again('--yes')}")
+
+
+def carry_out(
+    context: Context,
+    request: ChangeRequest,
+    options: ChangeOptions,
+    *,
+    asks: Asks = Asks.NEVER,
+    shows: bool = False,
+    file: ClusterConfig | None = None,
+) -> None:
+    """Start the operation after a preflight, asking first where it has to, and follow it.
+
+    Args:
+        asks: whether somebody has to agree to the plan.
+        shows: whether the plan is shown where nobody has to agree to it.
+        file: the cluster file that is applied, if one is.
+
+    Raises:
+        UsageProblem: it has to ask, and there is nobody who could answer.
+        CliError: as `Cluster.ask` and `watch`.
+    """
+    if asks is Asks.ALWAYS:
+        _require_answerable(context, options)
+    cluster = context.cluster()
     # A refusal must leave nothing in the log, not even the session that the change itself needs.
-    preflight = _preflight(cluster, request)
-    if preflight.plan is None:
-        _nothing_to_do(context, cluster, preflight)
+    asked = preflight(cluster, request)
+    plan = asked.plan
+    if plan is None:
+        _nothing_to_do(context, cluster, asked)
         return
     if options.dry_run:
-        _print_plan(context, preflight.plan)
+        at_index = [] if options.at_index else ["--at-index", str(plan.before.index)]
+        print_plan(context, plan, context.again(*at_index, without=["--dry-run"]))
         return
-    if asks and not context.yes:
-        click.echo(plan_text(preflight.plan, Style(context.use_color(sys.stderr))), err=True)
+    has_to_ask = asks is Asks.ALWAYS or (asks is Asks.IF_IT_TAKES_AWAY and takes_away(plan))
+    if has_to_ask:
+        _require_answerable(context, options)
+    is_shown = (has_to_ask and not context.yes) or (shows and not context.structured)
+    if is_shown:
+        style = Style(context.use_color(sys.stderr))
+        click.echo(plan_text(plan, style, width=plan_width(sys.stderr)), err=True, color=True)
+    if has_to_ask:
         context.confirm("Proceed?")
-        # What was agreed to holds for this configuration only.
-        request = attrs.evolve(request, at_index=preflight.plan.before.index)
+    if is_shown or request.target:
+        # What was agreed to, or worked out from a file, holds for this configuration only.
+        request = attrs.evolve(request, at_index=plan.before.index)
     reply = expect(
         cluster.write(
             lambda session, serial, lowest: attrs.evolve(request, session=session, serial=serial),
@@ -380,27 +648,37 @@ def _change(
     if not reply.operation:
         _nothing_to_do(context, cluster, reply)
         return
-    if reply.plan is not None and (context.yes or not asks):
+    if reply.plan is not None and not is_shown:
         for warning in reply.plan.warnings:
             context.message(f"warning: {warning}")
     warned = reply.plan is not None and bool(reply.plan.warnings)
-    _follow(context, cluster, reply.operation, no_wait=options.no_wait, warned=warned)
+    _follow(context, cluster, reply.operation, no_wait=options.no_wait, warned=warned, file=file)
 
 
-def _preflight(cluster: Cluster, request: ChangeRequest) -> ChangeReply:
-    # The session is not opened for it: a dry run leaves nothing in the log.
+def preflight(cluster: Cluster, request: ChangeRequest) -> ChangeReply:
+    """Return what the leader would do, or why nothing; nothing of it gets into the log.
+
+    Raises:
+        As `Cluster.ask`.
+    """
     dry_run = attrs.evolve(request, dry_run=True)
     return expect(cluster.ask(dry_run, reply_timeout_ms=CHANGE_REPLY_TIMEOUT_MS), ChangeReply)
 
 
 def _nothing_to_do(context: Context, cluster: Cluster, reply: ChangeReply) -> None:
-    why = f": {reply.nothing_to_do}" if reply.nothing_to_do else ""
-    context.message(f"nothing to do{why}")
+    why = f": {printable(reply.nothing_to_do)}" if reply.nothing_to_do else ""
+    context.message(f"no changes{why}")
     print_result(context, None, "done", cluster.leader_status().configuration)
 
 
 def _follow(
-    context: Context, cluster: Cluster, operation: str, *, no_wait: bool, warned: bool = False
+    context: Context,
+    cluster: Cluster,
+    operation: str,
+    *,
+    no_wait: bool,
+    warned: bool = False,
+    file: ClusterConfig | None = None,
 ) -> None:
     """Watch `operation` to its end and print the configuration it leads to."""
     if no_wait:
@@ -410,15 +688,24 @@ def _follow(
             click.echo(operation)
             context.message(f"started; {context.command(f'operation watch {operation}')}")
         return
-    follow_to_end(context, cluster, operation, warned=warned)
+    follow_to_end(context, cluster, operation, warned=warned, file=file)
 
 
 def follow_to_end(
-    context: Context, cluster: Cluster, operation: str, *, warned: bool = False
+    context: Context,
+    cluster: Cluster,
+    operation: str,
+    *,
+    warned: bool = False,
+    file: ClusterConfig | None = None,
 ) -> None:
     """Watch `operation` and print its result and the configuration.
 
-    An even number of voters is remarked on, unless the plan's warnings have been shown.
+    An even number of voters is remarked on, unless the plan's warnings have been shown. So is a
+    cluster file that does not lead to the cluster any more.
+
+    Args:
+        file: the cluster file that is applied, if one is.
 
     Raises:
         CliError: it failed or was aborted (exit 1), or as `watch`.
@@ -437,6 +724,7 @@ def follow_to_end(
             "an odd number is better"
         )
     print_result(context, operation, record.result, configuration)
+    warn_of_stale_file(context, configuration, file)
 
 
 def configuration_after(cluster: Cluster, record: Operation) -> ConfigurationView:
@@ -489,48 +777,18 @@ def print_result(
         click.echo(configuration_table(configuration, width=terminal_width(sys.stdout)))
 
 
-def _print_plan(context: Context, plan: PlanView) -> None:
+def print_plan(context: Context, plan: PlanView, command: str) -> None:
+    """Print a plan that was only asked for.
+
+    Args:
+        command: what does exactly this, as long as the configuration has not moved.
+    """
     if context.structured:
         document = _result_document(None, "planned", plan.before)
-        document["plan"] = {
-            "changes": list(plan.changes),
-            "joint": plan.joint,
-            "before": configuration_document(plan.before),
-            "after": configuration_document(plan.after),
-            "tolerance_before": plan.tolerance_before,
-            "tolerance_during": plan.tolerance_during,
-            "tolerance_after": plan.tolerance_after,
-            "warnings": list(plan.warnings),
-        }
+        document["plan"] = plan_document(plan, command=command)
         context.print_document(document, one_line=True)
         return
-    click.echo(plan_text(plan, Style(context.use_color(sys.stdout))))
-    click.echo(f"nothing was changed; to do exactly this, add --at-index {plan.before.index}")
-
-
-def plan_text(plan: PlanView, style: Style) -> str:
-    """Return what a change would do and how many failures each of its phases survives."""
-    names = display_names([*members_of(plan.before), *members_of(plan.after)])
-    before, after = _members_text(plan.before, names), _members_text(plan.after, names)
-    rows = [("now", before, plan.tolerance_before)]
-    if plan.joint:
-        rows.append(("joint", f"{before} and {after}", plan.tolerance_during))
-    rows.append(("after", after, plan.tolerance_after))
-    width = max(len(halves) for _, halves, _ in rows)
-    lines = list(plan.changes)
-    for label, halves, tolerance in rows:
-        survives = f"survives {plural(tolerance, 'failure') if tolerance > 0 else 'no failure'}"
-        shown = style(survives, "yellow") if tolerance <= 0 else survives
-        lines.append(f"  {label:<6} {halves:<{width}}  {shown}")
-    lines += [style(f"warning: {warning}", "yellow") for warning in plan.warnings]
-    return "\n".join(lines)
-
-
-def _members_text(configuration: ConfigurationView, names: dict[ServerId, str]) -> str:
-    def listed(servers: Sequence[ServerId]) -> str:
-        return " ".join(sorted((names[server] for server in servers), key=natural_key))
-
-    text = f"({listed(configuration.voters)})"
-    if configuration.learners:
-        text += f" learners ({listed(configuration.learners)})"
-    return text
+    style = Style(context.use_color(sys.stdout))
+    click.echo(plan_text(plan, style, width=plan_width(sys.stdout)), color=True)
+    then = fitted("nothing was changed; exactly this is done by:", plan_width(sys.stdout))
+    click.echo(f"\n{then}\n{command}")

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-import datetime
 import sys
+from collections.abc import Sequence
 
 import click
 
-from raftctl.cli import Context, pass_context
-from raftctl.client import Cluster, author, expect
+from raftctl.cli import CommandGroup, Context, pass_context
+from raftctl.client import Cluster, Deadline, author, expect
 from raftctl.commands.membership import configuration_after, follow_to_end, print_result
+from raftctl.completing import operations
 from raftctl.errors import CliError, Refused, Unreachable
-from raftctl.render import duration, natural_key, number, printable, table, terminal_width
+from raftctl.render import (
+    Style,
+    clock,
+    duration,
+    natural_key,
+    number,
+    printable,
+    table,
+    terminal_width,
+)
+from raftctl.rollback_text import (
+    POINT_OF_NO_RETURN,
+    is_past_return,
+    labelled_lines,
+    story_of,
+)
+from raftctl.rolling_text import rolling_state, story
 from raftctl.watch import (
     describe_peer,
     describe_step,
@@ -21,6 +38,7 @@ from raftctl.watch import (
     watch,
 )
 from raftd.commands import ABORTED, DONE, Operation
+from raftd.config_values import format_duration
 from raftd.core.types import server_name
 from raftd.protocol import (
     AbortReply,
@@ -32,9 +50,11 @@ from raftd.protocol import (
 
 LEADER_TIMEOUT_MS = 3_000.0
 """Records are worth reading without a leader, too: after this any server's own state will do."""
+OPERATIONS_MAX = 1_000
+"""Ended records that a cluster keeps."""
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def operation() -> None:
     """List, show, watch or abort membership operations.
 
@@ -56,7 +76,7 @@ def list_operations(context: Context) -> None:
     Example:
       raftctl operation list
     """
-    views = _operations(context)
+    views, _ = _operations(context)
     if context.structured:
         context.print_document({"operations": [operation_document(view) for view in views]})
         return
@@ -68,7 +88,7 @@ def list_operations(context: Context) -> None:
             view.record.id,
             _state(view.record),
             summary(view.record),
-            _clock(_began_ms(view.record)),
+            clock(_began_ms(view.record)),
             _took(view.record),
             printable(view.record.author),
             printable(view.record.reason),
@@ -81,7 +101,7 @@ def list_operations(context: Context) -> None:
 
 
 @operation.command()
-@click.argument("operation", required=False, metavar="[OP]")
+@click.argument("operation", required=False, metavar="[OP]", shell_complete=operations)
 @pass_context
 def show(context: Context, operation: str | None) -> None:
     """Show one operation: what, who, why, when, and how it ended.
@@ -93,12 +113,14 @@ def show(context: Context, operation: str | None) -> None:
     view = _chosen(context, operation)
     if context.structured:
         context.print_document(operation_document(view))
+    elif view.record.rolling is not None:
+        click.echo("\n".join(story(view.record, Style(context.use_color(sys.stdout)))))
     else:
-        click.echo("\n".join(_story(view)))
+        click.echo("\n".join(_story(view, terminal_width(sys.stdout))))
 
 
 @operation.command("watch")
-@click.argument("operation", required=False, metavar="[OP]")
+@click.argument("operation", required=False, metavar="[OP]", shell_complete=operations)
 @pass_context
 def watch_operation(context: Context, operation: str | None) -> None:
     """Watch an operation until it has ended. Exits with 1 if it failed or was aborted.
@@ -107,12 +129,24 @@ def watch_operation(context: Context, operation: str | None) -> None:
     Example:
       raftctl operation watch op-17
     """
-    chosen = _normalised(operation) if operation else _chosen(context, None).record.id
-    follow_to_end(context, context.cluster(), chosen)
+    if operation:
+        chosen = _normalised(operation)
+        # Whoever watches waits for the operation; whether anybody is there is asked before.
+        reply = context.cluster().ask(OperationsRequest(operation=chosen))
+        records = [view.record for view in expect(reply, OperationsReply).operations]
+    else:
+        records = [_chosen(context, None).record]
+        chosen = records[0].id
+    if any(record.rolling is not None for record in records):
+        from raftctl.commands.rolling import follow_rolling
+
+        follow_rolling(context, context.cluster(), chosen)
+    else:
+        follow_to_end(context, context.cluster(), chosen)
 
 
 @operation.command()
-@click.argument("operation", required=False, metavar="[OP]")
+@click.argument("operation", required=False, metavar="[OP]", shell_complete=operations)
 @click.option("--no-wait", is_flag=True, help="Return as soon as the abort is on record.")
 @click.option("--reason", default="", metavar="TEXT", help="Kept in the operation's record.")
 @pass_context
@@ -136,6 +170,11 @@ def abort(context: Context, operation: str | None, no_wait: bool, reason: str) -
             cause=printable(record.explanation),
             hint=context.command(f"operation show {record.id}"),
         )
+    if record.rolling is not None:
+        from raftctl.commands.rolling import abort_rolling
+
+        abort_rolling(context, context.cluster(), record, reason)
+        return
     if not context.yes:
         click.echo(f"{record.id} ({summary(record)}): {describe_step(view)}", err=True)
         context.confirm("Undo it, so that the servers that vote stay as they were before?")
@@ -175,29 +214,73 @@ def _follow_abort(context: Context, cluster: Cluster, operation: str) -> None:
 # --- finding them -----------------------------------------------------------------------------
 
 
-def _operations(context: Context, operation: str = "") -> list[OperationView]:
-    """Return the operations as the leader knows them, or as any server does if there is none."""
+def _operations(context: Context, operation: str = "") -> tuple[list[OperationView], bool]:
+    """Return the operations, and whether a leader said so; if there is none, any server does.
+
+    All of it takes `--timeout` at most.
+
+    Args:
+        operation: only this one; empty for all.
+
+    Raises:
+        Unreachable: no server has answered; nothing was sent.
+    """
     cluster = context.cluster()
-    request = OperationsRequest(operation=operation)
+    deadline = cluster.deadline()
+    # Without a leader there must be time left to ask the others.
+    leader_timeout_ms = min(LEADER_TIMEOUT_MS, context.timeout_ms / 2 or LEADER_TIMEOUT_MS)
+    by_leader = True
     try:
         # Whoever is found to lead is asked first.
-        cluster.leader_status(deadline=cluster.deadline().or_after_ms(LEADER_TIMEOUT_MS))
+        cluster.leader_status(deadline=deadline.or_after_ms(leader_timeout_ms))
     except Unreachable as error:
-        if error.code != "no-leader":
+        if error.code == "blank":
             raise
+        by_leader = False
+    try:
+        request = OperationsRequest(operation=operation)
+        reply = expect(cluster.ask(request, deadline=deadline), OperationsReply)
+    except Unreachable as error:
+        if error.code == "unreachable":
+            error.message = f"no server answered within {format_duration(context.timeout_ms)}"
+        raise
+    if not by_leader:
         context.message("there is no leader; this is the state of one server, which may be old")
-    return list(expect(cluster.ask(request), OperationsReply).operations)
+    views = list(reply.operations)
+    if not operation:
+        views = [*_older(cluster, views, deadline), *views]
+    return views, by_leader
+
+
+def _older(
+    cluster: Cluster, views: Sequence[OperationView], deadline: Deadline
+) -> list[OperationView]:
+    """Return the operations before `views`: long ones do not all fit one reply.
+
+    They are asked for one by one, and are done and do not change any more.
+    """
+    older: list[OperationView] = []
+    oldest = views[0].record.id.removeprefix("op-") if views else ""
+    number = int(oldest) if oldest.isdecimal() else 0
+    while number > 1 and len(older) + len(views) <= OPERATIONS_MAX:
+        number -= 1
+        request = OperationsRequest(operation=f"op-{number}")
+        reply = expect(cluster.ask(request, deadline=deadline), OperationsReply)
+        if not reply.operations:
+            break
+        older[:0] = reply.operations
+    return older
 
 
 def _chosen(context: Context, operation: str | None) -> OperationView:
     """Return the operation that is meant: OP, else the one that runs, else the newest."""
     wanted = _normalised(operation) if operation else ""
-    views = _operations(context, wanted)
+    views, by_leader = _operations(context, wanted)
     if wanted:
         for view in views:
             if view.record.id == wanted:
                 return view
-        raise unknown_operation(context, wanted)
+        raise unknown_operation(context, wanted, by_leader=by_leader)
     if not views:
         raise Refused(
             "there are no operations yet",
@@ -216,7 +299,7 @@ def _normalised(operation: str) -> str:
 # --- words --------------------------------------------------------------------------------------
 
 
-def _story(view: OperationView) -> list[str]:
+def _story(view: OperationView, width: int | None) -> list[str]:
     record = view.record
     lines = [f"{record.id}  {summary(record)}", ""]
     facts = [
@@ -227,18 +310,18 @@ def _story(view: OperationView) -> list[str]:
         ("before", _members(record.plan.voters_before, record.plan.learners_before)),
         ("after", _members(record.plan.voters_after, record.plan.learners_after)),
         ("configuration", number(record.configuration_index) if record.configuration_index else ""),
+        ("step of", record.parent),
         ("abort", _abort_words(record)),
-        ("why", printable(record.explanation)),
+        *story_of(record),
     ]
-    width = max(len(label) for label, _ in facts)
-    lines += [f"{label:<{width}}  {text}" for label, text in facts if text]
+    lines += labelled_lines(facts, width)
     if record.phases:
-        rows = [
-            (phase.phase, _clock(phase.time_ms), number(phase.index)) for phase in record.phases
-        ]
+        rows = [(phase.phase, clock(phase.time_ms), number(phase.index)) for phase in record.phases]
         lines += ["", table(("PHASE", "SINCE", "INDEX"), rows, right=("INDEX",))]
     if record.running:
         lines += ["", f"now: {describe_step(view)}"]
+        if is_past_return(view):
+            lines.append(POINT_OF_NO_RETURN)
         lines += [describe_peer(peer, view.last_index, None) for peer in view.peers]
         if view.blocked_by:
             lines.append(f"waiting: {printable(view.blocked_by)}")
@@ -260,6 +343,8 @@ def _abort_words(record: Operation) -> str:
 
 
 def _state(record: Operation) -> str:
+    if record.rolling is not None:
+        return rolling_state(record)
     return record.phase if record.running else record.result
 
 
@@ -271,13 +356,3 @@ def _took(record: Operation) -> str:
     if record.running or not record.phases:
         return ""
     return duration(max(0, record.phases[-1].time_ms - record.phases[0].time_ms))
-
-
-def _clock(time_ms: int) -> str:
-    if not time_ms:
-        return ""
-    try:
-        moment = datetime.datetime.fromtimestamp(time_ms / 1000).astimezone()
-    except (OverflowError, ValueError, OSError):
-        return "?"
-    return moment.strftime("%Y-%m-%d %H:%M:%S")

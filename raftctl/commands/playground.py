@@ -14,8 +14,9 @@ from typing import Any
 import attrs
 import click
 
-from raftctl.cli import Context, pass_context
+from raftctl.cli import CommandGroup, Context, pass_context
 from raftctl.client import Cluster, author, playground_file
+from raftctl.completing import playground_servers
 from raftctl.endpoints import CLUSTER_FILE_DEFAULT, Endpoints, resolve_endpoints
 from raftctl.errors import EXIT_DONE, EXIT_FAILED, CliError, Refused, Unreachable
 from raftctl.forming import Forming, form_cluster
@@ -43,7 +44,7 @@ ANSWER_TIMEOUT_MS = 1000.0
 """For each server in one look; they are on this machine."""
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=CommandGroup, invoke_without_command=True)
 @click.option(
     "--servers",
     "servers_count",
@@ -97,7 +98,7 @@ def playground(context: Context, servers_count: int, directory: Path | None, kee
 
 
 @playground.command()
-@click.argument("server_id", metavar="ID")
+@click.argument("server_id", metavar="ID", shell_complete=playground_servers)
 @pass_context
 def kill(context: Context, server_id: str) -> None:
     """End a server of the playground with SIGKILL, as a crash would.
@@ -114,7 +115,7 @@ def kill(context: Context, server_id: str) -> None:
 
 
 @playground.command()
-@click.argument("server_id", metavar="ID")
+@click.argument("server_id", metavar="ID", shell_complete=playground_servers)
 @pass_context
 def start(context: Context, server_id: str) -> None:
     """Start a server of the playground again, or a new, blank one, and print ID=HOST:PORT.
@@ -164,6 +165,7 @@ def load(context: Context, clients: int, seconds: int | None) -> int:
     """
     endpoints = _playground_endpoints(context)
     load = Load(lambda: Cluster(endpoints, timeout_ms=context.timeout_ms), clients)
+    click.get_current_context().call_on_close(load.close)
     load.start()
     before = load.sample()
     try:
@@ -238,12 +240,14 @@ def _wait_for_answer(started: dict[str, Any]) -> None:
             raise CliError(
                 f"{started['id']} has ended right after its start",
                 cause=(_message(last_line(log)) if log else "") or "it said nothing",
-                hint=f"read {log}" if log else "start the playground again",
+                hint=(f"read {log}, then " if log else "")
+                + f"`raftctl playground start {started['id']}`",
             )
         if time.monotonic() > deadline_s:
             raise CliError(
                 f"{started['id']} runs, but does not answer on {started['address']}",
                 cause=f"process {started['pid']}, {START_TIMEOUT_S:.0f} seconds after its start",
+                hint="raftctl status",
             )
         time.sleep(POLL_INTERVAL_S)
 
@@ -305,13 +309,17 @@ def _go_on_waiting(running: Playground, deadline_s: float, goal: str) -> bool:
             continue
         # Whoever looks for the reason needs the logs.
         running.keep = True
-        raise CliError("the playground could not be started", cause=event.text)
+        raise CliError(
+            "the playground could not be started",
+            cause=event.text,
+            hint=f"read {running.log_file('n1').parent}, then `raftctl playground`",
+        )
     if time.monotonic() > deadline_s:
         running.keep = True
         raise CliError(
             "the playground could not be started",
             cause=f"not every server {goal} after {START_TIMEOUT_S:.0f} seconds",
-            hint=f"read {running.log_file('n1').parent}",
+            hint=f"read {running.log_file('n1').parent}, then `raftctl playground`",
         )
     time.sleep(POLL_INTERVAL_S)
     return removed

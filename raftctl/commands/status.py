@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
 from raftctl.cli import Context, pass_context
 from raftctl.client import Deadline
+from raftctl.completing import members
 from raftctl.endpoints import Endpoints
 from raftctl.errors import (
     EXIT_DONE,
@@ -21,21 +25,17 @@ from raftctl.errors import (
     StillRunning,
     UsageProblem,
 )
-from raftctl.render import Style, cut, printable
-from raftctl.status import (
-    ClusterView,
-    Health,
-    Row,
-    document,
-    observe,
-    server_document,
-    signature,
-)
-from raftctl.status_text import Layout, lacks, listed, prospects, server_text, text
+from raftctl.render import Style, listed, printable
+from raftctl.screen import Screen, drawn
+from raftctl.status import ClusterView, Health, Row, observe, signature
+from raftctl.status_document import document, server_document
+from raftctl.status_text import Layout, Rates, lacks, prospects, text
 from raftd.config_values import format_duration
 from raftd.core.types import server_name
 
 WATCH_INTERVAL_S = 1.0
+RATE_WINDOW_S = 5.0
+"""A rate is that of the last so many seconds: steady enough to be read."""
 WAIT_INTERVAL_S = 0.2
 """Between two looks: short against an election, long against what a look costs."""
 LOOK_MS_MIN = 250.0
@@ -45,7 +45,7 @@ GOALS = ("leader", "healthy", "stable")
 
 
 @click.command()
-@click.argument("server_id", required=False, metavar="[ID]")
+@click.argument("server_id", required=False, metavar="[ID]", shell_complete=members())
 @click.option("--watch", is_flag=True, help="Look again every second, until Ctrl-C.")
 @click.option(
     "--check", is_flag=True, help="Exit with 0 if healthy, 1 if not, 3 if nobody answers."
@@ -73,16 +73,15 @@ def status(context: Context, server_id: str | None, watch: bool, check: bool) ->
         )
     endpoints = context.dialled()
     if watch:
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             _watch(context, endpoints, server_id)
-        except KeyboardInterrupt:
-            return EXIT_INTERRUPTED
-    cluster = observe(endpoints, context.timeout_ms)
+        return EXIT_INTERRUPTED
+    cluster = observe(endpoints, context.timeout_ms, context.command)
     rows = _chosen(cluster, server_id)
     if context.structured:
         context.print_document(_document(cluster, server_id, rows))
     else:
-        lines = _lines(context, cluster, server_id, rows, None)
+        lines = _lines(context, cluster, server_id, rows)
         click.echo("\n".join(lines), color=context.use_color(sys.stdout))
     return _exit_code(cluster, server_id, rows, check)
 
@@ -110,13 +109,13 @@ def _chosen(cluster: ClusterView, server_id: str | None) -> list[Row]:
         raise Refused(
             f"{server_id} is no member, and it does not answer",
             cause="the cluster file lists it, the cluster's configuration does not",
-            hint="raftctl config export writes the file that matches",
+            hint=f"`{cluster.command('config export')}` writes the file that matches",
         )
     known = listed(dict.fromkeys(row.name for row in cluster.rows))
     raise Refused(
         f"there is no server {server_id}",
         cause=printable(f"the cluster and its file have {known}"),
-        hint="raftctl status",
+        hint=cluster.command("status"),
     )
 
 
@@ -129,7 +128,8 @@ def _document(
     return found
 
 
-def _layout(context: Context) -> Layout:
+def layout_of(context: Context) -> Layout:
+    """Return how much room stdout has, and whether it may be coloured."""
     width = WIDTH_WITHOUT_TERMINAL
     if sys.stdout.isatty():
         width = shutil.get_terminal_size().columns
@@ -145,11 +145,13 @@ def _lines(
     cluster: ClusterView,
     server_id: str | None,
     rows: Sequence[Row],
-    commit_rate: float | None,
+    rates: Rates | None = None,
 ) -> list[str]:
-    layout = _layout(context)
+    layout = layout_of(context)
     if server_id is None:
-        return text(cluster, layout, commit_rate)
+        return text(cluster, layout, rates)
+    from raftctl.server_text import server_text
+
     lines: list[str] = []
     for row in rows:
         lines += [*([""] if lines else []), *server_text(row, cluster, layout)]
@@ -160,56 +162,62 @@ def _lines(
 
 
 def _watch(context: Context, endpoints: Endpoints, server_id: str | None) -> None:
-    """Show the cluster again and again; only an interrupt or a closed stdout ends it."""
-    redraws = not context.structured and context.redraws(sys.stdout)
-    previous: tuple[float, int] | None = None
+    """Show the cluster again and again; only a signal or a closed stdout ends it."""
+    if not context.structured and context.redraws(sys.stdout):
+        with drawn() as screen:
+            _redraw(context, endpoints, server_id, screen)
+        return
     shown: object = None
-    if redraws:
-        # The cursor would jump about in the frame.
-        sys.stdout.write("\x1b[?25l\x1b[2J")
-    try:
-        while True:
-            started_s = time.monotonic()
-            cluster = observe(endpoints, context.timeout_ms)
-            rows = _chosen(cluster, server_id)
-            rate, previous = _commit_rate(cluster, started_s, previous)
-            if redraws:
-                _draw(_lines(context, cluster, server_id, rows, rate))
-            elif signature(cluster) != shown:
-                _print_block(context, cluster, server_id, rows, first=shown is None)
-            shown = signature(cluster)
-            time.sleep(max(0.0, started_s + WATCH_INTERVAL_S - time.monotonic()))
-    finally:
-        if redraws:
-            sys.stdout.write("\x1b[?25h")
-            sys.stdout.flush()
+    while True:
+        started_s = time.monotonic()
+        cluster = observe(endpoints, context.timeout_ms, context.command)
+        rows = _chosen(cluster, server_id)
+        if signature(cluster) != shown:
+            _print_block(context, cluster, server_id, rows, first=shown is None)
+        shown = signature(cluster)
+        time.sleep(max(0.0, started_s + WATCH_INTERVAL_S - time.monotonic()))
 
 
-def _commit_rate(
-    cluster: ClusterView, now_s: float, previous: tuple[float, int] | None
-) -> tuple[float | None, tuple[float, int] | None]:
-    """Return commits per second since `previous`, a time and a commit index, and the next one."""
-    if cluster.source is None:
-        return None, None
-    current = (now_s, cluster.source.commit_index)
-    if previous is None or now_s <= previous[0]:
-        return None, current
-    # Without a leader the document may come from a server that is behind the one before.
-    committed = max(0, current[1] - previous[1])
-    return committed / (now_s - previous[0]), current
+def _redraw(
+    context: Context, endpoints: Endpoints, server_id: str | None, screen: Screen
+) -> NoReturn:
+    measured = Measured()
+    while True:
+        started_s = time.monotonic()
+        cluster = observe(endpoints, context.timeout_ms, context.command)
+        rates = measured.add(time.monotonic(), cluster)
+        lines = _lines(context, cluster, server_id, _chosen(cluster, server_id), rates)
+        screen.draw(lines, f"every {WATCH_INTERVAL_S:.0f}s, Ctrl-C ends")
+        time.sleep(max(0.0, started_s + WATCH_INTERVAL_S - time.monotonic()))
 
 
-def _draw(lines: Sequence[str]) -> None:
-    """Draw one frame over the last one, in one write, so that nothing flickers."""
-    size = shutil.get_terminal_size()
-    shown = [*lines, "", f"every {WATCH_INTERVAL_S:.0f}s, Ctrl-C ends"]
-    if len(shown) > size.lines - 1:
-        hidden = len(shown) - (size.lines - 2)
-        shown = [*shown[: size.lines - 2], f"({hidden} more lines: the terminal is too low)"]
-    # A line that wraps would push the frame down; wide output is cut like all other.
-    frame = "".join(f"{cut(line, size.columns)}\x1b[K\n" for line in shown)
-    sys.stdout.write(f"\x1b[H{frame}\x1b[J")
-    sys.stdout.flush()
+class Measured:
+    """How fast the cluster commits, over the last `RATE_WINDOW_S`."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, int, int]] = deque()
+
+    def add(self, now_s: float, cluster: ClusterView) -> Rates | None:
+        """Take in a look at the time `now_s`, and return the rates; None if they are not known."""
+        source = cluster.source
+        if source is None:
+            self._samples.clear()
+            return None
+        current = (now_s, source.commit_index, source.revision)
+        # Without a leader the numbers may come from a server that is behind the one before.
+        if self._samples and current[1] < self._samples[-1][1]:
+            self._samples.clear()
+        self._samples.append(current)
+        while len(self._samples) > 2 and now_s - self._samples[0][0] > RATE_WINDOW_S:
+            self._samples.popleft()
+        first_s, first_commit, first_revision = self._samples[0]
+        passed_s = now_s - first_s
+        if passed_s <= 0:
+            return None
+        return Rates(
+            commits_per_second=(source.commit_index - first_commit) / passed_s,
+            revisions_per_second=max(0, source.revision - first_revision) / passed_s,
+        )
 
 
 def _print_block(
@@ -226,7 +234,7 @@ def _print_block(
         context.print_document(_document(cluster, server_id, rows))
     else:
         separator = "" if first else "\n"
-        lines = _lines(context, cluster, server_id, rows, None)
+        lines = _lines(context, cluster, server_id, rows)
         click.echo(separator + "\n".join(lines), color=context.use_color(sys.stdout))
 
 
@@ -254,17 +262,19 @@ def wait(context: Context, goal: str) -> int:
     endpoints = context.dialled()
     deadline = Deadline.after_ms(context.timeout_ms)
     said = ""
+    news: object = None
     while True:
         remaining_s = deadline.remaining_s()
         # The last look, too, has to give healthy servers the time to answer.
         answer_timeout_ms = 0.0 if remaining_s is None else max(LOOK_MS_MIN, remaining_s * 1000)
-        cluster = observe(endpoints, answer_timeout_ms)
+        cluster = observe(endpoints, answer_timeout_ms, context.command)
         lacking = lacks(cluster, goal)
         if not lacking:
             break
-        if lacking != said:
+        # Not again while only a number in it moves, such as how long ago a server was heard from.
+        if lacking != said and signature(cluster) != news:
             context.message(f"waiting for {goal}: {lacking}")
-            said = lacking
+            said, news = lacking, signature(cluster)
         if deadline.expired:
             if context.structured:
                 context.print_document(document(cluster))

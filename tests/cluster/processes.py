@@ -43,6 +43,7 @@ from raftd.protocol import (
     StatusRequest,
 )
 from tests.cluster.proxy import Proxy
+from tests.raftctl.documented import problems_of_output
 
 WAIT_S = 20.0
 """For a condition that a healthy cluster reaches within one or two seconds."""
@@ -228,6 +229,8 @@ class RunningCluster:
         self.config_path = folder / "cluster.yaml"
         self.proxy = Proxy() if proxied else None
         self.servers: dict[str, Server] = {}
+        self.program: tuple[str, ...] = ("raftd",)
+        """What the servers that are made from now on start, see `Server.program`."""
         self._settings = settings
         self._commands: list[subprocess.Popen[str]] = []
         if self.proxy is not None:
@@ -253,6 +256,7 @@ class RunningCluster:
     def add_server(self, name: str, *, start: bool = True) -> Server:
         """Return a server that no cluster file but its own knows; by default it runs, blank."""
         server = self.servers[name] = Server(name, folder=self.folder, proxy=self.proxy)
+        server.program = self.program
         self.write_config(server.config_path, [server])
         if start:
             server.start()
@@ -403,6 +407,8 @@ class RunningCluster:
         """Wait until a raftctl has ended."""
         stdout, stderr = process.communicate(stdin, timeout=COMMAND_TIMEOUT_S)
         self._commands.remove(process)
+        if process.returncode >= 0:
+            assert problems_of_output(list(process.args)[5:], stdout, stderr) == []
         return Outcome(process.returncode, stdout, stderr)
 
     def json_status(self) -> Any:

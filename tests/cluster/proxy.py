@@ -85,6 +85,7 @@ class Proxy:
         self.caught = threading.Event()
         """Set when the rule has stopped its first message."""
         self._cut: set[tuple[str, str]] = set()
+        self._blocked: set[tuple[str, str]] = set()
         self._rule: Rule | None = None
         self._connection_count = 0
         self._holding: set[trio.CancelScope] = set()
@@ -118,6 +119,13 @@ class Proxy:
         """Hold everything from `source` to `dest` from now on."""
         self._in_thread(lambda: self._cut.add((source, dest)))
 
+    def block(self, source: str, dest: str) -> None:
+        """Hold every connection that `source` dials to `dest`, as a firewall does between them.
+
+        Those that `dest` dials to `source` work.
+        """
+        self._in_thread(lambda: self._blocked.add((source, dest)))
+
     def partition(self, *sides: Iterable[str]) -> None:
         """Cut every link between servers (or clients) of different sides, in both directions."""
         groups = [tuple(side) for side in sides]
@@ -146,6 +154,7 @@ class Proxy:
         def undo() -> None:
             self._rule = None
             self._cut.clear()
+            self._blocked.clear()
             for scope in self._holding:
                 scope.cancel()
 
@@ -190,6 +199,8 @@ class Proxy:
         hello = decode_opening(payloads[0])
         assert isinstance(hello, Hello)
         who = server_name(hello.source) if hello.role == "peer" else CLIENT
+        # A server that dials as a client does says who it is, too.
+        dialled = (server_name(hello.source), name)
         async with trio.open_nursery() as nursery:
             scope = nursery.cancel_scope
 
@@ -204,7 +215,9 @@ class Proxy:
                 while True:
                     for payload in payloads:
                         looked_at = hello.role == "peer" and not is_opening
-                        fate = self._fate(way, payload if looked_at else None)
+                        fate = Fate.CUT
+                        if dialled not in self._blocked:
+                            fate = self._fate(way, payload if looked_at else None)
                         if fate is Fate.DROP:
                             continue
                         if fate is Fate.CUT:

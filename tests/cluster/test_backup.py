@@ -26,7 +26,7 @@ from raftd.protocol import (
 from raftd.storage.files import OsFileSystem
 from raftd.storage.state import StateMachine
 from tests.cluster.conftest import MakeCluster
-from tests.cluster.processes import RunningCluster, Server, voter, wait_for
+from tests.cluster.processes import Outcome, RunningCluster, Server, voter, wait_for
 from tests.storage.snapshotting import store_of
 
 PAIRS = 3
@@ -353,8 +353,9 @@ def test_a_damaged_backup_is_refused_before_anything_is_touched(
     damaged(original, path, how)
     outcome = blank.ctl("restore", str(path), "--yes", "-o", "json")
     assert outcome.code == 1
-    assert str(path) in outcome.error["cause"]
-    assert outcome.error["code"] == "damaged"
+    assert str(path) in outcome.error["message"]
+    assert outcome.error["code"] == ("not-a-backup" if how == "no backup" else "damaged")
+    assert "nothing was sent" in outcome.error["cause"]
     assert_untouched(blank)
 
 
@@ -394,13 +395,29 @@ def test_a_backup_is_restored_into_blank_servers_only(
     assert_untouched(cluster)
 
 
+def joined(outcome: Outcome) -> str:
+    """Return what was printed, without the line breaks that the width of a terminal asks for."""
+    return " ".join(outcome.stdout.split())
+
+
 def test_init_does_not_pass_over_a_server_that_holds_a_backup(
     original: Path, make_cluster: MakeCluster
 ) -> None:
-    cluster = make_cluster()
+    cluster = make_cluster(settings="snapshot_rate: 8MiB")
     servers = write_cluster_file(cluster, "m1", "m2", "m3")
     process = cluster.start_ctl("restore", str(original), "--yes", "-o", "json")
-    assert follow(process, lambda line: steps(line) == "works it in")
+    assert follow(process, lambda line: steps(line) == "sending")
+    process.send_signal(signal.SIGINT)
+    interrupted = cluster.finish(process)
+    assert interrupted.code == 130
+    command = f"raftctl -c {cluster.config_path} restore"
+    assert interrupted.error["hint"] == f"{command} {original}"
+    # It has all of it, or a part.
+    refused = cluster.ctl("init", "-o", "json")
+    assert refused.code == 1
+    assert f"{command} FILE" in refused.error["hint"]
+    process = cluster.start_ctl("restore", str(original), "--yes", "-o", "json")
+    follow(process, lambda line: steps(line) in ("works it in", "holds it"))
     process.kill()
     cluster.finish(process)
 
@@ -416,6 +433,8 @@ def test_init_does_not_pass_over_a_server_that_holds_a_backup(
     assert outcome.code == 1
     assert "m1" in outcome.error["message"]
     assert "holds a backup" in outcome.error["cause"]
+    assert outcome.error["hint"].startswith(f"`{command} FILE`, FILE being the backup up")
+    assert "`raftctl restore FILE` with that backup finishes it" in joined(cluster.ctl("status"))
     restore(cluster, original)
     cluster.wait_settled(["m1", "m2", "m3"])
 

@@ -43,6 +43,11 @@ def test_a_follower_that_differs_from_a_majority_is_named_and_stops(
             f"{server.name} names it",
             lambda server=server: f"{bad.name} made something else" in issues(cluster, server.name),
         )
+    # The way back, as it is printed by status and by the server itself.
+    words = f"replace {bad.name} {bad.name}={bad.address}"
+    assert "diverged: it made something else of the log" in issues(cluster, bad.name)
+    assert issues(cluster, bad.name).endswith(f"raftctl -c {cluster.config_path} {words}")
+    assert f"raftctl {words}" in bad.log
     put(cluster, "more")
 
 

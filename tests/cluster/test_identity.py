@@ -121,7 +121,8 @@ def test_a_wiped_disk_is_named_by_status_with_the_command_that_repairs_it(
 
     issue = wait_issue(cluster, lost.name, "wiped")
     new, old = (server_incarnation(status.server) for status in (after, before))
-    command = f"raftctl replace {lost.name} {lost.name}={lost.address}"
+    words = f"replace {lost.name} {lost.name}={lost.address}"
+    command = f"raftctl -c {cluster.config_path} {words}"
     assert f"(incarnation {new}, the cluster knows {old})" in issue
     assert issue.endswith(f"; repair: {command}")
     # It answers us, and is still none of the two that are left.
@@ -224,6 +225,13 @@ def test_a_disk_that_went_back_in_time_under_one_leader_is_fenced_until_it_is_re
     old.start()
     issue = wait_issue(cluster, old.name, "fenced")
     assert "its disk went back in time" in issue
+    wait_for(
+        "it knows it itself",
+        lambda: any(
+            "has fenced this server" in issue for issue in row_of(cluster, old.name)["issues"]
+        ),
+    )
+    assert f"raftctl replace {old.name} {old.name}={old.address}" in old.log
     assert cluster.json_status()["failure_tolerance"] == 0
     checked = cluster.ctl("status", "--check")
     assert checked.code == EXIT_NOT_HEALTHY

@@ -29,6 +29,7 @@ from tests.cluster.processes import (
 )
 from tests.cluster.proxy import Fate, Passing, Rule, carries, carries_begin, where
 from tests.cluster.workload import Workload
+from tests.raftctl.hint_commands import problems_of_hint
 
 CAUGHT_S = 20.0
 """For the message that a test waits for."""
@@ -101,7 +102,11 @@ def test_a_change_whose_new_half_is_killed_while_joint_rolls_itself_back(
             cluster[name].kill()
         result = cluster.finish(command)
         assert result.code == 1, result.stderr
-        assert "no majority of the new voters stored C_old,new" in result.error["cause"]
+        stopped, missing, restored = result.error["cause"].splitlines()
+        assert "no majority of the new voters stored C_old,new" in stopped
+        assert missing.startswith("C_new has it on 0 of 3 and needs 2, without n4 (silent for ")
+        assert restored == "restored: voters n1, n2, n3, learners none"
+        assert list(problems_of_hint(result.error["hint"])) == []
         workload.wait_writes(10)
         workload.stop()
     shown = cluster.ctl("operation", "show", "op-2", "-o", "json").document
@@ -168,7 +173,7 @@ def test_abort_while_catching_up_takes_the_learners_away_again(make_cluster: Mak
     heal(cluster)
     cluster.wait_settled(["n1", "n2", "n3"])
     shown = cluster.ctl("operation", "show", "op-2", "-o", "json").document
-    assert shown["explanation"].endswith(": wrong server")
+    assert ": wrong server; restored: voters n1, n2, n3, learners none" in shown["explanation"]
     assert cluster.ctl("add", f"n4={cluster['n4'].address}").code == 0
 
 

@@ -16,6 +16,7 @@ import pytest
 from tests.cluster.conftest import MakeCluster
 from tests.cluster.processes import Outcome, RunningCluster, free_port, wait_for
 from tests.cluster.proxy import Fate, where
+from tests.raftctl.hint_commands import problems_of_hint
 
 
 @pytest.fixture
@@ -32,6 +33,7 @@ def refused(outcome: Outcome, *, code: int = 1) -> Any:
     assert outcome.stdout == ""
     error = outcome.error
     assert error["cause"]
+    assert list(problems_of_hint(error["hint"])) == []
     return error
 
 
@@ -120,7 +122,7 @@ def test_a_change_that_would_lose_the_quorum_is_unsafe(cluster: RunningCluster) 
     assert error["code"] == "unsafe"
     assert "would lose the quorum" in error["message"]
     assert dead.name in error["cause"]
-    assert f"raftctl replace {dead.name}" in error["hint"]
+    assert f" replace {dead.name} NEW=HOST:PORT" in error["hint"]
     dead.start()
 
 
@@ -128,7 +130,8 @@ def test_the_last_voter_cannot_be_removed(make_cluster: MakeCluster) -> None:
     cluster = make_cluster("n1")
     error = refused(cluster.ctl("remove", "n1", "-y", "-o", "json"))
     assert "cannot remove n1" in error["message"]
-    assert "raftctl replace n1" in error["hint"]
+    # It dials as this command did, so that it can be copied.
+    assert error["hint"] == f"raftctl -c {cluster.config_path} replace n1 NEW=HOST:PORT"
 
 
 def test_a_change_is_refused_while_another_one_runs(make_cluster: MakeCluster) -> None:

@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from raftctl import watch as watching
+from tests.raftctl.documented import _documented_output
+from tests.raftctl.golden_files import columns, golden
+
+__all__ = ["_documented_output", "columns", "golden"]
 
 
 @pytest.fixture

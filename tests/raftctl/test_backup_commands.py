@@ -14,7 +14,9 @@ import attrs
 import pytest
 
 from raftctl import fetching, restoring
-from raftctl.cli import main
+from raftctl.byte_progress import ByteProgress
+from raftctl.cli import Context, main
+from raftctl.errors import Unreachable
 from raftd.commands import Command, OpenSession, Put, encode_command
 from raftd.core.snapshot import SnapshotId
 from raftd.core.types import Entry, EntryKind
@@ -39,9 +41,10 @@ from raftd.protocol import (
     Request,
     RestoreReply,
     RestoreRequest,
+    StatusReply,
     StatusRequest,
 )
-from raftd.storage.files import OsFileSystem
+from raftd.storage.files import OsFileSystem, StorageFault
 from raftd.storage.identity import Identity
 from raftd.storage.snapshot_file import head_of
 from raftd.storage.state import StateMachine
@@ -374,6 +377,8 @@ class Newcomer:
         self.received = bytearray()
         self.damages = 0
         """How often it still loses what it has received."""
+        self.parts_ignored = 0
+        """How many parts it still does not take: it verifies what it has."""
         self.view: Any = None
         self.operations: list[Any] = []
         self.refusal: ErrorReply | None = None
@@ -397,7 +402,9 @@ class Newcomer:
 
     def take(self, request: RestoreRequest) -> Answer:
         assert request.snapshot == self.content.id
-        if request.offset == len(self.received):
+        if request.data and self.parts_ignored:
+            self.parts_ignored -= 1
+        elif request.offset == len(self.received):
             self.received += request.data
         count = len(self.received)
         whole = count == self.content.id.size_bytes
@@ -461,6 +468,18 @@ def test_what_the_server_has_is_not_sent_again(
     offsets = [request.offset for request in newcomer.asked(RestoreRequest) if request.data]
     assert min(offsets) == 1000
     assert newcomer.received == content.data
+
+
+def test_what_a_server_does_not_take_yet_is_offered_again_a_part_at_a_time(
+    newcomer: Newcomer, content: Content, restore: Any
+) -> None:
+    newcomer.received += content.data[:1000]
+    newcomer.parts_ignored = 7
+    assert restore("--yes", "-o", "json", "--timeout", "5s")[0] == 0
+    assert newcomer.received == content.data
+    parts = [request for request in newcomer.asked(RestoreRequest) if request.data]
+    # What was on its way when that was noticed, and then one at a time.
+    assert [part.offset for part in parts[4:8]] == [1000] * 4
 
 
 def test_what_arrived_damaged_is_sent_again_but_not_for_ever(
@@ -532,6 +551,180 @@ def test_a_cluster_with_another_member_is_not_taken_for_an_interrupted_restore(
     assert code == 1
     assert "m1 is not blank" in said
     assert not newcomer.asked(BootstrapRequest)
+
+
+def refusal_of(restore: Any, code: int) -> dict[str, str]:
+    exit_code, _, said = restore()
+    assert exit_code == code
+    error: dict[str, str] = json.loads(said)["error"]
+    return error
+
+
+def test_what_is_no_backup_is_refused_in_words_that_fit_it_and_nothing_is_sent(
+    newcomer: Newcomer, content: Content, restore: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "b"
+    path.unlink()
+    error = refusal_of(restore, 2)
+    assert error["message"] == f"there is no file {path}"
+    path.mkdir()
+    error = refusal_of(restore, 2)
+    assert error["message"] == f"{path} is a directory"
+    assert f"raftctl inspect {path}" in error["hint"]
+    path.rmdir()
+    os.mkfifo(path)
+    error = refusal_of(restore, 1)
+    assert error["message"] == f"{path} is not a backup"
+    path.unlink()
+    path.touch()
+    error = refusal_of(restore, 1)
+    assert error["message"] == f"{path} is empty"
+    path.write_text("key: value\n" * 100)
+    error = refusal_of(restore, 1)
+    assert (error["message"], error["code"]) == (f"{path} is not a backup", "not-a-backup")
+    path.write_bytes(content.data[:-1])
+    error = refusal_of(restore, 1)
+    assert error["message"] == f"{path} is a damaged backup and cannot be restored"
+    assert "cut short" in error["cause"]
+    path.write_bytes(content.data[:700] + b"x" + content.data[701:])
+    error = refusal_of(restore, 1)
+    assert error["code"] == "damaged"
+    assert f"{path}: damaged at byte" in error["cause"]
+    assert newcomer.server.requests == []
+
+
+def test_a_backup_that_cannot_be_read_is_not_called_damaged(
+    newcomer: Newcomer, restore: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(self: object, path: Path) -> int:
+        raise StorageFault(f"{path}: asking for its size failed: Permission denied")
+
+    monkeypatch.setattr(OsFileSystem, "size", denied)
+    error = refusal_of(restore, 1)
+    assert error["message"] == f"{tmp_path / 'b'} cannot be read"
+    assert "Permission denied; nothing was sent" in error["cause"]
+    assert newcomer.server.requests == []
+
+
+def restore_command(tmp_path: Path, file: str = "") -> str:
+    return f"raftctl -c {tmp_path / 'c.yaml'} restore {file or tmp_path / 'b'}"
+
+
+def holding(newcomer: Newcomer, index: int) -> None:
+    """Let the server hold a backup that ends with the entry `index`."""
+    answer = newcomer.answer
+
+    def hold(request: Request) -> Answer:
+        reply = answer(request)
+        if isinstance(reply, StatusReply) and not newcomer.view:
+            return attrs.evolve(reply, snapshot_index=index)
+        return reply
+
+    newcomer.server.answer = hold
+
+
+def test_another_backup_in_the_way_is_named_with_both_ways_on(
+    newcomer: Newcomer, restore: Any, tmp_path: Path
+) -> None:
+    holding(newcomer, 1500)
+    error = refusal_of(restore, 1)
+    assert error["code"] == "holds-backup"
+    assert "m1 " in error["cause"]
+    assert "up to entry 1,500" in error["cause"]
+    finish, over, command = error["hint"].splitlines()
+    finishing = restore_command(tmp_path, "FILE")
+    assert finish.startswith(f"`{finishing}`, FILE being the backup up to entry 1,500, finishes")
+    assert over == "or start over: stop m1, empty its data directory, start it again, then:"
+    assert command == restore_command(tmp_path)
+    assert not newcomer.asked(RestoreRequest)
+
+
+def test_init_after_an_interrupted_restore_names_the_restore_and_not_itself(
+    newcomer: Newcomer, tmp_path: Path, capsys: pytest.CaptureFixture[str], restore: Any
+) -> None:
+    config = str(tmp_path / "c.yaml")
+    holding(newcomer, INDEX + 2)
+    assert main(["init", "-c", config, "-o", "json"]) == 1
+    hint = json.loads(capsys.readouterr().err)["error"]["hint"]
+    finish, over, command = hint.splitlines()
+    assert finish.startswith(f"`{restore_command(tmp_path, 'FILE')}`, FILE being the backup up to")
+    assert over == "or start over: stop m1, empty its data directory, start it again, then:"
+    assert command == f"raftctl -c {config} init"
+    assert not newcomer.asked(BootstrapRequest)
+    # Which is true: the same backup is gone on with.
+    newcomer.received += newcomer.content.data
+    assert restore()[0] == 0
+
+
+def test_a_hint_of_the_server_becomes_a_command_that_can_be_typed(
+    newcomer: Newcomer, restore: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server knows neither the file nor how it was dialled."""
+    hint = "repeat `raftctl restore FILE`, or empty its data directory and start it again"
+    newcomer.refusal = ErrorReply(code="refused", message="no", hint=hint)
+    assert restore_command(tmp_path) in refusal_of(restore, 1)["hint"]
+    answer = newcomer.server.answer
+    newcomer.server.answer = lambda request: (
+        newcomer.refusal if isinstance(request, BootstrapRequest) else answer(request)
+    )  # type: ignore[assignment,return-value]
+    assert main(["init", "-c", str(tmp_path / "c.yaml"), "-o", "json"]) == 1
+    said = json.loads(capsys.readouterr().err)["error"]["hint"]
+    assert said.startswith(f"repeat `{restore_command(tmp_path, 'FILE')}`, or empty")
+
+
+def test_ctrl_c_names_the_command_that_goes_on(
+    newcomer: Newcomer, restore: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("raftctl.commands.backup.give", interrupt)
+    code, _, said = restore("--yes")
+    assert code == 130
+    assert f"interrupted; to go on from there: {restore_command(tmp_path)}" in said
+
+
+def test_where_the_leader_is_lost_in_the_middle_the_command_that_goes_on_is_named(
+    newcomer: Newcomer, restore: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> None:
+        raise Unreachable("no leader answered within 5s", hint="raftctl status")
+
+    monkeypatch.setattr("raftctl.commands.backup._bring_in", lost)
+    code, _, said = restore()
+    assert code == 3
+    status, go_on = json.loads(said)["error"]["hint"].splitlines()
+    assert status == "raftctl status"
+    assert go_on.startswith(restore_command(tmp_path))
+
+
+class Clock:
+    """Time that a test moves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 100.0
+        monkeypatch.setattr("raftctl.byte_progress.time.monotonic", lambda: self.now_s)
+
+
+def test_the_remaining_time_is_that_of_the_step_and_not_made_of_the_first_instant(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock(monkeypatch)
+    progress = ByteProgress(Context())
+    mebibyte = 1 << 20
+    for done in range(41):
+        progress.show("sending it to m1", done * mebibyte, 80 * mebibyte)
+        clock.now_s += 0.1
+    for done in range(61):
+        progress.show("m1 works it in", done * mebibyte // 10, 80 * mebibyte)
+        clock.now_s += 0.1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "sending it to m1, 0 B of 80.0 MiB"
+    assert lines[1].endswith("10.0 MiB/s, about 5.9s for this step")
+    working = [line for line in lines if line.startswith("m1 works it in")]
+    # Ten times as slow as what came before, which has no say in it.
+    assert working[0] == "m1 works it in, 0 B of 80.0 MiB"
+    assert "1.0 MiB/s, about 1m " in working[1]
 
 
 def test_the_file_that_is_read_is_the_one_that_was_verified(

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ from raftd.protocol import (
     GetRequest,
     ListEntry,
     ListReply,
+    ListRequest,
     OpenSessionRequest,
     PutRequest,
     Request,
@@ -608,6 +610,44 @@ def test_list_as_json_has_revision_and_entries(capsys: pytest.CaptureFixture[str
             "version": 2,
         }
     ]
+
+
+def test_a_list_that_is_cut_names_the_command_for_the_rest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    entry = ListEntry(key="a b", value=b"1", create_revision=1, mod_revision=1, version=1)
+    requests: list[Request] = []
+
+    def answer(request: Request) -> Answer:
+        requests.append(request)
+        return ListReply(revision=3, entries=(entry,), more=True)
+
+    with speaking_servers("n1/a") as [server]:
+        server.answer = answer
+        assert _run_at(server, "list", "a", "--limit", "1") == 0
+        command = capsys.readouterr().err.strip().partition("the next ones: ")[2]
+        assert command == f"raftctl -e {server.address} list a --limit 1 --after 'a b'"
+        assert main(shlex.split(command)[1:]) == 1
+        assert "does not know --after" in capsys.readouterr().err
+        assert _run_at(server, "list") == 0
+        assert "1 entry, 4 MiB is the most at once" in capsys.readouterr().err
+    assert requests[1] == ListRequest(prefix="a", limit=1, after="a b")
+
+
+def test_if_revision_is_taken_as_it_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    requests: list[Request] = []
+
+    def answer(request: Request) -> Answer:
+        requests.append(request)
+        return (
+            WriteReply(applied=True, revision=1) if isinstance(request, PutRequest) else DoneReply()
+        )
+
+    with speaking_servers("n1/a") as [server]:
+        server.answer = answer
+        assert _run_at(server, "put", "k", "v", "--if-revision", "4,182") == 0
+        assert _run_at(server, "put", "k", "v", "--if-revision", "4,18") == 2
+    assert requests[-1].if_revision == 4182  # type: ignore[union-attr]
 
 
 def test_list_escapes_what_could_drive_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

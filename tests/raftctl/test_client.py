@@ -228,7 +228,9 @@ def test_leader_status_passes_over_followers_and_deposed_leaders() -> None:
             status_of(deposed, role="leader"), leadership_confirmed=False
         )
         follower.answer = lambda request: status_of(follower, role="follower", leader=leader)
-        leader.answer = lambda request: status_of(leader, role="leader")
+        leader.answer = lambda request: status_of(
+            leader, role="leader", view=configuration(deposed, follower, leader)
+        )
         assert cluster.leader_status().server == "n3/c"
 
 

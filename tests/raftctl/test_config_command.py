@@ -10,6 +10,7 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
+import attrs
 import pytest
 import yaml
 
@@ -25,6 +26,8 @@ from raftd.codec import (
 )
 from raftd.config import load
 from raftd.protocol import ConfigurationView, StatusReply, StatusRequest, Welcome
+from tests.raftctl.speaking_servers import configuration as configuration_of
+from tests.raftctl.speaking_servers import speaking_servers, status_of
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 LOCAL3 = str(CONFIGS / "local3.yaml")
@@ -240,6 +243,23 @@ def test_export_prints_a_file_of_the_present_members(tmp_path, capsys):
     assert err == ""
 
 
+def test_export_writes_the_file_that_it_reads_without_losing_what_that_says(tmp_path, capsys):
+    with speaking_servers("n1/a") as (server,):
+        old = tmp_path / "cluster.yaml"
+        old.write_text(
+            "cluster: orders\ndefaults:\n  election_timeout: 700ms\n"
+            f"servers:\n  n1: {{address: {server.address}}}\n  n9: {{address: 127.0.0.1:9}}\n"
+        )
+        view = configuration_of(server)
+        server.answer = lambda request: status_of(server, role="leader", view=view)
+        assert main(["config", "export", "-c", str(old), "--to", str(old)]) == 0
+    assert capsys.readouterr().out == ""
+    written = load(old)
+    assert list(written.servers) == ["n1"]
+    assert written.servers["n1"].election_timeout_ms == 700
+    assert [path.name for path in tmp_path.iterdir()] == ["cluster.yaml"]
+
+
 def test_export_keeps_what_the_named_file_says_of_members(tmp_path, capsys):
     with leader(configuration()) as address:
         old = tmp_path / "old.yaml"
@@ -260,6 +280,23 @@ def test_export_as_json_is_a_cluster_file_too(tmp_path, capsys):
         assert main(["-e", address, "config", "export", "-o", "json"]) == 0
     _, servers, _ = exported(capsys, tmp_path)
     assert [name for name, _, _ in servers] == ["n1", "n2", "n4"]
+
+
+def test_export_writes_the_zones_that_members_state(capsys):
+    with speaking_servers("n1/a", "n2/b", "n9/x") as servers:
+        one, two, stranger = servers
+        # At the address of n4 somebody else answers.
+        view = configuration_of(one, two, ("n4/d", stranger.address), learners=("n4/d",))
+        for server, zone in zip(servers, ("east", "", "south"), strict=True):
+            status = status_of(server, role="leader" if server is one else "follower", view=view)
+            found = attrs.evolve(status, zone=zone)
+            server.answer = lambda request, found=found: found
+        assert main(["-e", one.address, "config", "export", "-o", "json"]) == 0
+        assert json.loads(capsys.readouterr().out)["servers"] == {
+            "n1": {"address": one.address, "zone": "east"},
+            "n2": {"address": two.address},
+            "n4": {"address": stranger.address, "role": "learner"},
+        }
 
 
 def test_export_refuses_to_mix_two_clusters(capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from raftd.core.snapshot import SnapshotId
 from raftd.offline import KEY_PREFIX, UnusableBackup, verify_backup
 from raftd.protocol import RestoreReply, RestoreRequest, WriteReply
 from raftd.recovery import recover
-from raftd.storage.files import OsFileSystem
+from raftd.storage.files import OsFileSystem, StorageFault
 from raftd.storage.identity import DataDirectory
 from raftd.storage.snapshots import SnapshotDirectory
 from raftd.storage.state import StateMachine
@@ -227,6 +228,8 @@ def test_what_a_blank_server_was_given_of_a_backup_is_shown(
     assert part["intact_bytes"] <= 2000
     assert "receiving one up to entry" in inspect(tmp_path / "m1").stdout
     server.start()
+    # It verifies what it has before it takes more.
+    world.run(10)
     give(world, server, source, id, id.size_bytes)
     world.run(10)
     server.kill()
@@ -273,10 +276,17 @@ def assert_damaged(outcome: Outcome, *parts: str) -> Any:
     assert outcome.code == 1
     found = outcome.document
     assert not found["ok"]
-    text = "\n".join(found["problems"])
+    text = "\n".join([*found["problems"], found["way_back"] or ""])
     for part in parts:
         assert part in text
     return found
+
+
+def the_way_back(path: Path, name: str = "n1", address: str = "n1:7100") -> str:
+    return (
+        f"to get {name} back: empty {path}, start it again (it is blank then), and run: "
+        f"raftctl replace {name} {name}={address}"
+    )
 
 
 def test_a_flipped_bit_in_the_log_is_located(directory: Path, inspect: Any) -> None:
@@ -291,9 +301,15 @@ def test_a_flipped_bit_in_the_log_is_located(directory: Path, inspect: Any) -> N
     states = [segment["state"] for segment in found["log"]["segments"]]
     assert states[0] == "damaged"
     assert set(states[1:]) == {"unread"}
+    assert found["way_back"] == the_way_back(directory)
     text = inspect(directory).stdout
     assert "1 problem:" in text
     assert "every checksum" not in text
+    assert "before the damage" in text
+    # Once, beneath all problems, and as it can be typed.
+    assert text.count("raftctl replace") == 1
+    assert text.splitlines()[-1] == the_way_back(directory)
+    assert "used again" not in text
 
 
 def test_a_missing_segment_is_named(directory: Path, inspect: Any) -> None:
@@ -305,13 +321,26 @@ def test_a_missing_segment_is_named(directory: Path, inspect: Any) -> None:
 def test_a_flipped_bit_in_the_newest_snapshot_is_located(directory: Path, inspect: Any) -> None:
     path = snapshot_of(directory)
     flip(path, path.stat().st_size // 2)
+    shutil.rmtree(directory / "state")
     found = assert_damaged(
         inspect(directory, "-o", "json"), f"{path}: damaged at byte", "lost", "raftctl replace"
     )
     assert not found["snapshots"][0]["ok"]
+    # No configuration can be read here, but the server founded the cluster at this address.
+    assert found["way_back"] == the_way_back(directory)
     # The rest is looked at all the same.
     assert found["log"]["segments"][0]["state"] == "ok"
     assert len(found["entries"]) == 10
+
+
+def test_a_damaged_snapshot_beside_a_live_state_that_is_whole_is_no_loss(
+    directory: Path, inspect: Any
+) -> None:
+    path = snapshot_of(directory)
+    flip(path, path.stat().st_size // 2)
+    found = assert_damaged(inspect(directory, "-o", "json"), "Nothing is lost as long as")
+    assert found["way_back"] is None
+    assert started(directory) == ""
 
 
 def test_a_missing_snapshot_leaves_a_gap(directory: Path, inspect: Any) -> None:
@@ -360,6 +389,100 @@ def test_a_damaged_live_state_is_no_loss(directory: Path, inspect: Any, spoil: s
     if spoil != "gone":
         assert outcome.document["state"]["proof"] in ("none", "clean stop")
     assert inspect(directory).code == 0
+
+
+def test_a_damaged_live_state_is_said_in_words(directory: Path, inspect: Any) -> None:
+    database = directory / "state" / "live" / "data.mdb"
+    database.write_bytes(database.read_bytes()[: database.stat().st_size // 2])
+    text = inspect(directory).stdout
+    assert "damaged: reading it was ended by SIGBUS: a part of the file is missing" in text
+    assert "the next start builds it again" in text
+    assert " -7" not in text
+    assert "the live state, which has none, is damaged" in text
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+
+
+SPOILED: dict[str, Callable[[Path], object]] = {
+    "nothing": lambda path: None,
+    "log flipped": lambda path: flip(segments_of(path)[0], 700),
+    "log header flipped": lambda path: flip(segments_of(path)[-1], 10),
+    "log cut": lambda path: cut(segments_of(path)[0]),
+    "log emptied": lambda path: segments_of(path)[-1].write_bytes(b""),
+    "log without a beginning": lambda path: segments_of(path)[0].unlink(),
+    "log without an end": lambda path: segments_of(path)[-1].unlink(),
+    "log gone": lambda path: shutil.rmtree(path / "wal"),
+    "snapshot flipped": lambda path: flip(snapshot_of(path), 700),
+    "snapshot cut": lambda path: cut(snapshot_of(path)),
+    "snapshot emptied": lambda path: snapshot_of(path).write_bytes(b""),
+    "snapshot of something else": lambda path: snapshot_of(path).write_bytes(b"text\n" * 1000),
+    "snapshot gone": lambda path: snapshot_of(path).unlink(),
+    "identity flipped": lambda path: flip(path / "identity.json", 60),
+    "identity emptied": lambda path: (path / "identity.json").write_bytes(b""),
+    "identity gone": lambda path: (path / "identity.json").unlink(),
+}
+
+
+def started(path: Path) -> str:
+    """Return why a server does not start on the directory, an empty text if it does."""
+    try:
+        live_of(path)
+    except StorageFault as fault:
+        return str(fault)
+    return ""
+
+
+@pytest.mark.parametrize("with_state", [True, False], ids=["state", "no-state"])
+@pytest.mark.parametrize("how", SPOILED)
+def test_a_way_back_is_named_exactly_where_a_start_is_refused(
+    directory: Path, inspect: Any, how: str, with_state: bool
+) -> None:
+    SPOILED[how](directory)
+    if not with_state:
+        shutil.rmtree(directory / "state")
+    found = inspect(directory, "-o", "json").document
+    refusal = started(directory)
+    assert bool(found["way_back"]) == bool(refusal), (found["problems"], refusal)
+    assert len(found["problems"]) <= 1
+    for problem in found["problems"]:
+        assert "raftctl" not in problem
+
+
+def test_the_name_is_told_although_the_identity_is_damaged(directory: Path, inspect: Any) -> None:
+    path = directory / "identity.json"
+    flip(path, path.read_bytes().index(b'"n1"') + 1)
+    outcome = inspect(directory, "-o", "json")
+    assert outcome.document["way_back"] == the_way_back(directory)
+    assert "by what can still be read of its identity" in inspect(directory).stdout
+    path.unlink()
+    outcome = inspect(directory, "-c", "my file.yaml", "-o", "json")
+    assert "with its name and address from the cluster file" in outcome.document["way_back"]
+    assert outcome.document["way_back"].endswith(
+        "raftctl -c 'my file.yaml' replace ID ID=HOST:PORT"
+    )
+
+
+def test_a_first_start_that_did_not_come_to_its_end_is_no_damage(
+    tmp_path: Path, inspect: Any
+) -> None:
+    path = tmp_path / "n1"
+    path.mkdir()
+    (path / "raftd.lock").touch()
+    outcome = inspect(path)
+    assert outcome.code == 0
+    assert "the first start did not come to its end here" in outcome.stdout
+    (path / "wal").mkdir()
+    assert inspect(path).code == 0
+
+
+def test_a_blank_server_has_nothing_that_could_be_replaced(tmp_path: Path, inspect: Any) -> None:
+    DataDirectory.open(tmp_path / "n1", "n1", OsFileSystem()).close()
+    shutil.rmtree(tmp_path / "n1" / "wal")
+    found = inspect(tmp_path / "n1", "-o", "json").document
+    assert found["way_back"].startswith("to use n1 again: empty")
+    assert "replace" not in found["way_back"]
 
 
 def test_a_damaged_identity_is_named(directory: Path, inspect: Any) -> None:
@@ -444,5 +567,8 @@ def test_a_backup_that_is_cut_short_anywhere_is_refused(
         path.write_bytes(original[:length])
         outcome = inspect(path, "-o", "json")
         assert outcome.code == 1
-        assert json.loads(outcome.stderr)["error"]["code"] == "damaged"
+        error = json.loads(outcome.stderr)["error"]
+        assert error["code"] == ("damaged" if length >= 11 else "not-a-backup")
+        if length >= 11:
+            assert "cut short" in error["cause"]
         assert not outcome.document["ok"]

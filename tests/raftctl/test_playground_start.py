@@ -43,4 +43,4 @@ def test_the_cause_of_an_early_end_is_the_message_and_not_the_line_of_the_log(
     with pytest.raises(CliError, match="n3 has ended right after its start") as raised:
         _wait_for_answer({"id": "n3", "address": address, "pid": 7})
     assert raised.value.cause == cause
-    assert raised.value.hint == f"read {log}"
+    assert raised.value.hint.startswith(f"read {log}, then `raftctl playground start ")

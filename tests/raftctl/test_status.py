@@ -15,139 +15,28 @@ from raftctl.cli import main
 from raftctl.commands import status as status_command
 from raftctl.endpoints import Endpoints
 from raftctl.render import width_of
-from raftctl.status import ClusterView, Health, document, is_stable, signature, view
+from raftctl.status import Health, is_stable, signature, view
+from raftctl.status_document import document
 from raftctl.status_text import Layout, lacks, prospects, text
 from raftctl.survey import Answer, survey
-from raftd.commands import Operation, PhaseAt, Plan
-from raftd.protocol import ConfigurationView, OperationView, PeerView, StatusReply
+from raftd.protocol import ConfigurationView, StatusReply
 from tests.raftctl.scripted_servers import ScriptedServer, scripted_servers
-
-CLUSTER_ID = "a02e17c4d5"
-
-
-def address_of(server: str) -> str:
-    return f"127.0.0.1:71{int(server.partition('/')[0][1:]):02d}"
-
-
-def configuration(
-    voters: str,
-    *,
-    outgoing: str = "",
-    learners: str = "",
-    index: int = 40,
-    committed: bool = True,
-    addresses: dict[str, str] | None = None,
-) -> ConfigurationView:
-    sets = [tuple(names.split()) for names in (voters, outgoing, learners)]
-    members = {server for names in sets for server in names}
-    return ConfigurationView(
-        index=index,
-        committed=committed,
-        joint=bool(outgoing),
-        voters=sets[0],
-        outgoing=sets[1],
-        learners=sets[2],
-        addresses=addresses or {server: address_of(server) for server in sorted(members)},
-    )
-
-
-THREE = configuration("n1/a n2/b n3/c")
-FIVE = configuration("n1/a n2/b n3/c n4/d n5/e")
-
-
-def peer(server: str, **fields: Any) -> PeerView:
-    known: dict[str, Any] = {
-        "match_index": 100,
-        "lag_entries": 0,
-        "last_contact_ms": 12.0,
-        "caught_up": True,
-        "rounds": 3,
-        "connected": True,
-    }
-    return PeerView(server=server, **(known | fields))
-
-
-def reply(server: str, known: ConfigurationView | None, **fields: Any) -> StatusReply:
-    stated: dict[str, Any] = {
-        "version": "0.1.0",
-        "cluster_id": CLUSTER_ID,
-        "cluster_name": "orders",
-        "role": "follower",
-        "term": 7,
-        "leader": "n1/a",
-        "leader_address": "127.0.0.1:7101",
-        "leadership_confirmed": False,
-        "first_index": 1,
-        "last_index": 100,
-        "commit_index": 100,
-        "applied_index": 100,
-        "snapshot_index": 0,
-        "revision": 60,
-        "heartbeat_interval_ms": 50.0,
-        "election_timeout_ms": 500.0,
-    }
-    return StatusReply(server=server, configuration=known, **(stated | fields))
-
-
-def leader(known: ConfigurationView, server: str = "n1/a", **fields: Any) -> StatusReply:
-    members = {*known.voters, *known.outgoing, *known.learners}
-    stated: dict[str, Any] = {
-        "role": "leader",
-        "leader": server,
-        "leadership_confirmed": True,
-        "peers": tuple(peer(other) for other in sorted(members - {server})),
-    }
-    return reply(server, known, **(stated | fields))
-
-
-def blank(server: str) -> StatusReply:
-    return reply(
-        server,
-        None,
-        cluster_id="",
-        cluster_name="",
-        role="blank",
-        term=0,
-        leader="",
-        last_index=0,
-        commit_index=0,
-        applied_index=0,
-        revision=0,
-    )
-
-
-def answers(*replies: StatusReply, silent: Sequence[str] = ()) -> list[Answer]:
-    """Return the survey of a cluster file that lists exactly these servers."""
-    found = [
-        Answer(address=address_of(each.server), name=each.server[:2], listed=True, reply=each)
-        for each in replies
-    ]
-    return found + [
-        Answer(
-            address=address_of(name),
-            name=name,
-            listed=True,
-            reply=None,
-            failure="connection refused",
-        )
-        for name in silent
-    ]
-
-
-def all_of(known: ConfigurationView) -> list[StatusReply]:
-    followers = sorted({*known.voters, *known.outgoing, *known.learners} - {"n1/a"})
-    return [
-        leader(known),
-        *(
-            reply(each, known, role="learner" if each in known.learners else "follower")
-            for each in followers
-        ),
-    ]
-
-
-def rows(cluster: ClusterView) -> dict[str, dict[str, Any]]:
-    return {row["id"]: row for row in document(cluster)["servers"]}
-
+from tests.raftctl.status_answers import (
+    CLUSTER_ID,
+    FIVE,
+    JOINT,
+    THREE,
+    address_of,
+    all_of,
+    answers,
+    blank,
+    configuration,
+    leader,
+    operation,
+    peer,
+    reply,
+    rows,
+)
 
 # --- health and tolerance --------------------------------------------------------------------
 
@@ -157,7 +46,7 @@ def test_three_of_three_are_healthy_and_survive_one_failure() -> None:
 
     assert cluster.health is Health.HEALTHY
     assert cluster.failure_tolerance == 1
-    assert prospects(cluster) == "survives 1 more failure of any server"
+    assert prospects(cluster) == "survives any 1 failure; fatal: any 2 of n1 n2 n3"
 
 
 def test_a_dead_server_is_already_counted() -> None:
@@ -166,7 +55,7 @@ def test_a_dead_server_is_already_counted() -> None:
 
     assert cluster.health is Health.DEGRADED
     assert cluster.failure_tolerance == 0
-    assert prospects(cluster) == "no further failure: losing n1 or n2 stops writes (n3 is missing)"
+    assert prospects(cluster) == ("survives no further failure; fatal: n1 or n2 (n3 is missing)")
 
 
 def test_a_server_killed_this_instant_counts_as_dead_before_the_leader_notices() -> None:
@@ -209,7 +98,7 @@ def test_five_servers_survive_two_failures() -> None:
     cluster = view(answers(*all_of(FIVE)))
 
     assert cluster.failure_tolerance == 2
-    assert prospects(cluster) == "survives 2 more failures of any servers"
+    assert prospects(cluster) == "survives any 2 failures; fatal: any 3 of n1 n2 n3 n4 n5"
 
 
 def test_while_joint_the_smaller_half_decides() -> None:
@@ -219,7 +108,7 @@ def test_while_joint_the_smaller_half_decides() -> None:
     assert cluster.health is Health.DEGRADED
     assert cluster.failure_tolerance == 0
     # Losing n2 alone stops nothing: only n1 is indispensable, in the new half.
-    assert prospects(cluster) == "no further failure: losing n1 stops writes"
+    assert prospects(cluster) == "survives no failure; fatal: n1, or any 3 of n2 n3 n4 n5"
 
 
 def test_learners_do_not_count() -> None:
@@ -275,7 +164,8 @@ def test_the_document_has_exactly_the_fields_of_the_contract() -> None:
 
     assert list(found) == [
         *("format", "cluster", "health", "failure_tolerance", "leader", "term", "commit_index"),
-        *("revision", "configuration", "servers", "operation"),
+        *("revision", "configuration", "servers", "operation", "rolling"),
+        *("fatal_sets", "fatal_set_count", "fatal_zones", "notes"),
     ]
     assert found["format"] == "1.0"
     assert found["cluster"] == {"name": "orders", "id": CLUSTER_ID}
@@ -305,6 +195,8 @@ def test_the_document_has_exactly_the_fields_of_the_contract() -> None:
         "snapshot_index": 0,
         "version": "0.1.0",
         "issues": [],
+        "warnings": [],
+        "zone": None,
     }
 
 
@@ -387,7 +279,7 @@ def test_a_stranger_in_the_place_of_a_member_is_no_member() -> None:
 
     assert rows(cluster)["n3"]["issues"] == [
         "other-cluster: n3/zz answers, of cluster staging (ffff); repair: start n3 with its own "
-        "data directory there, or raftctl replace n3 ID=HOST:PORT"
+        "data directory there, or with an empty one if it is lost"
     ]
     assert cluster.failure_tolerance == 0
 
@@ -427,7 +319,7 @@ def test_a_readdressed_member_is_known_by_its_identity() -> None:
         ({"leader": ""}, "leader: it knows no leader; n1 leads"),
         ({"leader": "n2/b"}, "leader: it follows n2; n1 leads"),
         ({"version": "0.2.0"}, "version: it runs 0.2.0, the leader runs 0.1.0"),
-        ({"applied_index": 100, "commit_index": 5_000}, "applying: 4900 committed entries"),
+        ({"applied_index": 100, "commit_index": 5_000}, "applying: 4,900 committed entries"),
         ({"issues": ("fsync is slow",)}, "reported: fsync is slow"),
         (
             {"configuration": configuration("n1/a n2/b", index=30)},
@@ -480,6 +372,18 @@ def test_before_init_every_server_of_the_file_has_a_row() -> None:
     )
 
 
+def test_after_an_interrupted_restore_the_headline_names_the_restore() -> None:
+    held = attrs.evolve(blank("n1/a"), snapshot_index=1500)
+    cluster = view(answers(held, blank("n2/b")), "orders")
+    assert prospects(cluster) == (
+        "there is no cluster yet, a restore was interrupted: n1 holds a backup up to entry 1,500; "
+        "`raftctl restore FILE` with that backup finishes it; to start over empty the data of n1"
+    )
+    cluster = view(answers(held, silent=["n2"]), "orders")
+    assert "; start n2, then `raftctl restore FILE` with" in prospects(cluster)
+    assert "raftctl init" not in "\n".join(text(cluster, Layout()))
+
+
 def test_nobody_answers_and_the_document_still_comes() -> None:
     found = document(view(answers(silent=["n1", "n2", "n3"]), "orders"))
 
@@ -490,29 +394,6 @@ def test_nobody_answers_and_the_document_still_comes() -> None:
 
 
 # --- operation and goals ---------------------------------------------------------------------
-
-
-def operation(phase: str = "joint", result: str = "") -> OperationView:
-    record = Operation(
-        id="op-17",
-        kind="replace",
-        author="bob@desk",
-        reason="disk is old",
-        plan=Plan(
-            changes=(("voter", "n4/d"), ("remove", "n3/c")),
-            joint=True,
-            configuration_index=30,
-            voters_before=("n1/a", "n2/b", "n3/c"),
-            voters_after=("n1/a", "n2/b", "n4/d"),
-        ),
-        phase=phase,
-        result=result,
-        phases=(PhaseAt(phase="joining", index=31, time_ms=1_700_000_000_000),),
-    )
-    return OperationView(record=record, step="committing-joint")
-
-
-JOINT = configuration("n1/a n2/b n4/d", outgoing="n1/a n2/b n3/c", index=91_377)
 
 
 def test_a_running_operation_stands_in_the_document_and_an_ended_one_does_not() -> None:
@@ -563,7 +444,7 @@ def test_the_text_of_a_healthy_cluster() -> None:
 
     assert lines == [
         "CLUSTER  orders (a02e17c4)   HEALTHY   leader n1   term 7",
-        "         survives 1 more failure of any server",
+        "         survives any 1 failure; fatal: any 2 of n1 n2 n3",
         "CONFIG   stable since index 40: 3 voters   commit 100   revision 60",
         "",
         "ID  ROLE      STATE  TERM  LAST  COMMIT  APPLIED  LAG  CONTACT  ADDRESS",
@@ -733,26 +614,6 @@ def test_nobody_answering_exits_with_3_and_prints_every_server(
     assert found["cluster"]["name"] == "orders"
 
 
-def test_status_of_one_server_tells_its_own_and_the_leaders_view(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with scripted_servers(3) as servers:
-        healthy(servers)
-        file = write_cluster_file(tmp_path, [server.address for server in servers])
-        assert main(["-c", str(file), "status", "n2"]) == 0
-        words = capsys.readouterr().out
-        assert main(["-c", str(file), "status", "n2", "-o", "json"]) == 0
-        found = json.loads(capsys.readouterr().out)
-        assert main(["-c", str(file), "status", "n9"]) == 1
-        refusal = capsys.readouterr().err
-
-    assert "term 7, follows n1" in words
-    assert "n1 says: has entries up to 100, 0 behind, caught up after 3 rounds" in words
-    assert [row["id"] for row in found["servers"]] == ["n2"]
-    assert found["servers"][0]["follows"] == "n1"
-    assert "there is no server n9" in refusal
-
-
 def test_a_difference_of_the_moment_is_looked_at_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -804,8 +665,30 @@ def test_wait_returns_as_soon_as_the_goal_is_reached(
 
     captured = capsys.readouterr()
     assert code == 0
-    assert captured.out == "leader n1, term 7; survives 1 more failure of any server\n"
+    assert captured.out == ("leader n1, term 7; survives any 1 failure; fatal: any 2 of n1 n2 n3\n")
     assert "waiting for leader: n1 leads, but no quorum has confirmed it yet" in captured.err
+
+
+def test_wait_says_a_thing_once_although_a_time_in_it_moves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with scripted_servers(3) as servers:
+        healthy(servers)
+        known = at_their_addresses(servers)
+
+        def silent_for_longer() -> StatusReply:
+            peers = (
+                peer("n2/b"),
+                peer("n3/c", last_contact_ms=10_000.0 + 100 * servers[0].asked_count),
+            )
+            return leader(known, peers=peers)
+
+        servers[0].status = silent_for_longer
+        file = write_cluster_file(tmp_path, [server.address for server in servers])
+        assert main(["-c", str(file), "wait", "--for", "healthy", "--timeout", "1500ms"]) == 4
+        assert servers[0].asked_count > 3
+    said = [line for line in capsys.readouterr().err.splitlines() if "waiting for healthy" in line]
+    assert len(said) == 1
 
 
 def test_wait_times_out_with_4_and_what_is_missing(
@@ -854,19 +737,3 @@ def test_watch_off_a_terminal_prints_one_block_per_change_and_ctrl_c_ends_with_1
     assert len(blocks) == 2
     assert "HEALTHY" in blocks[0]
     assert "DEGRADED" in blocks[1]
-
-
-def test_a_frame_on_a_terminal_is_drawn_over_the_last_one(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "20")
-    monkeypatch.setenv("LINES", "6")
-    status_command._draw([f"line {number} {'x' * 40}" for number in range(20)])
-
-    frame = capsys.readouterr().out
-    assert frame.startswith("\x1b[H")
-    assert frame.endswith("\x1b[J")
-    lines = frame.removeprefix("\x1b[H").removesuffix("\x1b[J").splitlines()
-    assert len(lines) == 5
-    assert all(line.endswith("\x1b[K") for line in lines)
-    assert all(width_of(line) <= 20 for line in lines)

@@ -9,7 +9,7 @@ from raftctl.render import width_of
 from raftctl.status import Health, view
 from raftctl.status_text import Layout, text
 from raftctl.survey import Answer
-from tests.raftctl.test_status import (
+from tests.raftctl.status_answers import (
     THREE,
     answers,
     blank,
