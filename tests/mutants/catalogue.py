@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.mutants import (
+    administration,
     elections,
     membership,
     node,
@@ -25,5 +26,6 @@ ALL: tuple[Mutant, ...] = (
     *storage.MUTANTS,
     *snapshot_files.MUTANTS,
     *node.MUTANTS,
+    *administration.MUTANTS,
 )
-"""In the order of the protocol: elections first, the driver last."""
+"""In the order of the protocol: elections first, then the driver and what operators ask."""

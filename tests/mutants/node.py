@@ -8,9 +8,15 @@ NODE = "raftd/node.py"
 ADMISSION = "raftd/admission.py"
 FOUNDING = "raftd/founding.py"
 OPERATIONS = "raftd/operations.py"
+PLANNING = "raftd/planning.py"
+PREFLIGHT = "raftd/preflight.py"
+NETWORK = "raftd/network/network.py"
 NODE_TESTS = "tests/node/test_node.py"
 DURABILITY = "tests/node/test_durability.py"
 OPERATION_TESTS = "tests/node/test_operations.py"
+PLANNING_TESTS = "tests/node/test_planning.py"
+APPLY_TESTS = "tests/node/test_apply.py"
+READDRESS_TESTS = "tests/node/test_readdress.py"
 ABORT_TESTS = "tests/node/test_aborts.py"
 SESSION_TESTS = "tests/node/test_sessions.py"
 INSTALLING = "tests/node/test_installing.py"
@@ -121,8 +127,8 @@ MUTANTS = (
     Mutant(
         name="empty-log-accepted",
         why="A server that has lost its log votes again in terms in which it has voted.",
-        file=NODE,
-        old="    if identity.log_begun and not found.entries and not found.base_index:\n",
+        file="raftd/storage/identity.py",
+        old="    if identity.log_begun and not last_index:\n",
         new="    if False:\n",
         test=f"{DURABILITY}::test_a_server_whose_log_comes_back_empty_does_not_start",
     ),
@@ -213,7 +219,7 @@ MUTANTS = (
     Mutant(
         name="repeated-change-started-twice",
         why="A change that is asked for again is carried out again.",
-        file=OPERATIONS,
+        file=PREFLIGHT,
         old="        result = self._state.session_result(request.session, request.serial)\n"
         "        if result is not None:\n",
         new="        result = self._state.session_result(request.session, request.serial)\n"
@@ -247,6 +253,48 @@ MUTANTS = (
         new="        if False:\n",
         test="tests/mutants/test_killers.py"
         "::test_a_new_leader_does_not_go_on_with_an_operation_that_its_log_has_ended",
+    ),
+    Mutant(
+        name="member-dialled-where-another-server-answers",
+        why="The log sends everybody to a place where the member is not.",
+        file=PLANNING,
+        old="    if found == server.server and answer.cluster_id == cluster_id:\n",
+        new="    if found:\n",
+        test=f"{PLANNING_TESTS}::test_a_member_is_not_dialled_where_it_does_not_answer_itself",
+    ),
+    Mutant(
+        name="lost-disk-taken-for-the-member-that-had-it",
+        why="A file is called applied although one of its servers has lost all that it stored.",
+        file=PREFLIGHT,
+        old="            for server, address in preflight.silent.items():\n",
+        new="            for server, address in ():\n",
+        test=f"{APPLY_TESTS}::test_a_wiped_server_of_the_file_is_not_silently_taken_for_the_member",
+    ),
+    Mutant(
+        name="addresses-changed-before-all-can-record-it",
+        why="A server of an older release makes another record of the same entry.",
+        file=PREFLIGHT,
+        old="        if features < FEATURES_READDRESS:\n",
+        new="        if False:\n",
+        test=f"{READDRESS_TESTS}::test_addresses_are_not_changed_before_every_member_can_record_it",
+    ),
+    Mutant(
+        name="address-of-the-file-not-tried",
+        why="Servers that all moved while they were stopped never find each other again.",
+        file=NETWORK,
+        old="dict.fromkeys((address, self._file_addresses.get(server_name(server), address)))",
+        new="dict.fromkeys((address, server_name(server) and address))",
+        test="tests/network/test_addresses.py"
+        "::test_a_member_that_has_moved_is_found_where_the_file_says",
+    ),
+    Mutant(
+        name="address-of-the-file-outlives-news-of-the-log",
+        why="A member that was readdressed is dialled at its old place whenever the new one fails.",
+        file=NETWORK,
+        old="        if address != self._first_addresses[server]:\n",
+        new="        if False:\n",
+        test="tests/network/test_addresses.py"
+        "::test_a_member_that_the_log_has_readdressed_is_not_looked_for_where_the_file_says",
     ),
     Mutant(
         name="own-tombstone-not-seen-at-the-start",

@@ -266,8 +266,8 @@ MUTANTS = (
         name="part-after-a-gap-stored",
         why="A snapshot of the right length has a hole.",
         file=SNAPSHOTS,
-        old="        if offset <= self.received_bytes:\n",
-        new="        if True:\n",
+        old="        if self._unchecked is None and offset <= self.received_bytes:\n",
+        new="        if self._unchecked is None:\n",
         test=f"{DIRECTORY_TESTS}::test_parts_that_are_lost_doubled_or_late_do_no_harm",
     ),
     Mutant(
@@ -282,10 +282,38 @@ MUTANTS = (
         name="received-beginning-not-written-again",
         why="It is only in the kernel's cache, after a sync that failed, and is believed durable.",
         file=SNAPSHOTS,
-        old="                receiving.receive(receiving.received_bytes, record)\n",
-        new="                receiving.received_bytes += len(record)\n",
+        old="                self._file.write(record, self.received_bytes)\n",
+        new="",
         test=f"{DIRECTORY_TESTS}"
         "::test_what_a_failed_sync_may_have_lost_is_written_again_after_a_restart",
+    ),
+    Mutant(
+        name="parts-stored-while-the-beginning-is-checked",
+        why="Two threads write the same file, and count each other's bytes.",
+        file=SNAPSHOTS,
+        old="        if self._unchecked is None and offset <= self.received_bytes:\n",
+        new="        if offset <= self.received_bytes:\n",
+        test=f"{DIRECTORY_TESTS}"
+        "::test_while_it_is_checked_nothing_is_taken_in_and_nothing_more_is_promised_than_there_is",
+    ),
+    Mutant(
+        name="unchecked-end-promised",
+        why="The leader is told of bytes that are taken back: it takes its snapshot for damaged.",
+        file=SNAPSHOTS,
+        old="return max(0, self._found_bytes - RECORD_HEADER.size - RECORD_BODY_BYTES_MAX)",
+        new="return self._found_bytes",
+        test=f"{DIRECTORY_TESTS}"
+        "::test_while_it_is_checked_nothing_is_taken_in_and_nothing_more_is_promised_than_there_is",
+    ),
+    Mutant(
+        name="state-built-from-what-is-not-checked",
+        why="A snapshot is published whose pages a failed sync has lost.",
+        file=BACKGROUND,
+        old="            and not self._directory.is_checking\n",
+        new="",
+        test=f"{BACKGROUND_TESTS}"
+        "::test_what_was_received_before_a_start_is_checked_while_the_server_works",
+        unreachable=IN_BACKGROUND,
     ),
     Mutant(
         name="older-unfinished-snapshot-gone-on-with",
@@ -518,7 +546,7 @@ MUTANTS = (
     Mutant(
         name="newest-segment-unlinked-first",
         why="A crash in between leaves a log with a gap.",
-        file=WAL,
+        file="raftd/storage/files.py",
         old="    for path in paths:\n        files.unlink(path)\n",
         new="    for path in reversed(paths):\n        files.unlink(path)\n",
         test=f"{FORGETTING}"
@@ -527,7 +555,7 @@ MUTANTS = (
     Mutant(
         name="unlinked-segment-not-durable-before-the-next",
         why="After a power failure any of them may be back, with a gap behind it.",
-        file=WAL,
+        file="raftd/storage/files.py",
         old="        files.unlink(path)\n        files.sync_directory(path.parent)\n",
         new="        files.unlink(path)\n",
         test=f"{FORGETTING}"
@@ -550,8 +578,8 @@ MUTANTS = (
         name="restored-backup-taken-for-a-lost-log",
         why="No cluster can be restored: its founder does not start again.",
         file=RECOVERY,
-        old="            is_backup=directory.identity.is_blank,\n",
-        new="            is_backup=False,\n",
+        old="snapshots.latest, is_backup=directory.identity.is_blank\n",
+        new="snapshots.latest, is_backup=False\n",
         test=f"{RECOVERY_TESTS}::test_a_backup_is_put_in_force_over_the_log_of_a_blank_server",
         unreachable=INSTALLED_BY_HAND,
     ),
@@ -603,13 +631,22 @@ MUTANTS = (
     ),
     # --- what goes on at the same time ---
     Mutant(
+        name="check-of-what-was-received-not-told",
+        why="A leader gives up the server, since nothing moves.",
+        file=BACKGROUND,
+        old="        return self._directory.checked_bytes\n",
+        new="        return 0\n",
+        test=f"{BACKGROUND_TESTS}"
+        "::test_each_step_of_the_check_is_told_and_a_question_is_answered_with_the_same",
+        unreachable=IN_BACKGROUND,
+    ),
+    Mutant(
         name="dropped-snapshot-worked-in-after-its-sync",
         why="A worker reads a file that is gone.",
         file=BACKGROUND,
-        old="        await trio.to_thread.run_sync(self._directory.sync_received)\n"
+        old="        await self._in_thread(self._directory.sync_received)\n"
         "        if self._build is not build:\n",
-        new="        await trio.to_thread.run_sync(self._directory.sync_received)\n"
-        "        if False:\n",
+        new="        await self._in_thread(self._directory.sync_received)\n        if False:\n",
         test=f"{BACKGROUND_TESTS}::test_what_is_dropped_during_its_last_sync_is_not_worked_in",
         unreachable=IN_BACKGROUND,
     ),

@@ -135,8 +135,8 @@ MUTANTS = (
         name="second-operation-while-one-runs",
         why="Two membership operations work against each other.",
         file="raftd/storage/ledger.py",
-        old="        if running is not None:\n            return Result(",
-        new="        if False:\n            return Result(",
+        old="        if self._running is not None:\n            return _in_the_way(",
+        new="        if False:\n            return _in_the_way(",
         test="tests/storage/test_ledger.py::test_a_second_operation_is_refused_while_one_runs",
     ),
 )

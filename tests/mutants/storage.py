@@ -22,7 +22,7 @@ MUTANTS = (
         name="batch-not-synced-at-all",
         why="Votes and acknowledged entries are lost with the power.",
         file=WAL,
-        old="        self._file.sync()\n        return start + size_bytes\n",
+        old="        self.run_sync(self._file.sync)\n        return start + size_bytes\n",
         new="        return start + size_bytes\n",
         test=f"{WAL_TESTS}"
         "::test_a_power_failure_at_any_call_loses_nothing_acknowledged_and_tears_nothing",
@@ -31,7 +31,7 @@ MUTANTS = (
         name="zeros-not-synced-before-the-batch",
         why="A torn batch is known by the zeros that show through; old bytes may show instead.",
         file=WAL,
-        old="        self._file.sync()\n        self._allocated_bytes = target\n",
+        old="        self.run_sync(self._file.sync)\n        self._allocated_bytes = target\n",
         new="        self._allocated_bytes = target\n",
         test=f"{WAL_TESTS}::test_preallocation_goes_in_steps_and_is_synced_before_the_batch",
     ),

@@ -26,7 +26,7 @@ from tests.simulation.machine import (
 )
 from tests.simulation.network import Network
 from tests.simulation.operator import Operator
-from tests.simulation.profile import MILLISECOND
+from tests.simulation.profile import MILLISECOND, MOVING, UPGRADING
 from tests.simulation.world import World
 
 DISK_CALLS = (
@@ -110,6 +110,8 @@ class Adversary:
         self._malice_count = 0
         self._hits: list[tuple[str, Random]] = []
         """What is aimed at the next installs."""
+        self._addresses_used: set[str] = set()
+        """By machines that may have moved since."""
 
     # --- scheduled faults ---
 
@@ -138,6 +140,8 @@ class Adversary:
             "damage-partial": self._damage_partial,
             "bit-flip": self._bit_flip,
             "wipe": self._wipe,
+            UPGRADING: self._upgrade,
+            MOVING: self._move,
         }
         actions[kind](random)
 
@@ -210,6 +214,33 @@ class Adversary:
         if machine is not None:
             self._count("pause", machine)
             machine.paused_until_us = self._world.now_us + random.randint(*PAUSE_US)
+
+    def _upgrade(self, random: Random) -> None:
+        """Restart one machine with the newest release, as an operator does or a crash."""
+        old = [m for m in self._machines() if m.is_old and not m.is_upgraded_next]
+        if not old:
+            return
+        machine = random.choice(old)
+        self._count("upgrade", machine)
+        machine.is_upgraded_next = True
+        self._restart(machine, random)
+
+    def _move(self, random: Random) -> None:
+        """Give a machine another address, perhaps one that another machine has left."""
+        machine = random.choice(self._machines())
+        taken = {address for m in self._machines() for address in (m.address, m.moves_to)}
+        left = sorted(address for address in self._addresses_used if address not in taken)
+        self._addresses_used |= taken
+        fresh = f"{machine.name}:{7200 + len(self._addresses_used)}"
+        self._count("move", machine)
+        machine.moves_to = random.choice((fresh, *left))
+        self._restart(machine, random)
+
+    def _restart(self, machine: Machine, random: Random) -> None:
+        if random.random() < 0.5:
+            machine.stop()
+        else:
+            machine.end(loses_power=random.random() < 0.3)
 
     def _machines(self) -> list[Machine]:
         return list(self._network.machines.values())

@@ -335,7 +335,7 @@ class Client:
         self._world.after(PATIENCE_US if asked else RETRY_US, silence)
 
     def _choose(self) -> Machine | None:
-        hinted = self._network.machines.get(self._hint)
+        hinted = self._network.at(self._hint)
         self._hint = ""
         if hinted is not None and hinted.node is not None and self._random.random() < 0.9:
             return hinted

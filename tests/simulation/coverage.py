@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgpack
+
+from raftd import commands
+from raftd.commands import SwitchOn
 from raftd.core.leader import Leader
 from raftd.core.membership import Configuration, decode_configuration
 from raftd.core.messages import Envelope, InstallSnapshot, InstallSnapshotResponse
@@ -79,6 +83,14 @@ class Coverage(Invariant):
                 if entry.kind is EntryKind.CONFIGURATION:
                     kind = decode_configuration(entry.data).kind.value
                     self.world.count(f"configurations committed: {kind}")
+                elif entry.kind is EntryKind.COMMAND:
+                    self._count_features(entry)
+
+    def _count_features(self, entry: Entry) -> None:
+        if msgpack.unpackb(entry.data)[0] == commands._CODES[SwitchOn]:
+            self.world.count("features switched on")
+            if self.world.profile.release == "upgraded":
+                self.world.count("features switched on after an upgrade")
 
     def turned(self, server: Server) -> None:
         """Count the steps, and the elections that somebody has won."""

@@ -40,6 +40,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import attrs
+
 from raftd.compaction import SNAPSHOT_LOG_FACTOR_MAX
 from raftd.core.leader import Leader
 from raftd.core.log import ENTRY_HEAD_BYTES
@@ -49,7 +51,23 @@ from raftd.core.snapshot import SnapshotId
 from raftd.core.types import Entry, EntryKind, ServerId
 from raftd.inputs import DiskFailed, Input, LinkChanged
 from raftd.node import Node
-from raftd.protocol import ErrorReply, GetRequest, ListRequest, Reply, Request
+from raftd.protocol import (
+    PROTOCOL_VERSION_MAX,
+    BeginRollingRequest,
+    ChangeRequest,
+    CheckupRequest,
+    ErrorReply,
+    GetRequest,
+    Hello,
+    HistoryRequest,
+    ListRequest,
+    Refusal,
+    Reply,
+    Request,
+    StatusReply,
+    UpdateRollingRequest,
+    Welcome,
+)
 from raftd.recovery import RecoveredLog, recover_log
 from raftd.storage.files import StorageFault
 from raftd.storage.identity import DataDirectory
@@ -75,6 +93,10 @@ LOG_SLACK_BYTES = 2_000
 """A few of the longest entries: the node goes by their average."""
 TURN_US = 50
 """What a turn takes beside the disk."""
+OLD_VERSION = 2
+"""Of the protocol, which the older release speaks."""
+LATER_REQUESTS = (HistoryRequest, BeginRollingRequest, UpdateRollingRequest, CheckupRequest)
+"""What the older release takes for garbage: it closes the connection."""
 RETRY_US = 100 * MILLISECOND
 """A client or a machine that is to try again waits for so long at least."""
 
@@ -99,6 +121,17 @@ class Machine:
     ) -> None:
         self.name = name
         self.address = settings.address
+        self.moves_to = ""
+        """Where it will be from its next start on; empty where it is now."""
+        self.file_addresses: dict[str, str] = {}
+        """Of all servers by name, as its cluster file had them when its process started."""
+        self.first_addresses: dict[ServerId, str] = {}
+        """Of the members, as the log had them first in this process: the file knows no later ones.
+        """
+        self.version = PROTOCOL_VERSION_MAX
+        """The newest of the protocol that its release speaks."""
+        self.is_upgraded_next = False
+        """Its next start is one of the newest release."""
         self.world = world
         self.network = network
         self.watch = watch
@@ -150,7 +183,7 @@ class Machine:
         """The live state that the process before has left."""
         self._is_in_background = False
         self._trace: Trace
-        network.machines[self.address] = self
+        network.machines[name] = self
 
     def __repr__(self) -> str:
         return self.name
@@ -260,7 +293,9 @@ class Machine:
         assert self.node is None
         self.process += 1
         self.exit = ""
+        self._reinstall()
         self.members, self.links, self._problems, self._inbox = {}, {}, {}, []
+        self.first_addresses = {}
         self._tick_due, self._is_late = False, False
         self._busy_until_us = self.world.now_us
         self.disk.lag_us = 0
@@ -274,6 +309,31 @@ class Machine:
         except StorageFault as error:
             self.world.note("refused", server=self.name, why=str(error))
             self._end("refuses", False)
+
+    def _reinstall(self) -> None:
+        """Do what has waited for a new process: another release, place or cluster file."""
+        if self.is_upgraded_next:
+            self.version, self.is_upgraded_next = PROTOCOL_VERSION_MAX, False
+        self.move()
+        if not self.is_old:
+            machines = self.network.machines.values()
+            self.file_addresses = {machine.name: machine.address for machine in machines}
+
+    def move(self) -> None:
+        """Be where it is to be; only while it does not run."""
+        assert self.node is None
+        if self.moves_to:
+            self.address, self.moves_to = self.moves_to, ""
+
+    @property
+    def is_old(self) -> bool:
+        """Whether it runs the older release."""
+        return self.version == OLD_VERSION
+
+    def _settings_now(self) -> Settings:
+        """Return what its configuration says, for its release and its place."""
+        settings = attrs.evolve(self._settings, address=self.address)
+        return attrs.evolve(settings, features_max=0) if self.is_old else settings
 
     def _recover(self) -> None:
         world = self.world
@@ -312,7 +372,7 @@ class Machine:
             snapshots=self.snapshots,
             state=self.state,
             network=self,
-            settings=self._settings,
+            settings=self._settings_now(),
             random=world.random(f"elections {self.name} {self.process}"),
             wall_clock_ms=world.wall_clock_ms,
             uptime_ms=lambda: (world.now_us - started_us) // MILLISECOND,
@@ -502,9 +562,14 @@ class Machine:
 
     def set_members(self, addresses: Mapping[ServerId, str]) -> None:
         for server, address in self.members.items():
-            if addresses.get(server) != address:
+            wanted, link = addresses.get(server), self.links.get(server)
+            if wanted != address and (link is None or link.address != wanted):
                 self.links.pop(server, None)
                 self._problems.pop(server, None)
+        self.first_addresses = {
+            server: self.first_addresses.get(server, address)
+            for server, address in addresses.items()
+        }
         self.members = dict(addresses)
         self.world.at(self.world.now_us, self._dial, self.process)
 
@@ -520,11 +585,41 @@ class Machine:
     ) -> None:
         self.network.contact(self, token, address, requests, timeout_ms)
 
-    def link_changed(self, server: ServerId, problem: str) -> None:
+    def link_changed(
+        self, server: ServerId, problem: str, version: int = 0, address: str = ""
+    ) -> None:
         """Tell the node about one of its links, if that is news."""
         if self._problems.get(server) != problem:
             self._problems[server] = problem
-            self.receive(LinkChanged(server, not problem, problem))
+            self.receive(LinkChanged(server, not problem, problem, version, address))
+
+    # --- its release ---
+
+    def our_hello(self, server: ServerId) -> Hello | None:
+        """Return what its release says when it dials `server`."""
+        assert self.node is not None
+        hello = self.node.our_hello(server)
+        if hello is None or not self.is_old:
+            return hello
+        return attrs.evolve(hello, version_max=self.version)
+
+    def admit(self, hello: Hello) -> Welcome | Refusal:
+        """Return what its release answers to a greeting."""
+        assert self.node is not None
+        if hello.version_max > self.version:
+            # Then the highest common version is the one that this release would find.
+            hello = attrs.evolve(hello, version_max=self.version)
+        return self.node.admit(hello)
+
+    def understood(self, request: Request) -> Request | None:
+        """Return what its release makes of a request; None if it takes it for garbage."""
+        if not self.is_old:
+            return request
+        if isinstance(request, LATER_REQUESTS):
+            return None
+        if isinstance(request, ChangeRequest):
+            return attrs.evolve(request, target=(), parent="")
+        return request
 
     def answering(
         self, request: Request, answered: Callable[[Reply, int], None]
@@ -536,6 +631,8 @@ class Machine:
             self.watch.tell("read_arrived", self, called)
 
         def respond(reply: Reply) -> None:
+            if self.is_old and isinstance(reply, StatusReply):
+                reply = attrs.evolve(reply, protocol_version_max=self.version)
             assert not called, f"{self.name} answers {request} twice: {called} and {reply}"
             assert self.process == process
             if is_read and not isinstance(reply, ErrorReply):

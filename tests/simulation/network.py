@@ -1,7 +1,8 @@
 """The network of a simulated run: links that are dialled, messages that get lost, late or double.
 
 Links behave as those of `raftd.network`: a request goes out on the link that its sender dialled, an
-answer goes back on the link that it came by, whoever is dialled decides through `Node.admit`. What
+answer goes back on the link that it came by, whoever is dialled decides through `Node.admit`, and a
+member that does not answer at its address is dialled where the cluster file has it. What
 TCP would keep away is let through all the same: messages overtake each other, arrive twice, or
 reach a process that was started after they had been sent.
 """
@@ -22,7 +23,7 @@ from raftd.core.messages import (
     RequestVoteResponse,
     StateCheckResponse,
 )
-from raftd.core.types import Index, ServerId
+from raftd.core.types import Index, ServerId, server_name
 from raftd.inputs import Contacted, PeerRefused, Received, Requested
 from raftd.protocol import ErrorReply, Hello, Refusal, Reply, Request, Welcome
 from tests.simulation.profile import MILLISECOND
@@ -46,6 +47,8 @@ class Link:
 
     source: Machine
     target: Machine
+    address: str
+    """Where it has found the other one."""
     due_us: dict[str, int] = attrs.field(factory=dict)
     """When the last message of each direction arrives: usually nothing overtakes it."""
 
@@ -56,7 +59,7 @@ class Network:
     def __init__(self, world: World) -> None:
         self.world = world
         self.machines: dict[str, Machine] = {}
-        """By address."""
+        """By name."""
         self.is_calm = True
         """While a cluster is formed and healed: short delays, and nothing of the below."""
         self.is_bad = False
@@ -71,6 +74,10 @@ class Network:
     def up(self) -> list[Machine]:
         """Return the machines on which a server runs."""
         return [machine for machine in self.machines.values() if machine.node is not None]
+
+    def at(self, address: str) -> Machine | None:
+        """Return the machine that has an address now."""
+        return next((m for m in self.machines.values() if m.address == address), None)
 
     # --- faults ---
 
@@ -178,30 +185,51 @@ class Network:
                 self._dial_one(source, dest, address)
 
     def _dial_one(self, source: Machine, dest: ServerId, address: str) -> None:
-        assert source.node is not None
-        target = self.machines.get(address)
-        hello = source.node.our_hello(dest)
+        hello = source.our_hello(dest)
         if hello is None:
             return
+        in_file = address
+        if address == source.first_addresses[dest]:
+            in_file = source.file_addresses.get(server_name(dest), address)
+        problems = {}
+        for candidate in dict.fromkeys((address, in_file)):
+            target = self.at(candidate)
+            answer = self._introduce(source, target, hello)
+            if isinstance(answer, Welcome):
+                assert target is not None
+                source.links[dest] = Link(source, target, candidate)
+                source.link_changed(dest, "", answer.version, candidate)
+                return
+            if isinstance(answer, Refusal):
+                # That somebody else lives there is no word of the member.
+                if answer.code != "identity":
+                    source.receive(PeerRefused(dest, answer))
+                answer = f"refused: {answer.message}"
+            problems[candidate] = answer
+        if len(problems) > 1:
+            told = "; ".join(f"{problem} at {place}" for place, problem in problems.items())
+        else:
+            (told,) = problems.values()
+        source.link_changed(dest, told)
+
+    def _introduce(
+        self, source: Machine, target: Machine | None, hello: Hello
+    ) -> Welcome | Refusal | str:
+        """Return what is answered to a greeting, or in words why nothing is."""
         if target is not None and (
             self._is_cut(source, target) or self._is_cut(target, source) or target.is_paused
         ):
-            source.link_changed(dest, "no answer for 2.0 s")
-            return
+            return "no answer for 2.0 s"
         if target is None or target.node is None:
-            source.link_changed(dest, "connection refused")
-            return
-        answer = target.node.admit(hello)
-        if isinstance(answer, Welcome) and answer.server == hello.source:
-            answer = Refusal(code="identity", message="it is this server itself")
+            return "connection refused"
+        answer = target.admit(hello)
         if isinstance(answer, Refusal):
-            source.receive(PeerRefused(dest, answer))
-            source.link_changed(dest, f"refused: {answer.message}")
-        elif answer.server != dest:
-            source.link_changed(dest, f"another server answers there: {answer.server}")
-        else:
-            source.links[dest] = Link(source, target)
-            source.link_changed(dest, "")
+            return answer
+        if answer.server == hello.source:
+            return Refusal(code="identity", message="it is this server itself")
+        if answer.server != hello.dest:
+            return f"another server answers there: {answer.server}"
+        return answer
 
     def close_peer(self, closer: Machine, server: ServerId) -> None:
         """Close the link that `server` has dialled to `closer`."""
@@ -239,7 +267,9 @@ class Network:
         def arrive() -> None:
             if target.node is None or target.process != process or self._is_lost():
                 return
-            target.receive(Requested(request, target.answering(request, answered)))
+            understood = target.understood(request)
+            if understood is not None:
+                target.receive(Requested(understood, target.answering(request, answered)))
 
         def answered(reply: Reply, depart_us: int) -> None:
             if not self._is_lost():
@@ -290,7 +320,7 @@ class _Contact:
     def begin(self, timeout_us: int) -> None:
         """Dial; one `Contacted` follows, at the latest after `timeout_us`."""
         self._world.after(timeout_us, self._end, None, f"connecting to {self._address}: no answer")
-        target = self._network.machines.get(self._address)
+        target = self._network.at(self._address)
         if target is None or target.node is None:
             self._end(None, f"connecting to {self._address}: connection refused")
             return
@@ -309,7 +339,7 @@ class _Contact:
             return
         if self._welcome is None:
             hello = Hello(role="client", cluster_id="", source="", dest="")
-            answer = target.node.admit(hello)
+            answer = target.admit(hello)
             assert isinstance(answer, Welcome)
             self._welcome = answer
         request = self._requests.pop(0)

@@ -3,17 +3,24 @@
 It asks whoever leads, sometimes somebody else, and does not wait for one change to end before it
 asks for the next. What it asks for is drawn when its time has come, from what the asked server
 believes to be the configuration.
+
+It also drives rolling operations, from two terminals that do not know of each other: each has seen
+the record at some time, and asks for what would come next by that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
-from raftd.core.membership import Configuration
+import attrs
+
+from raftd.commands import ABORTED, DONE, FAILED, PENDING, RUNNING, SKIPPED, Operation, RollingStep
+from raftd.core.membership import Configuration, ConfigurationAt
 from raftd.core.types import server_name
 from raftd.protocol import (
     AbortRequest,
+    BeginRollingRequest,
     ChangeReply,
     ChangeRequest,
     DoneReply,
@@ -22,11 +29,14 @@ from raftd.protocol import (
     OpenSessionRequest,
     Reply,
     Request,
+    RollingReply,
+    TargetMember,
     TransferRequest,
+    UpdateRollingRequest,
 )
 from tests.simulation.machine import Machine
 from tests.simulation.network import Network
-from tests.simulation.profile import MILLISECOND, SERVERS_MAX
+from tests.simulation.profile import MILLISECOND, ROLLING, SERVERS_MAX
 from tests.simulation.world import World
 
 ATTEMPTS = 3
@@ -40,6 +50,19 @@ REFUSALS = {
     "unknown-outcome",
     "session-expired",
 }
+TERMINALS = 2
+"""From so many, rolling operations are driven at once."""
+
+
+@attrs.frozen
+class Acknowledged:
+    """A change of a rolling operation's record that was answered with success."""
+
+    operation: str
+    version: int
+    """Of the record, after the change."""
+    session: str
+    serial: int
 
 
 class Operator:
@@ -51,6 +74,10 @@ class Operator:
         self._session = ""
         self._sessions = 0
         self._serial = 0
+        self._seen: list[Operation | None] = [None] * TERMINALS
+        """The record of a rolling operation as each terminal has seen it last."""
+        self.acknowledged: list[Acknowledged] = []
+        """What the cluster must not forget."""
 
     def believed_leader(self) -> Machine | None:
         """Return a machine that leads, the one with the highest term; None if there is none."""
@@ -77,6 +104,12 @@ class Operator:
                 self.abort(machine, running.id, in_session=random.random() < 0.3)
         elif kind == "recycle":
             self._recycle(random)
+        elif kind == "apply":
+            self._apply(machine, latest, random)
+        elif kind == "readdress":
+            self.readdress(machine, latest, random.sample(self._machines(), 2))
+        elif kind == ROLLING:
+            self._roll(machine, latest.configuration, random)
         else:
             changes = self._changes(kind, latest.configuration, random)
             if changes:
@@ -107,24 +140,34 @@ class Operator:
         kind: str,
         changes: list[MemberChange],
         at_index: int | None = None,
+        *,
+        parent: str = "",
+        target: tuple[TargetMember, ...] = (),
     ) -> None:
         """Ask for one change, in a session that is opened first if there is none."""
-        if not self._session:
-            self.open_session(machine)
-            return
-        self._serial += 1
-        self._world.note("asks", kind=kind, changes=[str(change) for change in changes])
-        self._ask(
+        asked = [str(change) for change in (*changes, *target)]
+        self._world.note("asks", kind=kind, changes=asked, parent=parent)
+        self._ask_in_session(
             machine,
-            ChangeRequest(
-                session=self._session,
-                serial=self._serial,
+            lambda session, serial: ChangeRequest(
+                session=session,
+                serial=serial,
                 kind=kind,
                 changes=tuple(changes),
                 author="simulation",
                 at_index=at_index,
+                parent=parent,
+                target=target,
             ),
         )
+
+    def _ask_in_session(self, machine: Machine, build: Callable[[str, int], Request]) -> None:
+        """Ask under the next serial; without a session, open one instead."""
+        if not self._session:
+            self.open_session(machine)
+            return
+        self._serial += 1
+        self._ask(machine, build(self._session, self._serial))
 
     def open_session(self, machine: Machine) -> None:
         """Ask for a session to make changes in."""
@@ -155,12 +198,17 @@ class Operator:
         def answered(reply: Reply) -> None:
             heard.append(reply)
             if isinstance(reply, ErrorReply):
-                assert reply.code in REFUSALS, reply
+                assert reply.code in REFUSALS or _may_be_invalid(request), reply
                 if reply.code == "session-expired":
                     self._session = ""
                 self._world.count(f"requests of the operator answered: {reply.code}")
             elif isinstance(reply, ChangeReply) and reply.operation:
                 self._world.count("changes begun")
+                if isinstance(request, ChangeRequest) and request.kind in ("apply", "readdress"):
+                    self._world.count(f"changes begun: {request.kind}")
+                    _compare_with_target(request, reply)
+            elif isinstance(reply, RollingReply):
+                self._note_rolling(request, reply)
 
         self._network.ask("operator", machine, request, answered)
         self._world.after(PATIENCE_US, silence)
@@ -226,6 +274,146 @@ class Operator:
         address = next(machine.address for machine in machines if machine.name == name)
         return MemberChange(role=role, name=name, address=address)
 
+    # --- whole clusters ---
+
+    def _machines(self) -> list[Machine]:
+        return list(self._network.machines.values())
+
+    def _apply(self, machine: Machine, latest: ConfigurationAt, random: Random) -> None:
+        """Ask for a cluster as it is to be: most of what there is, and perhaps somebody else."""
+        configuration = latest.configuration
+        members = {server_name(server): server for server in sorted(configuration.members)}
+        target = []
+        for other in self._machines():
+            member = members.get(other.name)
+            if random.random() < (0.2 if member else 0.7):
+                continue
+            is_voter = member in configuration.voters if member else True
+            if random.random() < 0.2:
+                is_voter = not is_voter
+            role = "voter" if is_voter else "learner"
+            address = other.address
+            if member and random.random() < 0.3:
+                # The file is older than the move.
+                address = latest.entry.addresses.get(member, address)
+            target.append(TargetMember(name=other.name, role=role, address=address))
+        random.shuffle(target)
+        target = target[:SERVERS_MAX]
+        if target and not any(member.role == "voter" for member in target):
+            target[0] = attrs.evolve(target[0], role="voter")
+        if target:
+            at_index = latest.index if random.random() < 0.3 else None
+            self.change(machine, "apply", [], at_index, target=tuple(target))
+
+    def misplaced(self, latest: ConfigurationAt) -> list[Machine]:
+        """Return the machines of members that a configuration has elsewhere than they are."""
+        addresses = latest.entry.addresses
+        return [m for m in self._machines() if addresses.get(m.id, m.address) != m.address]
+
+    def corrections(
+        self, latest: ConfigurationAt, others: Sequence[Machine] = ()
+    ) -> list[MemberChange]:
+        """Return the changes that lead to where members are, and `others` as far as they are."""
+        names = {server_name(server) for server in latest.configuration.members}
+        return [
+            MemberChange(role="readdress", name=m.name, address=m.address)
+            for m in dict.fromkeys((*self.misplaced(latest), *others))
+            if m.name in names
+        ]
+
+    def readdress(
+        self, machine: Machine, latest: ConfigurationAt, others: Sequence[Machine] = ()
+    ) -> None:
+        """Ask for the true addresses of all members that have moved, and for those of others."""
+        changes = self.corrections(latest, others)
+        if changes:
+            self.change(machine, "readdress", changes)
+
+    # --- rolling operations ---
+
+    def _roll(self, machine: Machine, configuration: Configuration, random: Random) -> None:
+        """Begin a rolling operation, or do something about the one that runs."""
+        rolling = machine.state.rolling_operation
+        draw = random.random()
+        if rolling is None and draw < 0.8:
+            self._begin_rolling(machine, configuration, random)
+        elif draw < 0.75:
+            self._drive_rolling(machine, random)
+        elif draw < 0.97 or rolling is None:
+            self._change_as_step(machine, configuration, random)
+        else:
+            self.abort(machine, rolling.id)
+
+    def _begin_rolling(
+        self, machine: Machine, configuration: Configuration, random: Random
+    ) -> None:
+        names = sorted({server_name(server) for server in configuration.members})
+        random.shuffle(names)
+        kind = random.choice(("rolling-restart", "rolling-replace"))
+        steps = tuple(
+            RollingStep(name=name, replacement="" if kind == "rolling-restart" else f"{name}=x:1")
+            for name in names[:3]
+        )
+        self._ask_in_session(
+            machine,
+            lambda session, serial: BeginRollingRequest(
+                session=session,
+                serial=serial,
+                kind=kind,
+                author="terminal 0",
+                steps=steps,
+                command="true" if kind == "rolling-restart" else "",
+            ),
+        )
+
+    def _drive_rolling(self, machine: Machine, random: Random) -> None:
+        """Do what would come next, by a record that a terminal sees now or has seen before."""
+        terminal = random.randrange(TERMINALS)
+        if random.random() < 0.8 or self._seen[terminal] is None:
+            self._seen[terminal] = machine.state.rolling_operation
+        seen = self._seen[terminal]
+        if seen is None:
+            return
+        update = _next_update(seen, random)
+        if random.random() < 0.08:
+            update = attrs.evolve(update, version=update.version + random.choice((-1, 1)))
+        if random.random() < 0.08:
+            update = attrs.evolve(update, position=random.choice((-1, 0, 1, 9)))
+        self._update_rolling(machine, attrs.evolve(update, author=f"terminal {terminal}"))
+
+    def finish_rolling(self, machine: Machine, random: Random) -> None:
+        """Bring the rolling operation that runs nearer to its end, or abort it."""
+        seen = machine.state.rolling_operation
+        assert seen is not None
+        if random.random() < 0.2:
+            self.abort(machine, seen.id)
+        else:
+            self._update_rolling(machine, _next_update(seen, None))
+
+    def _update_rolling(self, machine: Machine, update: UpdateRollingRequest) -> None:
+        self._ask_in_session(
+            machine, lambda session, serial: attrs.evolve(update, session=session, serial=serial)
+        )
+
+    def _note_rolling(self, request: Request, reply: RollingReply) -> None:
+        assert isinstance(request, BeginRollingRequest | UpdateRollingRequest)
+        what = request.action if isinstance(request, UpdateRollingRequest) else "begin"
+        self._world.count(f"rolling operations: {what}")
+        self.acknowledged.append(
+            Acknowledged(reply.operation, reply.version, request.session, request.serial)
+        )
+
+    def _change_as_step(
+        self, machine: Machine, configuration: Configuration, random: Random
+    ) -> None:
+        """Ask for a change as a step of the rolling operation, or of one that is none."""
+        rolling = machine.state.rolling_operation
+        parent = rolling.id if rolling is not None and random.random() < 0.8 else "op-1"
+        kind = random.choice(("add", "replace", "remove", "promote", "demote", "replace-lost"))
+        changes = self._changes(kind, configuration, random)
+        if changes:
+            self.change(machine, kind, changes, parent=parent)
+
     def _recycle(self, random: Random) -> None:
         """Empty the disk of a server that was removed for good, and use the machine again."""
         removed = [
@@ -235,6 +423,64 @@ class Operator:
             machine = random.choice(removed)
             machine.wipe()
             machine.start()
+
+
+def _next_update(seen: Operation, random: Random | None) -> UpdateRollingRequest:
+    """Return what would come next for a record; without `random`, what leads to its end."""
+    record = seen.rolling
+    assert record is not None
+    update = UpdateRollingRequest(
+        session="",
+        serial=0,
+        operation=seen.id,
+        action="end",
+        author="terminal 0",
+        version=record.version,
+        outcome=DONE,
+    )
+    draw = 1.0 if random is None else random.random()
+    # Sometimes what the record does not allow: a step while it is paused, or a second one.
+    if record.paused_by and draw > 0.3:
+        return attrs.evolve(update, action="resume", outcome="")
+    if draw < 0.1:
+        return attrs.evolve(update, action="pause", outcome="")
+    if random is not None and random.random() < 0.05:
+        return attrs.evolve(update, outcome=random.choice((DONE, FAILED, ABORTED)))
+    states = [step.state for step in record.steps]
+    order = (RUNNING, FAILED, PENDING) if draw > 0.2 else (PENDING, RUNNING, FAILED)
+    for state in order:
+        if state in states:
+            position = states.index(state)
+            following = RUNNING if state == PENDING else DONE
+            if random is None:
+                following = SKIPPED
+            elif random.random() < 0.2:
+                following = random.choice((FAILED, SKIPPED))
+            step = attrs.evolve(record.steps[position], state=following, note="simulated")
+            return attrs.evolve(update, action="step", position=position, step=step, outcome="")
+    return update
+
+
+def _compare_with_target(request: ChangeRequest, reply: ChangeReply) -> None:
+    """See that what was begun leads to the cluster that was asked for.
+
+    Raises:
+        AssertionError: it leads elsewhere.
+    """
+    if not request.target or reply.plan is None:
+        return
+    after = reply.plan.after
+    for role, servers in (("voter", after.voters), ("learner", after.learners)):
+        asked = sorted(member.name for member in request.target if member.role == role)
+        found = sorted(server_name(server) for server in servers)
+        assert found == asked, f"the {role}s are to be {asked}, and the plan leads to {found}"
+
+
+def _may_be_invalid(request: Request) -> bool:
+    """Return whether the older release takes a request for garbage, or a driver asks anything."""
+    if isinstance(request, ChangeRequest):
+        return request.kind in ("apply", "readdress")
+    return isinstance(request, BeginRollingRequest | UpdateRollingRequest)
 
 
 def drop(name: str) -> MemberChange:

@@ -83,6 +83,19 @@ CHANGING_ADVERSARY = {
     "hit-install": 3.0,
 }
 
+UPGRADING = "upgrade"
+MOVING = "move"
+MORE_ADVERSARY = (UPGRADING, MOVING)
+"""What is done to machines in a part of the runs: another release, another address."""
+ROLLING = "rolling"
+"""The operator begins a rolling operation or goes on with it, in a part of the runs: while one
+runs, other changes of the members are refused."""
+APPLYING = {"apply": 2.0, "readdress": 1.0}
+"""What it does about whole clusters."""
+RELEASES = {"new": 5.0, "upgraded": 4.0, "old": 1.0}
+"""Which release machines run: the new one; many the older one at first, to be upgraded one after
+the other; the older one to the end."""
+
 NETWORK_FAULTS = ("loss", "duplication", "reordering")
 
 
@@ -146,6 +159,15 @@ class Profile:
     loses_new_half: bool
     """Whether, in the end, the new half of one more change dies before it has heard of it."""
     steps: tuple[Step, ...]
+    release: str = "new"
+    """A key of `RELEASES`."""
+    old_chance: float = 0.0
+    """Chance that a machine begins with the older release; the founder does unless it is 0."""
+
+    @property
+    def moves(self) -> bool:
+        """Whether machines get other addresses."""
+        return any(step.kind == MOVING for step in self.steps)
 
     def without(self, dropped: Collection[str]) -> Profile:
         """Return a milder profile: without these network faults, malice or small limits."""
@@ -185,6 +207,8 @@ SNAPSHOT_LIMITS = {
     "raftd.storage.snapshots.REWRITE_SYNC_BYTES": (1, 1_000),
 }
 """Those without which a snapshot of a small state is over in one step: small in every run."""
+LATER_LIMITS = {"raftd.storage.history.HISTORY_MAX": (1, 2, 5)}
+"""Likewise shrunk in some runs, and drawn after everything else."""
 
 
 def draw(seed: int) -> Profile:
@@ -203,7 +227,7 @@ def draw(seed: int) -> Profile:
     def sometimes(chance: float, worst: float) -> float:
         return random.random() * worst if bad() < chance else 0.0
 
-    return Profile(
+    profile = Profile(
         seed=seed,
         voters=voters,
         spares=3 if is_about_changes else random.randint(1, max(1, min(voters, SERVERS_MAX - 3))),
@@ -245,6 +269,50 @@ def draw(seed: int) -> Profile:
         disk_reserve_bytes=random.choice((0, 100_000)),
         background_us=random.choice((1, 20, 200)) * MILLISECOND,
         steps=_schedule(random, duration_us, is_about_changes),
+    )
+    return _with_administration(profile, is_about_changes)
+
+
+def _with_administration(profile: Profile, is_about_changes: bool) -> Profile:
+    """Return the profile with what was drawn last, from a generator of its own.
+
+    So all else of a seed stays what it was before there was anything of this.
+    """
+    random = Random(f"profile {profile.seed} administration")
+    release = random.choices(tuple(RELEASES), tuple(RELEASES.values()))[0]
+    old_chance = {"new": 0.0, "upgraded": random.choice((0.3, 0.7, 1.0)), "old": 1.0}[release]
+    seconds = profile.duration_us / SECOND
+    machines = profile.voters + profile.spares
+    kinds: list[str] = []
+    if release == "upgraded":
+        # More often than there are machines: those that are down or new already have their turn.
+        kinds += [UPGRADING] * round(machines * random.uniform(0.5, 2.0))
+    if release == "new" and random.random() < 0.3:
+        kinds += [MOVING] * random.randint(1, 4)
+    if is_about_changes:
+        # Two or three blows in a row have to fit to each other there: nothing comes in between.
+        kinds = [kind for kind in kinds if kind == UPGRADING]
+    elif random.random() < 0.4:
+        kinds += [ROLLING] * round(seconds * random.choice((3.0, 8.0)))
+    if random.random() < 0.5:
+        count = round(seconds * random.choice((0.3, 1.0)))
+        kinds += random.choices(tuple(APPLYING), tuple(APPLYING.values()), k=count)
+    limits = tuple(
+        (name, random.choice(values))
+        for name, values in LATER_LIMITS.items()
+        if random.random() < 0.15
+    )
+    begin = len(profile.steps) + 1
+    steps = tuple(
+        Step(number=number, at_us=random.randrange(profile.duration_us), kind=kind)
+        for number, kind in enumerate(kinds, begin)
+    )
+    return attrs.evolve(
+        profile,
+        release=release,
+        old_chance=old_chance,
+        limits=(*profile.limits, *limits),
+        steps=(*profile.steps, *steps),
     )
 
 

@@ -19,6 +19,7 @@ from raftd.core.errors import Divergence
 from raftd.core.membership import Configuration
 from raftd.core.types import Entry, ServerId, server_name
 from raftd.protocol import BootstrapReply, BootstrapRequest, Reply
+from raftd.storage.state import FEATURES_MAX
 from raftd.surroundings import Settings
 from tests.history.checker import check
 from tests.history.recorder import Recorder
@@ -28,13 +29,15 @@ from tests.simulation.coverage import Coverage
 from tests.simulation.durable import Durable
 from tests.simulation.invariants import Invariant
 from tests.simulation.invariants.all import ALL
+from tests.simulation.invariants.ledger_rules import LedgerRules
 from tests.simulation.limits import small_limits
-from tests.simulation.machine import RETRY_US, Machine, describe
+from tests.simulation.machine import OLD_VERSION, RETRY_US, Machine, describe
 from tests.simulation.network import Network
 from tests.simulation.operator import Operator, drop
 from tests.simulation.profile import (
     ADVERSARY,
     MILLISECOND,
+    MORE_ADVERSARY,
     SECOND,
     SERVERS_MAX,
     Profile,
@@ -53,6 +56,9 @@ HEALING_US = 10 * SECOND
 """And has done everything else within this, beside what a change may take that is under way."""
 REMOVAL_US = 10 * SECOND
 """A server that was removed has ended within this, as the contract says."""
+FORGETTING_US = 10 * SECOND
+"""A server that was left out and does not answer is fed no longer than this: then features that it
+does not know can be switched on."""
 REPLACEMENTS_MAX = 3
 """So often at most the operator asks for the replacement of lost members. Nothing is in its way but
 that its session may have expired."""
@@ -173,6 +179,12 @@ class Simulation:
             committed=self.committed,
             settings=settings,
         )
+        # A founder of the new release is the only member, so that it switches on its features
+        # before it lets anybody in.
+        is_founder = name == "n1"
+        draw = self.world.random(f"release of {name}").random()
+        if profile.old_chance and (is_founder or draw < profile.old_chance):
+            machine.version = OLD_VERSION
         machine.on_append = self.adversary.on_append
         machine.on_received = self.adversary.on_received
         machine.on_elected = self.adversary.on_elected
@@ -268,7 +280,7 @@ class Simulation:
 
     def _take(self, step: Step) -> None:
         random = self.world.random(f"step {step.number}")
-        if step.kind in ADVERSARY:
+        if step.kind in ADVERSARY or step.kind in MORE_ADVERSARY:
             self.adversary.act(step.kind, random)
         else:
             self.operator.act(step.kind, random)
@@ -281,6 +293,10 @@ class Simulation:
         world.note("heals")
         self.adversary.is_active = False
         self.network.calm_down()
+        for machine in self.machines:
+            if machine.moves_to:
+                machine.end(loses_power=False)
+                machine.move()
         for machine in self.machines:
             machine.disarm()
             machine.paused_until_us = machine.background_from_us = 0
@@ -295,6 +311,7 @@ class Simulation:
                 world.count("disks replaced because of a damaged snapshot")
                 machine.end(loses_power=True)
                 machine.wipe()
+            self._bring_up_to_date(machine)
             self.adversary.start_again(machine)
             if machine.exit == "refuses":
                 # Its disk was damaged, or else nothing excuses it.
@@ -319,15 +336,74 @@ class Simulation:
         assert all(m.node is not None or m.exit == "removed" for m in self.machines)
         # Only now: where few sessions are allowed, clients could keep the operator from having one.
         self._replace_lost_members()
+        self._correct_addresses()
         if self.profile.loses_new_half:
             self._lose_a_new_half()
-        self._wait(self._is_settled, HEALING_US, "all members hold the same")
+        self._wait(self._is_settled, self._settling_us(), "all members hold the same")
+        self._await_features()
         self._write_and_read_everything()
         self._wait(self._removed_have_ended, REMOVAL_US, "removed servers have ended")
-        self._wait(self._are_short, HEALING_US, "logs are short, and what was given up is gone")
+        self._wait(
+            self._are_short, self._shortening_us(), "logs are short, and what was given up is gone"
+        )
+        self._finish_rolling()
         self._check_ledger()
         world.count("runs to the end")
         return True
+
+    def _bring_up_to_date(self, machine: Machine) -> None:
+        """Let a machine start anew that has an older release, or whose cluster file is outdated."""
+        if self.profile.release == "upgraded" and machine.is_old:
+            machine.is_upgraded_next = True
+        addresses = {other.name: other.address for other in self.machines}
+        is_outdated = self.profile.moves and machine.file_addresses != addresses
+        if is_outdated or machine.is_upgraded_next:
+            machine.end(loses_power=False)
+
+    def _finish_rolling(self) -> None:
+        """Bring a rolling operation to its end: while it runs, members are only changed by it."""
+        random = self.world.random("end of the rolling operation")
+        asked_us = -SECOND
+
+        def has_ended() -> bool:
+            nonlocal asked_us
+            leader = self._ready_leader()
+            if leader is None or leader.state.rolling_operation is None:
+                return leader is not None
+            if self.world.now_us - asked_us >= RETRY_US:
+                asked_us = self.world.now_us
+                self.operator.finish_rolling(leader, random)
+            return False
+
+        self._wait(has_ended, HEALING_US, "the rolling operation has ended")
+
+    def _correct_addresses(self) -> None:
+        """Write into the log where members are that have moved."""
+        if not self.profile.moves:
+            return
+        self._await_features()
+        for attempt in range(REPLACEMENTS_MAX + 1):
+            self._finish_rolling()
+            leader, _ = self._stable_leader()
+            latest = leader.raft.configuration
+            assert latest is not None
+            if not self.operator.misplaced(latest):
+                return
+            if attempt == REPLACEMENTS_MAX:
+                raise NotAlive(f"addresses are not corrected after {attempt} attempts")
+            self._wait(self._has_operator_session, HEALING_US, "the operator has a session")
+            self.operator.readdress(leader, latest)
+            self.world.run_until(self.world.now_us + 10 * RETRY_US)
+
+    def _await_features(self) -> None:
+        """Wait until the members use what all of them know, or see that none uses anything."""
+        wanted = 0 if self.profile.release == "old" else FEATURES_MAX
+
+        def use() -> bool:
+            leader = self._ready_leader()
+            return leader is not None and leader.state.features == wanted
+
+        self._wait(use, HEALING_US + FORGETTING_US, f"the features of version {wanted} are on")
 
     def _wait_for_leader(self) -> None:
         election_us = self.profile.election_ticks * self.profile.tick_us
@@ -338,7 +414,31 @@ class Simulation:
     def _change_us(self) -> int:
         """Return how long a change may take to end, one way or the other."""
         ticks = self.profile.catch_up_ticks + self.profile.joint_ticks
-        return HEALING_US + ticks * self.profile.tick_us
+        return self._settling_us() + ticks * self.profile.tick_us
+
+    def _shortening_us(self) -> int:
+        """Return how long a log may take to go where only one entry is forgotten in each turn."""
+        entries = max(
+            (
+                m.raft.log.last_index - m.raft.log.base_index
+                for m in self.machines
+                if m.node is not None
+            ),
+            default=0,
+        )
+        return HEALING_US + entries * self.profile.tick_us
+
+    def _settling_us(self) -> int:
+        """Return how long a learner may take to get the last entry.
+
+        A batch is not cut at the share of a tick. Whoever got all of a log in one batch owes that
+        much, and gets nothing more before it is paid back.
+        """
+        rate = self.profile.catch_up_bytes_per_second
+        owed_bytes = max(
+            (m.raft.log.size_bytes for m in self.machines if m.node is not None), default=0
+        )
+        return HEALING_US + (owed_bytes * SECOND // rate if rate else 0)
 
     def _stable_leader(self) -> tuple[Machine, Configuration]:
         """Wait until no change is under way; return who leads, and the configuration."""
@@ -351,10 +451,16 @@ class Simulation:
 
     def _replace_lost_members(self) -> None:
         for attempt in range(REPLACEMENTS_MAX + 1):
+            # A request that begins one may have been on its way.
+            self._finish_rolling()
             leader, configuration = self._stable_leader()
             changes = self.operator.replace_lost(configuration)
             if not changes:
                 return
+            latest = leader.raft.configuration
+            if self.profile.moves and latest is not None:
+                # A lost one may be where the log still has a member that has moved.
+                changes += self.operator.corrections(latest)
             if attempt == REPLACEMENTS_MAX:
                 raise NotAlive(f"lost members are not replaced after {attempt} attempts")
             self._wait(self._has_operator_session, HEALING_US, "the operator has a session")
@@ -388,7 +494,14 @@ class Simulation:
         self._wait(self._has_operator_session, HEALING_US, "the operator has a session")
         self.operator.change(leader, "replace-all", [*old, *new])
         self.world.run_until(self.world.now_us + 10 * RETRY_US)
-        self._wait(self._is_stable, self._change_us(), "C_old is restored without the new half")
+        try:
+            self._wait(self._is_stable, self._change_us(), "C_old is restored without the new half")
+        except NotAlive:
+            # A request to campaign may have been on its way before C_old,new was appended: then the
+            # leader is deposed before it can take that back. Who comes back helps.
+            if not self.adversary.has_lost_a_quorum():
+                raise
+            self.world.count("leaders deposed between C_old,new and its abort")
         for machine in struck:
             machine.is_held = False
             self.adversary.start_again(machine)
@@ -416,6 +529,12 @@ class Simulation:
             if request in asked:
                 raise Violated("Exactly once", f"{operation.id} is a second one of {request}")
             asked.add(request)
+        ledger = self.watch.invariants.get(LedgerRules)
+        if isinstance(ledger, LedgerRules):
+            for change in self.operator.acknowledged:
+                found = ledger.changes.get((change.operation, change.version))
+                if found != (change.session, change.serial):
+                    raise Violated("Exactly once", f"{change} was answered, the log has {found}")
 
     def _ready_leader(self) -> Machine | None:
         leader = self.operator.believed_leader()

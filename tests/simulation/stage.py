@@ -16,6 +16,7 @@ from raftd.core.messages import AppendEntries, AppendEntriesResponse, Envelope, 
 from raftd.core.raft import Follower, Raft
 from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.core.types import Entry, HardState, Index, ServerId, Term
+from raftd.protocol import PROTOCOL_VERSION_MAX
 from tests.core.harness import OPTIONS, founding_entry
 from tests.core.scenario import command
 from tests.simulation.invariants import Durable, Invariant
@@ -43,6 +44,12 @@ class State:
 
     applied_index: Index = 0
     effects_hash: int = 0
+    features: int = 0
+    history_is_complete: bool = False
+
+    def history(self, limit: int, below_index: Index, bytes_max: int) -> tuple[tuple[()], bool]:
+        """Return that nothing was recorded."""
+        return (), False
 
 
 @attrs.define(eq=False)
@@ -52,8 +59,9 @@ class Server:
     id: ServerId
     durable: Disk
     process: int = 0
+    version: int = PROTOCOL_VERSION_MAX
     raft: Any = None
-    state: State = attrs.field(factory=State)
+    state: Any = attrs.field(factory=State)
     state_hash: int = 0
 
     @property

@@ -130,8 +130,8 @@ class Snapshots(SteppedSnapshots):
         on_work: Callable[[str], None],
     ) -> None:
         self._machine = machine
-        self._resumed = directory.receiving if directory.received_bytes else None
-        """What an earlier process has received in part."""
+        self._resumed = directory.receiving
+        """What an earlier process has received in part, perhaps nothing that is of use."""
         super().__init__(
             directory, machine.disk, store, put, on_work=on_work, make_store=HashedStore
         )
@@ -172,8 +172,8 @@ class Snapshots(SteppedSnapshots):
         machine.point(18)
         if data and directory.receiving == snapshot and offset < directory.received_bytes:
             machine.world.count("parts of snapshots received twice")
-        if data and self._resumed is not None:
-            if self._resumed == snapshot and offset:
+        if data and self._resumed is not None and not directory.is_checking:
+            if self._resumed == directory.receiving == snapshot and directory.received_bytes:
                 machine.world.count("installs resumed after a restart")
             self._resumed = None
         answer = super().receive(snapshot, offset, data)

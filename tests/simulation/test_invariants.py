@@ -22,6 +22,7 @@ from raftd.core.raft import Raft
 from raftd.core.ready import Ready
 from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId
+from raftd.protocol import PROTOCOL_VERSION_MAX
 from tests.core.disk import Disk as CoreDisk
 from tests.core.disk import decode_state
 from tests.core.harness import Server as CoreServer
@@ -29,7 +30,7 @@ from tests.core.scenario import command
 from tests.core.walks import FaultyCluster, PowerLoss, Walk
 from tests.simulation import invariants
 from tests.simulation.invariants import Durable, Invariant
-from tests.simulation.invariants.all import ALL
+from tests.simulation.invariants.all import ALL, OF_COMMANDS
 from tests.simulation.invariants.committed_never_changes import CommittedNeverChanges
 from tests.simulation.invariants.committed_on_quorum import CommittedOnQuorum
 from tests.simulation.invariants.election_safety import ElectionSafety
@@ -649,6 +650,7 @@ class _Walker:
         self.id = node.name
         self.durable = durable
         self.process = 0
+        self.version = PROTOCOL_VERSION_MAX
         self.state = State()
         self.state_hash = 0
 
@@ -675,13 +677,16 @@ class _WalkerContent:
         return None
 
 
+ABOVE_THE_CORE = (Removal, *OF_COMMANDS)
+"""What driver and state machine see to."""
+
+
 class WatchedCluster(FaultyCluster):
     """A cluster whose invariants are told of everything that it does."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
-        # That nobody is admitted again after its removal is seen to above the core.
-        self.watch_from_here([kind for kind in ALL if kind is not Removal])
+        self.watch_from_here([kind for kind in ALL if kind not in ABOVE_THE_CORE])
 
     def watch_from_here(self, kinds: Sequence[type[Invariant]]) -> None:
         """Begin with new invariants, which have not seen what was before."""

@@ -14,7 +14,7 @@ from raftd.core.types import HardState, Index
 from tests.core.scenario import command, configuration_entry
 from tests.simulation.invariants import Invariant
 from tests.simulation.invariants.acknowledged_is_kept import AcknowledgedIsKept
-from tests.simulation.invariants.all import ALL
+from tests.simulation.invariants.all import ALL, OF_COMMANDS
 from tests.simulation.invariants.committed_never_changes import CommittedNeverChanges
 from tests.simulation.invariants.durable_before_sent import DurableBeforeSent
 from tests.simulation.invariants.equal_state import EqualState
@@ -73,7 +73,7 @@ def answer(snapshot: Snapshot, match_index: Index, term: int = 2) -> InstallSnap
     )
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ALL if kind is not Removal])
+@pytest.mark.parametrize("kind", [kind for kind in ALL if kind not in (Removal, *OF_COMMANDS)])
 def test_every_invariant_allows_to_take_to_install_and_to_go_on(kind: type[Invariant]) -> None:
     stage, leader, snapshot = applied_by_leader(kind)
     entries = list(leader.log.entries(1, 4))

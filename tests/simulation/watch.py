@@ -45,8 +45,9 @@ class Watch:
         self._told: dict[str, list[tuple[str, Callable[..., None]]]] = {
             method: [] for method in METHODS
         }
-        for kind in kinds:
-            self.add(kind(durable))
+        self.invariants = {kind: kind(durable) for kind in kinds}
+        for invariant in self.invariants.values():
+            self.add(invariant)
 
     def add(self, invariant: Invariant) -> None:
         """Tell this one, too."""

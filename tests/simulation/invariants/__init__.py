@@ -51,6 +51,8 @@ class Server(Protocol):
     raft: Raft
     state: StateMachine
     durable: Durable
+    version: int
+    """The newest of the protocol that its release speaks."""
 
     @property
     def state_hash(self) -> int:
