@@ -21,7 +21,8 @@ from raftctl.status_text import Layout
 from raftctl.what_if import Assumption, predict, predict_each
 from raftd.protocol import OperationView
 from tests.raftctl import (
-    test_doctor,
+    examinations,
+    test_doctor_output,
     test_history,
     test_plan_commands,
     test_status_flags,
@@ -82,9 +83,9 @@ def scenes(folder: Path) -> Iterator[tuple[str, Scene]]:
         test_what_if.refused,
     ):
         yield f"what-if {what.__name__}", lambda layout, what=what: _what_if(what, layout)
-    healthy = test_doctor.examination(*test_doctor.members(test_doctor.THREE))
+    healthy = examinations.examination(*examinations.members(examinations.THREE))
     yield "doctor of the healthy", lambda layout: _doctor(healthy, layout)
-    yield "doctor of the ill", lambda layout: _doctor(test_doctor.ill(folder), layout)
+    yield "doctor of the ill", lambda layout: _doctor(test_doctor_output.ill(folder), layout)
     for plan in ("full_plan", "learners_plan", "large_plan"):
         made = getattr(test_plan_commands, plan)()
         yield plan, lambda layout, made=made: plan_text(made, layout.paint, width=layout.width)
