@@ -434,7 +434,7 @@ def test_init_does_not_pass_over_a_server_that_holds_a_backup(
     assert "m1" in outcome.error["message"]
     assert "holds a backup" in outcome.error["cause"]
     assert outcome.error["hint"].startswith(f"`{command} FILE`, FILE being the backup up")
-    assert "`raftctl restore FILE` with that backup finishes it" in joined(cluster.ctl("status"))
+    assert f"`{command} FILE` with that backup finishes it" in joined(cluster.ctl("status"))
     restore(cluster, original)
     cluster.wait_settled(["m1", "m2", "m3"])
 

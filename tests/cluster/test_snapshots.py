@@ -148,7 +148,7 @@ def snapshot_index(server: Server) -> int:
     return status.snapshot_index if status is not None else 0
 
 
-@pytest.mark.parametrize("run", [1, 2])
+@pytest.mark.parametrize("run", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_kills_at_random_moments_of_taking_publishing_and_installing_lose_nothing(
     make_cluster: MakeCluster, run: int
 ) -> None:

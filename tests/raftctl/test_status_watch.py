@@ -158,6 +158,8 @@ class Watcher:
             stdout=follower,
             stderr=follower,
             env={**environment, "TERM": "xterm", "COLUMNS": "100", "LINES": "30", **(env or {})},
+            # Whoever runs the tests in the background ignores it, and children would, too.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         os.close(follower)
         self.seen = ""
