@@ -27,6 +27,11 @@ RECORD_BODY_BYTES_MAX = 4 * 1024 * 1024
 """A value of 1 MiB, its key and its envelope, with room; a longer length is damage or an attack."""
 
 
+_ENTRY_CHECKSUM = zlib.crc32(bytes((ENTRY,)))
+"""Where the checksum of an `ENTRY` record goes on."""
+_ENTRY_KINDS = {int(kind): kind for kind in EntryKind}
+
+
 class RecordError(ValueError):
     """Bytes that are no record; the message says why."""
 
@@ -60,10 +65,16 @@ def decode_record(buffer: bytes | memoryview, offset: int) -> tuple[int, bytes, 
 
 def encode_entry(entry: Entry) -> bytes:
     """Return the record of `entry`; made once, then kept in `entry.encoded`."""
-    if entry.encoded is None:
-        body = _ENTRY_BODY.pack(entry.index, entry.term, entry.kind) + entry.data
-        entry.encoded = encode_record(ENTRY, body)
-    return entry.encoded
+    encoded = entry.encoded
+    if encoded is None:
+        data = entry.data
+        head = _ENTRY_BODY.pack(entry.index, entry.term, entry.kind)
+        length = len(head) + len(data)
+        assert length <= RECORD_BODY_BYTES_MAX
+        checksum = zlib.crc32(data, zlib.crc32(head, _ENTRY_CHECKSUM))
+        encoded = RECORD_HEADER.pack(length, checksum, ENTRY) + head + data
+        entry.encoded = encoded
+    return encoded
 
 
 def decode_entry_body(body: bytes) -> Entry:
@@ -76,8 +87,8 @@ def decode_entry_body(body: bytes) -> Entry:
         raise RecordError("the entry is cut short")
     index, term, kind = _ENTRY_BODY.unpack_from(body)
     try:
-        return Entry(index, term, EntryKind(kind), body[_ENTRY_BODY.size :])
-    except ValueError:
+        return Entry(index, term, _ENTRY_KINDS[kind], body[_ENTRY_BODY.size :])
+    except KeyError:
         raise RecordError(f"unknown kind of entry {kind}") from None
 
 
@@ -93,13 +104,32 @@ def decode_entries(blob: bytes) -> tuple[Entry, ...]:
         RecordError: damaged, cut short, or something else than entries.
     """
     entries = []
-    offset = 0
-    while offset < len(blob):
-        kind, body, end = decode_record(blob, offset)
-        if kind != ENTRY:
-            raise RecordError(f"a record of kind {kind} among entries")
-        entry = decode_entry_body(body)
-        entry.encoded = blob[offset:end]
-        entries.append(entry)
+    offset, blob_end = 0, len(blob)
+    header, head, kinds, crc32 = RECORD_HEADER, _ENTRY_BODY, _ENTRY_KINDS, zlib.crc32
+    data_offset = header.size + head.size
+    while offset < blob_end:
+        if offset + header.size > blob_end:
+            raise RecordError("the header is cut short")
+        length, checksum, record_kind = header.unpack_from(blob, offset)
+        body_offset = offset + header.size
+        end = body_offset + length
+        if record_kind != ENTRY:
+            raise RecordError(f"a record of kind {record_kind} among entries")
+        if length > RECORD_BODY_BYTES_MAX:
+            raise RecordError(f"the length {length} is more than {RECORD_BODY_BYTES_MAX}")
+        if length < head.size:
+            raise RecordError("the entry is cut short")
+        if end > blob_end:
+            raise RecordError("the body is cut short")
+        encoded = blob[offset:end]
+        data = encoded[data_offset:]
+        head_bytes = encoded[header.size : data_offset]
+        if crc32(data, crc32(head_bytes, _ENTRY_CHECKSUM)) != checksum:
+            raise RecordError("the checksum does not match")
+        index, term, number = head.unpack(head_bytes)
+        kind = kinds.get(number)
+        if kind is None:
+            raise RecordError(f"unknown kind of entry {number}")
+        entries.append(Entry(index, term, kind, data, encoded))
         offset = end
     return tuple(entries)

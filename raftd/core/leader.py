@@ -9,7 +9,7 @@ Source: Figure 2 ("Leaders"), paper sections 5.3, 5.4 and 6; dissertation 3.10, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -148,17 +148,26 @@ class Leader:
 
     # --- requests ---
 
-    def propose(self, command: bytes) -> tuple[Term, Index]:
-        """Append a command. See `Raft.propose`."""
+    def propose(self, commands: Sequence[bytes]) -> tuple[Term, Index, int]:
+        """Append commands. See `Raft.propose_all`."""
         if self._transfer is not None or self._retire_tick is not None:
             raise ProposalDropped("leadership is being handed over")
-        if (
-            self._uncommitted_bytes + len(command) > UNCOMMITTED_BYTES_MAX
-            or self._log.last_index - self._log.commit_index >= UNCOMMITTED_ENTRIES_MAX
-        ):
+        log, term = self._log, self._term
+        first_index = index = log.last_index + 1
+        uncommitted_bytes = self._uncommitted_bytes
+        index_max = log.commit_index + UNCOMMITTED_ENTRIES_MAX
+        entries = []
+        for command in commands:
+            uncommitted_bytes += len(command)
+            if uncommitted_bytes > UNCOMMITTED_BYTES_MAX or index > index_max:
+                break
+            self._uncommitted_bytes = uncommitted_bytes
+            entries.append(Entry(index, term, EntryKind.COMMAND, command))
+            index += 1
+        if not entries:
             raise ProposalDropped("too much is waiting to be committed")
-        self._uncommitted_bytes += len(command)
-        return self._term, self._append(EntryKind.COMMAND, command)
+        log.append(entries)
+        return term, first_index, len(entries)
 
     def read(self, token: object) -> None:
         """Queue a linearizable read. See `Raft.read`."""

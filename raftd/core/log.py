@@ -152,15 +152,20 @@ class RaftLog:
 
     def append(self, entries: Iterable[Entry]) -> None:
         """Add `entries` after the last one; configurations among them are in force at once."""
+        index, term = self.last_index, self.last_term
+        size_bytes = 0
         for entry in entries:
-            assert entry.index == self.last_index + 1
-            assert entry.term >= self.last_term
-            if not self._term_starts or entry.term > self.last_term:
-                self._term_starts.append((entry.index, entry.term))
+            index += 1
+            assert entry.index == index
+            if entry.term != term or not self._term_starts:
+                assert entry.term >= term
+                term = entry.term
+                self._term_starts.append((index, term))
             self._entries.append(entry)
-            self.size_bytes += len(entry.data) + ENTRY_HEAD_BYTES
+            size_bytes += len(entry.data) + ENTRY_HEAD_BYTES
             if entry.kind is EntryKind.CONFIGURATION:
-                self.configurations.append(entry.index, decode_configuration(entry.data))
+                self.configurations.append(index, decode_configuration(entry.data))
+        self.size_bytes += size_bytes
 
     def truncate_from(self, index: Index) -> None:
         """Drop the entries at `index` and above; their configurations are out of force at once.
@@ -271,4 +276,7 @@ class RaftLog:
 
     def unpersisted(self) -> tuple[Entry, ...]:
         """Return the entries that the disk does not have yet."""
-        return tuple(self.entries(self.durable_index + 1, self.last_index))
+        last_index = self.last_index
+        if self.durable_index == last_index:
+            return ()
+        return tuple(self.entries(self.durable_index + 1, last_index))

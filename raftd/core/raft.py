@@ -8,7 +8,7 @@ Source: Figure 2 of the paper ("Rules for Servers"), dissertation chapters 3, 4,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import TypeAlias
 
@@ -220,7 +220,21 @@ class Raft:
             NotLeader: nothing was appended; ask the leader that it names.
             ProposalDropped: nothing was appended; try again later.
         """
-        return self.leader().propose(command)
+        term, index, _ = self.leader().propose((command,))
+        return term, index
+
+    def propose_all(self, commands: Sequence[bytes]) -> tuple[Term, Index, int]:
+        """Append commands, at least one, in their order, as many as may be uncommitted at a time.
+
+        Returns:
+            The term, the index of the first one, and how many were appended: these are not durable
+            yet. Of the others nothing was; try again later.
+
+        Raises:
+            NotLeader: nothing was appended; ask the leader that it names.
+            ProposalDropped: nothing was appended; try again later.
+        """
+        return self.leader().propose(commands)
 
     def change_membership(self, change: MembershipChange) -> tuple[Term, Index]:
         """Append a configuration: simple where no vote changes, else C_old,new.
@@ -357,13 +371,28 @@ class Raft:
         if isinstance(self.role, Leader):
             self.role.send_outstanding()
         log = self.log
-        hard_state = HardState(self.current_term, self.voted_for)
+        entries = log.unpersisted()
+        committed = self._next_committed() if hands_out else ()
+        hard_state = self._undurable_hard_state()
+        if not (
+            entries
+            or committed
+            or hard_state is not None
+            or self._early_messages
+            or self._messages
+            or self._reads
+            or self._restore is not None
+            or self._chunks_to_send
+            or self._chunks_received
+            or self._lost_leadership
+        ):
+            return None
         ready = Ready(
             early_messages=tuple(self._early_messages),
-            hard_state=hard_state if hard_state != self._durable_hard_state else None,
-            entries=log.unpersisted(),
+            hard_state=hard_state,
+            entries=entries,
             messages=tuple(self._messages),
-            committed=self._next_committed() if hands_out else (),
+            committed=committed,
             reads=tuple(self._reads),
             restore=self._restore,
             chunks_to_send=tuple(self._chunks_to_send),
@@ -378,10 +407,8 @@ class Raft:
         self._chunks_to_send.clear()
         self._chunks_received.clear()
         self._lost_leadership = False
-        if ready == Ready(term=self.current_term):
-            return None
-        if ready.committed:
-            log.handed_index = ready.committed[-1].index
+        if committed:
+            log.handed_index = committed[-1].index
         self._outstanding = ready
         return ready
 
@@ -502,6 +529,13 @@ class Raft:
         self._become_follower(self.current_term, None)
 
     # --- terms and transitions ---
+
+    def _undurable_hard_state(self) -> HardState | None:
+        """Return term and vote if the disk does not have them, else None."""
+        durable = self._durable_hard_state
+        if durable.current_term == self.current_term and durable.voted_for == self.voted_for:
+            return None
+        return HardState(self.current_term, self.voted_for)
 
     def _assert_settled(self) -> None:
         assert self._outstanding is None, "persisted() is owed for the last Ready"
