@@ -5,16 +5,17 @@ So a simulator can make them too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import attrs
 
+from raftd.commands import Result
 from raftd.core.messages import Envelope
 from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.core.types import ServerId
-from raftd.protocol import Refusal, Reply, Request, Welcome
+from raftd.protocol import ErrorReply, Refusal, Reply, Request, Welcome
 from raftd.storage.files import StorageFault
 
 
@@ -33,6 +34,39 @@ class Requested:
     respond: Callable[[Reply], None]
     """Call it exactly once, whenever the answer is known. Never blocks; does nothing once the
     client has gone."""
+
+
+class Waiter(Protocol):
+    """Whoever waits for the answer to a command. Exactly one of these is called, once."""
+
+    def done(self, result: Result) -> None:
+        """Take the result: the command was applied, or found to be impossible."""
+
+    def failed(self, error: ErrorReply) -> None:
+        """Take the reason why there is no result; it says whether the command was appended."""
+
+
+@attrs.define
+class CommandsArrived:
+    """Encoded commands of clients, to be appended in their order. At least one."""
+
+    commands: Sequence[bytes]
+    waiters: Sequence[Waiter]
+    """As many, each for the command in the same place."""
+
+
+@attrs.define
+class KeysArrived:
+    """Reads of single keys, which may come from many clients and are answered together."""
+
+    keys: Sequence[bytes]
+    """UTF-8, as they are stored."""
+    respond: Callable[[Sequence[bytes | None]], None]
+    """Takes the values in the order of `keys`, None for a key that does not exist. Exactly one of
+    this and `failed` is called, once."""
+    failed: Callable[[Reply], None]
+    stale: bool = False
+    """True: from this server's own state, however old. False: linearizable."""
 
 
 @attrs.frozen
@@ -115,6 +149,8 @@ class DiskFailed:
 Input: TypeAlias = (
     Received
     | Requested
+    | CommandsArrived
+    | KeysArrived
     | LinkChanged
     | PeerRefused
     | Contacted

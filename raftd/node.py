@@ -25,7 +25,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import TypeAlias
 
 import attrs
 
@@ -35,13 +34,7 @@ from raftd.agreement import CHECK_INTERVAL_MS, CHECK_PATIENCE_MS, Agreement, Sta
 from raftd.backup import Backups
 from raftd.commands import (
     Command,
-    CommandBody,
-    CompareAndSet,
-    Delete,
-    OpenSession,
-    Put,
     Result,
-    encode_command,
 )
 from raftd.compaction import Compaction
 from raftd.core.errors import Divergence, NotLeader, ProposalDropped
@@ -58,7 +51,6 @@ from raftd.core.types import (
     HardState,
     Index,
     ServerId,
-    Term,
 )
 from raftd.disk_space import DiskSpace
 from raftd.fencing import Fencing
@@ -66,9 +58,11 @@ from raftd.founding import become_member, held_problem
 from raftd.founding import founding_entry as founding_entry
 from raftd.handover import Handovers, best_target, hand_over
 from raftd.inputs import (
+    CommandsArrived,
     Contacted,
     DiskFailed,
     Input,
+    KeysArrived,
     LinkChanged,
     PeerRefused,
     Received,
@@ -113,15 +107,12 @@ from raftd.protocol import (
     UpdateRollingRequest,
     Welcome,
 )
-from raftd.records import RECORD_BODY_BYTES_MAX
 from raftd.replies import (
     bad_request,
-    disk_full,
     invalid,
     not_leader,
     read_reply,
     unavailable,
-    write_reply,
 )
 from raftd.role_log import RoleLog
 from raftd.storage.identity import Identity, refuse_lost_log
@@ -131,6 +122,7 @@ from raftd.surroundings import FoundLog, Identities, Log, Measured, Network, Set
 from raftd.trace import Trace
 from raftd.views import CatchUpRates, link_views, peer_views, status_reply
 from raftd.whereabouts import Whereabouts
+from raftd.writing import Writes
 
 EXIT_REMOVED = 70
 """Exit code of a server that was removed from its cluster for good."""
@@ -144,13 +136,10 @@ TURN_ENTRIES_MAX = 512
 is answered and no vote given."""
 TURN_BYTES_MAX = 4 * 1024 * 1024
 """Bytes of entries applied in one turn, likewise."""
-COMMAND_BYTES_MAX = RECORD_BODY_BYTES_MAX - 1024
-"""Of an encoded command: what the record of its entry holds, with room for the entry's own head."""
 
 logger = logging.getLogger("raftd.node")
 
 Respond = Callable[[Reply], None]
-WriteRequest: TypeAlias = PutRequest | DeleteRequest | CompareAndSetRequest
 
 
 @attrs.frozen
@@ -167,16 +156,6 @@ class _Read:
 
     run: Callable[[], None]
     """Answers, or begins what was asked, from a state that has all that was committed before."""
-    failed: Respond
-
-
-@attrs.frozen
-class _Write:
-    """A proposal that waits to be applied."""
-
-    index: Index
-    term: Term
-    done: Callable[[Result], None]
     failed: Respond
 
 
@@ -230,7 +209,6 @@ class Node:
         self._wall_clock_ms, self._uptime_ms = wall_clock_ms, uptime_ms
         self._mint_cluster_id, self._measure = mint_cluster_id, measure
         self._trace = trace
-        self._writes: deque[_Write] = deque()
         self._reads: deque[tuple[Index, _Read]] = deque()
         self._handovers = Handovers()
         self._rates = CatchUpRates(settings.tick_ms)
@@ -238,6 +216,7 @@ class Node:
         self._snapshots = snapshots
         self._backups = Backups(self._compaction, snapshots, settings)
         self._disk = DiskSpace(free_bytes, settings.disk_reserve_bytes)
+        self._writes = Writes(self._disk, self._not_leader)
         self._fencing = Fencing(settings)
         self._agreement = self._make_agreement()
         self._state_messages: list[Envelope] = []
@@ -401,6 +380,10 @@ class Node:
                     self.raft.step(envelope)
             case Requested(request, respond):
                 self._on_request(request, respond)
+            case CommandsArrived():
+                self._writes.propose_all(self.raft, item.commands, item.waiters)
+            case KeysArrived():
+                self._on_keys(item)
             case LinkChanged():
                 self._links[item.server] = item
                 if not item.connected:
@@ -597,10 +580,8 @@ class Node:
                 respond(self.status())
             case GetRequest() | ListRequest():
                 self._on_read(request, respond)
-            case PutRequest() | DeleteRequest() | CompareAndSetRequest():
-                self._on_write(request, respond)
-            case OpenSessionRequest():
-                self._on_open_session(request, respond)
+            case PutRequest() | DeleteRequest() | CompareAndSetRequest() | OpenSessionRequest():
+                self._writes.request(self.raft, request, respond)
             case ChangeRequest():
                 # So that no leader of the past answers from what was true in its time.
                 self._once_confirmed(
@@ -683,58 +664,26 @@ class Node:
         else:
             self.raft.read(_Read(lambda: respond(read_reply(self._state, request)), respond))
 
-    def _refuse_writes(self) -> ErrorReply | None:
-        """Return why no write of a client is accepted now; None if they are.
+    def _on_keys(self, arrived: KeysArrived) -> None:
+        def run() -> None:
+            arrived.respond(self._state.values(arrived.keys))
 
-        Membership changes are: the reserve is there for them.
-        """
-        short = self.raft.leader().short_of_space()
-        if not short:
-            return None
-        return disk_full(short, self._disk.problem)
-
-    def _on_write(self, request: WriteRequest, respond: Respond) -> None:
-        refusal = self._refuse_writes()
-        if refusal is not None:
-            respond(refusal)
-            return
-        body: CommandBody
-        match request:
-            case PutRequest():
-                body = Put(request.key, request.value, request.if_absent, request.if_revision)
-            case DeleteRequest():
-                body = Delete(request.key)
-            case CompareAndSetRequest():
-                body = CompareAndSet(request.key, request.expected, request.value)
-        command = Command(body, request.session, request.serial, request.lowest_unacknowledged)
-        self._propose(command, lambda result: respond(write_reply(result)), respond)
-
-    def _on_open_session(self, request: OpenSessionRequest, respond: Respond) -> None:
-        command = Command(OpenSession(), request.session)
-
-        def done(result: Result) -> None:
-            respond(DoneReply() if not result.code else write_reply(result))
-
-        self._propose(command, done, respond)
+        if self.identity.is_blank:
+            arrived.failed(self._not_leader())
+        elif arrived.stale:
+            run()
+        else:
+            try:
+                self.raft.read(_Read(run, arrived.failed))
+            except NotLeader:
+                arrived.failed(self._not_leader())
+            except ProposalDropped as refusal:
+                arrived.failed(unavailable("not now", str(refusal)))
 
     def _propose(
         self, command: Command, done: Callable[[Result], None], failed: Respond
     ) -> Index | None:
-        """Append a command; exactly one of `done` and `failed` is called, now or later."""
-        encoded = encode_command(command)
-        if len(encoded) > COMMAND_BYTES_MAX:
-            failed(invalid(f"a command of {len(encoded)} bytes; at most {COMMAND_BYTES_MAX} fit"))
-            return None
-        try:
-            term, index = self.raft.propose(encoded)
-        except NotLeader:
-            failed(self._not_leader())
-            return None
-        except ProposalDropped as refusal:
-            failed(unavailable("not now", str(refusal)))
-            return None
-        self._writes.append(_Write(index, term, done, failed))
-        return index
+        return self._writes.propose(self.raft, command, done, failed)
 
     def _fail_writes(self) -> None:
         """Leadership is lost: nobody here can know any more what becomes of the proposals."""
@@ -746,8 +695,7 @@ class Node:
             leader=self.raft.leader_id or "",
             leader_address=self._leader_address(),
         )
-        while self._writes:
-            self._writes.popleft().failed(unknown)
+        self._writes.lost_leadership(unknown)
         self.operations.lost_leadership(
             unavailable("leadership was lost", "nothing was appended; ask the next leader")
         )
@@ -758,14 +706,10 @@ class Node:
         results = self._state.apply(entries)
         if self._trace is not None:
             self._trace.applied(entries)
-        for entry, result in zip(entries, results, strict=True):
+        self._writes.applied(entries, results)
+        for entry in entries:
             # Most followers have it: whoever still needs it has it encoded again.
             entry.encoded = None
-            while self._writes and self._writes[0].index <= entry.index:
-                write = self._writes.popleft()
-                assert (write.index, write.term) == (entry.index, entry.term)
-                assert result is not None
-                write.done(result)
             if entry.kind is EntryKind.CONFIGURATION:
                 self._on_configuration_applied(entry)
         self._answer_reads()

@@ -11,7 +11,16 @@ from collections.abc import Sequence
 
 import trio
 
-from raftd.inputs import Contacted, Input, LinkChanged, PeerRefused, Received, Requested
+from raftd.inputs import (
+    CommandsArrived,
+    Contacted,
+    Input,
+    KeysArrived,
+    LinkChanged,
+    PeerRefused,
+    Received,
+    Requested,
+)
 
 INBOX_INPUTS_MAX = 4096
 """Producers wait while more inputs are queued: a few batches, so that the driver never starves and
@@ -92,9 +101,11 @@ class Inbox:
 __all__ = [
     "BATCH_INPUTS_MAX",
     "INBOX_INPUTS_MAX",
+    "CommandsArrived",
     "Contacted",
     "Inbox",
     "Input",
+    "KeysArrived",
     "LinkChanged",
     "PeerRefused",
     "Received",

@@ -450,6 +450,12 @@ class StateMachine:
         stored = self._store.get(_KEY + key.encode())
         return None if stored is None else _key_value(key, stored)
 
+    def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return the values of `keys`, which are UTF-8, None for those that do not exist."""
+        get, head_bytes = self._store.get, _REVISIONS.size
+        stored = [get(_KEY + key) for key in keys]
+        return [None if found is None else found[head_bytes:] for found in stored]
+
     def list(
         self, prefix: str, limit: int, bytes_max: int, *, after: str = ""
     ) -> tuple[KeyValues, bool]:

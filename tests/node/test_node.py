@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from raftd import node
+from raftd import writing
 from raftd.commands import KEY_BYTES_MAX, SESSION_BYTES_MAX, VALUE_BYTES_MAX
 from raftd.core.messages import AppendEntries, Envelope, TimeoutNow
 from raftd.core.raft import APPLY_ENTRIES_MAX
@@ -341,7 +341,7 @@ def test_a_command_that_would_not_fit_a_record_is_invalid_and_harms_nobody(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leader = world.form(3)
-    monkeypatch.setattr(node, "COMMAND_BYTES_MAX", 1_000)
+    monkeypatch.setattr(writing, "COMMAND_BYTES_MAX", 1_000)
     before = leader.status.last_index
     asked = world.ask(leader, world.put("k", "v" * 1_000))
     assert asked.error.code == "invalid"
@@ -351,7 +351,7 @@ def test_a_command_that_would_not_fit_a_record_is_invalid_and_harms_nobody(
 
 
 def test_the_largest_command_fits_a_record() -> None:
-    entry = Entry(2**60, 2**60, EntryKind.COMMAND, bytes(node.COMMAND_BYTES_MAX))
+    entry = Entry(2**60, 2**60, EntryKind.COMMAND, bytes(writing.COMMAND_BYTES_MAX))
     (decoded,) = decode_entries(encode_entries((entry,)))
     assert decoded.data == entry.data
 

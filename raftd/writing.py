@@ -1,0 +1,202 @@
+"""Commands on their way through the log: proposed, then waited for, then answered.
+
+A batch of commands is appended at once and answered from one list of results. Whatever a client
+asks for, exactly one of `done` and `failed` is called for each command, in this turn or in a later
+one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import attrs
+
+from raftd.commands import (
+    Command,
+    CommandBody,
+    CompareAndSet,
+    Delete,
+    OpenSession,
+    Put,
+    Result,
+    encode_command,
+)
+from raftd.core.errors import NotLeader, ProposalDropped
+from raftd.core.raft import Raft
+from raftd.core.types import Entry, Index, Term
+from raftd.disk_space import DiskSpace
+from raftd.inputs import Waiter
+from raftd.protocol import (
+    CompareAndSetRequest,
+    DeleteRequest,
+    DoneReply,
+    ErrorReply,
+    OpenSessionRequest,
+    PutRequest,
+    Reply,
+)
+from raftd.records import RECORD_BODY_BYTES_MAX
+from raftd.replies import disk_full, invalid, unavailable, write_reply
+
+COMMAND_BYTES_MAX = RECORD_BODY_BYTES_MAX - 1024
+"""Of an encoded command: what the record of its entry holds, with room for the entry's own head."""
+
+Respond: TypeAlias = Callable[[Reply], None]
+WriteRequest: TypeAlias = PutRequest | DeleteRequest | CompareAndSetRequest | OpenSessionRequest
+
+
+@attrs.define
+class _Caller:
+    """A waiter made of two functions."""
+
+    done: Callable[[Result], None]
+    failed: Respond
+
+
+@attrs.define
+class _Replied:
+    """A waiter that is answered as the native protocol answers."""
+
+    respond: Respond
+
+    def done(self, result: Result) -> None:
+        self.respond(write_reply(result))
+
+    def failed(self, error: ErrorReply) -> None:
+        self.respond(error)
+
+
+@attrs.define
+class _Opened(_Replied):
+    """Likewise, for the opening of a session."""
+
+    def done(self, result: Result) -> None:
+        self.respond(DoneReply() if not result.code else write_reply(result))
+
+
+class Writes:
+    """The commands that this server has appended as the leader and that wait to be applied."""
+
+    def __init__(self, disk: DiskSpace, refused: Callable[[], ErrorReply]) -> None:
+        """Wait for nothing.
+
+        Args:
+            disk: of this server, for what is said of a full one.
+            refused: returns the answer of a server that does not lead.
+        """
+        self._disk = disk
+        self._refused = refused
+        self._waiting: deque[tuple[Index, Term, Waiter]] = deque()
+
+    def request(self, raft: Raft, request: WriteRequest, respond: Respond) -> None:
+        """Propose what a client of the native protocol asks for."""
+        body: CommandBody
+        waiter = _Replied(respond)
+        match request:
+            case PutRequest():
+                body = Put(request.key, request.value, request.if_absent, request.if_revision)
+            case DeleteRequest():
+                body = Delete(request.key)
+            case CompareAndSetRequest():
+                body = CompareAndSet(request.key, request.expected, request.value)
+            case OpenSessionRequest():
+                # It takes no room to speak of, and membership changes, which go on while disks are
+                # nearly full, need a session.
+                command = Command(OpenSession(), request.session)
+                self._append(raft, (encode_command(command),), (_Opened(respond),))
+                return
+        command = Command(body, request.session, request.serial, request.lowest_unacknowledged)
+        self.propose_all(raft, (encode_command(command),), (waiter,))
+
+    def propose(
+        self, raft: Raft, command: Command, done: Callable[[Result], None], failed: Respond
+    ) -> Index | None:
+        """Append a command of this server's own, also while disks are nearly full.
+
+        Returns:
+            Its index, or None if it was not appended and `failed` was called.
+        """
+        return self._append(raft, (encode_command(command),), (_Caller(done, failed),))
+
+    def propose_all(self, raft: Raft, commands: Sequence[bytes], waiters: Sequence[Waiter]) -> None:
+        """Append encoded commands of clients in their order.
+
+        Args:
+            waiters: as many, each for the command in the same place.
+        """
+        try:
+            short = raft.leader().short_of_space()
+        except NotLeader:
+            _fail(waiters, self._refused())
+            return
+        if short:
+            # Membership changes are accepted: the reserve is there for them.
+            _fail(waiters, disk_full(short, self._disk.problem))
+            return
+        self._append(raft, commands, waiters)
+
+    def _append(
+        self, raft: Raft, commands: Sequence[bytes], waiters: Sequence[Waiter]
+    ) -> Index | None:
+        if max(map(len, commands)) > COMMAND_BYTES_MAX:
+            commands, waiters = _without_too_long(commands, waiters)
+            if not commands:
+                return None
+        try:
+            term, first_index, count = raft.propose_all(commands)
+        except NotLeader:
+            _fail(waiters, self._refused())
+            return None
+        except ProposalDropped as refusal:
+            _fail(waiters, unavailable("not now", str(refusal)))
+            return None
+        waiting = self._waiting
+        index = first_index
+        for waiter in waiters[:count]:
+            waiting.append((index, term, waiter))
+            index += 1
+        if count < len(waiters):
+            why = "too much is waiting to be committed"
+            _fail(waiters[count:], unavailable("not now", why))
+        return first_index
+
+    def applied(self, entries: Sequence[Entry], results: Sequence[Result | None]) -> None:
+        """Answer those who wait for `entries`, which were applied with `results`."""
+        waiting = self._waiting
+        if not waiting:
+            return
+        for entry, result in zip(entries, results, strict=True):
+            if waiting[0][0] > entry.index:
+                continue
+            index, term, waiter = waiting.popleft()
+            assert (index, term) == (entry.index, entry.term)
+            assert result is not None
+            waiter.done(result)
+            if not waiting:
+                return
+
+    def lost_leadership(self, unknown: ErrorReply) -> None:
+        """Answer everybody: nobody here can know any more what becomes of the proposals."""
+        while self._waiting:
+            self._waiting.popleft()[2].failed(unknown)
+
+
+def _without_too_long(
+    commands: Sequence[bytes], waiters: Sequence[Waiter]
+) -> tuple[list[bytes], list[Waiter]]:
+    """Refuse the commands that fit no record, and return the others with their waiters."""
+    fitting = []
+    for command, waiter in zip(commands, waiters, strict=True):
+        if len(command) <= COMMAND_BYTES_MAX:
+            fitting.append((command, waiter))
+        else:
+            why = f"a command of {len(command)} bytes; at most {COMMAND_BYTES_MAX} fit"
+            waiter.failed(invalid(why))
+    return [command for command, _ in fitting], [waiter for _, waiter in fitting]
+
+
+def _fail(waiters: Sequence[Waiter], error: ErrorReply) -> None:
+    for waiter in waiters:
+        waiter.failed(error)
