@@ -26,6 +26,8 @@ SESSION_BYTES_MAX = 128
 """UTF-8 bytes of the name of a session: room for any random number a client may choose."""
 FEATURES_HISTORY = 3
 """The version whose features include the history of configurations and rolling operations."""
+FEATURES_COUNTERS = 4
+"""The version whose features include counters, and commands for several keys."""
 ROLLING_COMMAND_BYTES_MAX = 4 * 1024
 """UTF-8 bytes of the command of a rolling restart: a page of shell. What is longer is a script."""
 
@@ -61,6 +63,33 @@ class CompareAndSet:
     key: str
     expected: bytes
     value: bytes
+
+
+@attrs.frozen
+class Increment:
+    """Add to the number that is the value of `key`, in decimal digits; a missing one is 0.
+
+    The answer has the new one. A value that is no integer of 64 bits is left alone, and so is one
+    that would become too large.
+    """
+
+    key: str
+    by: int
+    """Within 64 bits, with a sign."""
+
+
+@attrs.frozen
+class PutMany:
+    """Set several keys at once, in this order. Nobody ever sees only some of them set."""
+
+    pairs: list[tuple[str, bytes]]
+
+
+@attrs.frozen
+class DeleteMany:
+    """Remove several keys at once. The answer has how many there were."""
+
+    keys: list[str]
 
 
 @attrs.frozen(kw_only=True)
@@ -228,6 +257,9 @@ CommandBody: TypeAlias = (
     | Put
     | Delete
     | CompareAndSet
+    | Increment
+    | PutMany
+    | DeleteMany
     | BeginOperation
     | AbortOperation
     | EndOperation
@@ -265,9 +297,11 @@ class Result:
     code: str = ""
     """session-expired, stale-serial, too-many-unacknowledged, operation-running,
     configuration-moved, no-such-operation, operation-ended, rolling-moved (the record of a rolling
-    operation is not as the asker has seen it), invalid (a size over its limit, or what no release
+    operation is not as the asker has seen it), not-a-number, invalid (a size over its limit, or what no release
     of ours asks)."""
     message: str = ""
+    number: int = 0
+    """What a counter has come to, or how many keys were removed."""
 
 
 @attrs.frozen(kw_only=True)
@@ -376,6 +410,9 @@ _CODES: dict[type, int] = {
     Put: 2,
     Delete: 3,
     CompareAndSet: 4,
+    Increment: 5,
+    PutMany: 6,
+    DeleteMany: 7,
     BeginOperation: 16,
     AbortOperation: 17,
     EndOperation: 18,
@@ -393,6 +430,9 @@ _ADMINISTRATIVE = (
     UpdateRolling,
 )
 _ADMINISTRATIVE_CODE_MIN = 16
+
+
+_PACK = msgpack.Packer().pack
 
 
 @cache
@@ -450,9 +490,21 @@ def encode_command(command: Command) -> bytes:
         head.append(body.key)
     elif isinstance(body, CompareAndSet):
         head += [body.key, body.expected, body.value]
+    elif isinstance(body, Increment):
+        head += [body.key, body.by]
+    elif isinstance(body, PutMany):
+        head.append(body.pairs)
+    elif isinstance(body, DeleteMany):
+        head.append(body.keys)
     elif isinstance(body, _ADMINISTRATIVE):
         head.append(unstructure(body))
     packed: bytes = msgpack.packb(head)
+    return packed
+
+
+def encode_put(key: str, value: bytes, *, if_absent: bool = False) -> bytes:
+    """Return what `encode_command` does for a `Put` without a session, in a third of the time."""
+    packed: bytes = _PACK((2, "", 0, 0, key, value, if_absent, None))
     return packed
 
 

@@ -19,10 +19,10 @@ from raftd.core.snapshot import SnapshotId as SnapshotId
 from raftd.core.types import Index, ServerId, Term
 
 PROTOCOL_VERSION_MIN = 1
-PROTOCOL_VERSION_MAX = 3
+PROTOCOL_VERSION_MAX = 4
 """Versions of the wire format that this release speaks; the highest common one is used. Version 2
 knows snapshots and the comparison of states, version 3 the history of configurations and rolling
-operations in the replicated state. What an older version would take for garbage is not sent to it,
+operations in the replicated state, version 4 counters and commands for several keys. What an older version would take for garbage is not sent to it,
 and entries that it could not apply are not appended before every member speaks the version."""
 FRAME_BYTES_MAX = 8 * 1024 * 1024
 """A batch of entries (at most 2 MiB and one entry more) fits; a longer frame is refused unread."""

@@ -41,6 +41,7 @@ Source: Raft paper section 8; dissertation section 6.3.
 
 from __future__ import annotations
 
+import re
 import struct
 from array import array
 from collections.abc import Callable, Sequence
@@ -52,6 +53,7 @@ import attrs
 import msgpack
 
 from raftd.commands import (
+    FEATURES_COUNTERS,
     FEATURES_HISTORY,
     KEY_BYTES_MAX,
     SESSION_BYTES_MAX,
@@ -63,10 +65,13 @@ from raftd.commands import (
     CompareAndSet,
     ConfigurationRecord,
     Delete,
+    DeleteMany,
     EndOperation,
+    Increment,
     OpenSession,
     Operation,
     Put,
+    PutMany,
     Result,
     SwitchOn,
     UpdateRolling,
@@ -80,9 +85,9 @@ from raftd.storage.store import Store
 
 STATE_FORMAT = 1
 """Version of the layout above while no features are switched on."""
-FEATURES_MAX = FEATURES_HISTORY
+FEATURES_MAX = FEATURES_COUNTERS
 """The newest version whose features this release can apply."""
-_FORMATS = (STATE_FORMAT, FEATURES_HISTORY)
+_FORMATS = (STATE_FORMAT, FEATURES_HISTORY, FEATURES_COUNTERS)
 """What this release reads."""
 SESSIONS_MAX = 10_000
 """Open sessions; one more evicts the least recently used one. Every run of raftctl that writes
@@ -98,9 +103,12 @@ SESSIONS_CACHED_MAX = 2_048
 HASHES_KEPT = 65_536
 """Entries whose effects hashes are remembered: a member that is asked for one applies it within
 seconds of the leader, and at most so many entries are applied in that time. 512 KiB to 1 MiB."""
+INTEGER_MIN, INTEGER_MAX = -(2**63), 2**63 - 1
+"""Of a counter: what other key-value stores count with as well."""
 LIST_CHUNK = 32
 """Pairs read at once for a list: values of 1 MiB make this 32 MiB."""
 
+_DIGITS = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 _KEY, _KEY_END = b"K", b"L"
 _META = b"M"
 _CONFIGURATION = b"C"
@@ -127,7 +135,7 @@ _DELETED = 1 << 31
 
 PackedResult: TypeAlias = int | list[Any]
 """A result as a session keeps it: the revision alone if it was applied and there is no more to
-say, else [applied, revision, operation, code, message]."""
+say, else [applied, revision, operation, code, message], and the number if there is one."""
 
 
 class StateError(Exception):
@@ -328,6 +336,9 @@ class StateMachine:
             Put: self._put,
             Delete: self._delete,
             CompareAndSet: self._compare_and_set,
+            Increment: self._increment,
+            PutMany: self._put_many,
+            DeleteMany: self._delete_many,
             BeginOperation: self._begin_operation,
             AbortOperation: self._abort_operation,
             EndOperation: self._end_operation,
@@ -717,6 +728,38 @@ class StateMachine:
         self.revision += 1
         return Result(True, self.revision)
 
+    def _increment(self, body: Increment, command: Command, index: Index) -> Result:
+        key = body.key.encode()
+        if not 0 < len(key) <= KEY_BYTES_MAX:
+            return self._refused_size(key, b"")
+        stored = self._store.get(_KEY + key)
+        number = 0 if stored is None else _integer(stored[_REVISIONS.size :])
+        if number is None:
+            return self._refused("not-a-number", "value is not an integer or out of range")
+        number += body.by
+        if not INTEGER_MIN <= number <= INTEGER_MAX:
+            return self._refused("not-a-number", "increment or decrement would overflow")
+        result = self._write(_KEY + key, b"%d" % number, stored)
+        return attrs.evolve(result, number=number)
+
+    def _put_many(self, body: PutMany, command: Command, index: Index) -> Result:
+        pairs = [(key.encode(), value) for key, value in body.pairs]
+        for key, value in pairs:
+            if not 0 < len(key) <= KEY_BYTES_MAX or len(value) > VALUE_BYTES_MAX:
+                return self._refused_size(key, value)
+        result = Result(True, self.revision)
+        for key, value in pairs:
+            result = self._write(_KEY + key, value, self._store.get(_KEY + key))
+        return result
+
+    def _delete_many(self, body: DeleteMany, command: Command, index: Index) -> Result:
+        count = 0
+        for key in body.keys:
+            if self._effects.delete(_KEY + key.encode()):
+                self.revision += 1
+                count += 1
+        return Result(count > 0, self.revision, number=count)
+
     def _write(self, store_key: bytes, value: bytes, stored: bytes | None) -> Result:
         """Give a key its new value, whatever `stored` it has."""
         revision = self.revision = self.revision + 1
@@ -817,17 +860,39 @@ def _key_value(key: str, stored: bytes) -> KeyValue:
     return KeyValue(key, stored[_REVISIONS.size :], *_REVISIONS.unpack_from(stored))
 
 
+def _integer(value: bytes) -> int | None:
+    """Return the number that `value` is in decimal digits, None if it is none of 64 bits."""
+    if not _DIGITS.fullmatch(value):
+        return None
+    number = int(value)
+    return number if INTEGER_MIN <= number <= INTEGER_MAX else None
+
+
 def _pack_result(result: Result) -> PackedResult:
-    if result.applied and not result.code and not result.operation and not result.message:
+    if (
+        result.applied
+        and not result.code
+        and not result.operation
+        and not result.message
+        and not result.number
+    ):
         return result.revision
-    return [result.applied, result.revision, result.operation, result.code, result.message]
+    packed = [
+        result.applied,
+        result.revision,
+        result.operation,
+        result.code,
+        result.message,
+    ]
+    return [*packed, result.number] if result.number else packed
 
 
 def _checksum(packed: PackedResult | None) -> int:
     """Return a number that stands for what a session remembers, but for the message."""
     if isinstance(packed, int):
         return packed * _RESULT_FACTOR
-    return crc32(msgpack.packb(packed[:-1] if packed else None))
+    # The message stands in the fifth place.
+    return crc32(msgpack.packb([*packed[:4], *packed[5:]] if packed else None))
 
 
 def _unpack_result(packed: PackedResult) -> Result:
