@@ -297,8 +297,8 @@ class Result:
     code: str = ""
     """session-expired, stale-serial, too-many-unacknowledged, operation-running,
     configuration-moved, no-such-operation, operation-ended, rolling-moved (the record of a rolling
-    operation is not as the asker has seen it), not-a-number, invalid (a size over its limit, or what no release
-    of ours asks)."""
+    operation is not as the asker has seen it), not-a-number (of a counter), invalid (a size over
+    its limit, or what no release of ours asks)."""
     message: str = ""
     number: int = 0
     """What a counter has come to, or how many keys were removed."""

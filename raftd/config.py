@@ -102,6 +102,8 @@ class ServerConfig:
     """HOST:PORT where the other servers and raftctl dial it."""
     listen: str
     """HOST:PORT that it binds."""
+    redis: str | None
+    """HOST:PORT where it serves clients of the Redis protocol; None for nowhere."""
     data_dir: Path
     """Absolute; the folder need not exist."""
     heartbeat_interval_ms: float
@@ -337,6 +339,7 @@ class ServerKeys(SharedKeys):
 
     address: Annotated[str, _address] = attrs.field(default=_UNSET, metadata={"required": True})
     listen: Annotated[str, _listen] = _UNSET
+    redis: Annotated[str, _address] = _UNSET
 
 
 @attrs.frozen(kw_only=True)
@@ -349,6 +352,10 @@ class ClusterKeys:
     servers: dict[Annotated[str, _name], ServerKeys] = attrs.field(
         default=_UNSET, metadata={"required": True}
     )
+
+
+LISTENING_KEYS = ("address", "listen", "redis")
+"""Where a server is found, each for itself."""
 
 
 def _keys(schema: type) -> list[str]:
@@ -528,6 +535,8 @@ def _settings(name: str, server: ServerKeys, defaults: SharedKeys) -> _Settings:
             settings[key] = _Setting(own, ("servers", name, key))
         elif key in ("address", "listen"):
             settings[key] = _Setting(settings["address"].value, None)
+        elif key == "redis":
+            settings[key] = _Setting(None, None)
         elif common is not _UNSET:
             settings[key] = _Setting(common, ("defaults", key))
         else:
@@ -547,6 +556,7 @@ def _server(name: str, settings: _Settings, folder: Path) -> ServerConfig:
         id=name,
         address=settings["address"].value,
         listen=settings["listen"].value,
+        redis=settings["redis"].value,
         data_dir=Path(os.path.normpath(folder / data_dir)),
         role=settings["role"].value,
         zone=settings["zone"].value,
@@ -574,7 +584,7 @@ def _check_servers(reading: _Reading, keys: ClusterKeys, servers: dict[str, _Set
 
 def _check_loopback(reading: _Reading, servers: dict[str, _Settings]) -> None:
     for settings in servers.values():
-        for key in ("address", "listen"):
+        for key in LISTENING_KEYS:
             setting = settings[key]
             if setting.path is None or not setting.known:
                 continue
@@ -630,7 +640,7 @@ def _check_addresses(reading: _Reading, servers: dict[str, _Settings]) -> None:
     """Two servers cannot be dialled at the same place, nor listen there."""
     users: dict[tuple[str, int, str], tuple[str, str, KeyPath]] = {}
     for name, settings in servers.items():
-        for key in ("address", "listen"):
+        for key in LISTENING_KEYS:
             setting = settings[key]
             if setting.path is None or not setting.known:
                 continue
@@ -639,7 +649,7 @@ def _check_addresses(reading: _Reading, servers: dict[str, _Settings]) -> None:
             machine = _machine(settings["address"]) if is_wildcard(host) else ""
             place = (normalise_host(host), port, machine)
             other, other_key, other_path = users.setdefault(place, (name, key, setting.path))
-            if other != name:
+            if other != name or (key != other_key and key == "redis"):
                 reading.report(
                     setting.path,
                     f"{setting.value} is already the {other_key} of {other} "
@@ -689,7 +699,7 @@ def effective(config: ClusterConfig) -> dict[str, Any]:
     def server(settings: ServerConfig) -> dict[str, Any]:
         written = config.written.get("servers", {}).get(settings.id, {})
         rows = {}
-        for key in ("address", "listen", *_keys(SharedKeys)):
+        for key in (*LISTENING_KEYS, *_keys(SharedKeys)):
             origin = "default"
             if key in written:
                 origin = "file"

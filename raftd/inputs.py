@@ -62,8 +62,9 @@ class KeysArrived:
     keys: Sequence[bytes]
     """UTF-8, as they are stored."""
     respond: Callable[[Sequence[bytes | None]], None]
-    """Takes the values in the order of `keys`, None for a key that does not exist. Exactly one of
-    this and `failed` is called, once."""
+    """Takes the values in the order of `keys`, None for a key that does not exist: of all of them,
+    or of as many as fit into memory at once, at least one. Exactly one of this and `failed` is
+    called, once."""
     failed: Callable[[Reply], None]
     stale: bool = False
     """True: from this server's own state, however old. False: linearizable."""

@@ -108,6 +108,7 @@ from raftd.protocol import (
     Welcome,
 )
 from raftd.replies import (
+    NOT_NOW,
     bad_request,
     invalid,
     not_leader,
@@ -136,6 +137,8 @@ TURN_ENTRIES_MAX = 512
 is answered and no vote given."""
 TURN_BYTES_MAX = 4 * 1024 * 1024
 """Bytes of entries applied in one turn, likewise."""
+VALUES_BYTES_MAX = 16 * 1024 * 1024
+"""Values read at once for many clients; what is beyond has to be asked again."""
 
 logger = logging.getLogger("raftd.node")
 
@@ -572,7 +575,7 @@ class Node:
         except NotLeader:
             respond(self._not_leader())
         except ProposalDropped as refusal:
-            respond(unavailable("not now", str(refusal)))
+            respond(unavailable(NOT_NOW, str(refusal)))
 
     def _dispatch(self, request: Request, respond: Respond) -> None:
         match request:
@@ -666,7 +669,7 @@ class Node:
 
     def _on_keys(self, arrived: KeysArrived) -> None:
         def run() -> None:
-            arrived.respond(self._state.values(arrived.keys))
+            arrived.respond(self._state.values(arrived.keys, VALUES_BYTES_MAX))
 
         if self.identity.is_blank:
             arrived.failed(self._not_leader())
@@ -678,7 +681,7 @@ class Node:
             except NotLeader:
                 arrived.failed(self._not_leader())
             except ProposalDropped as refusal:
-                arrived.failed(unavailable("not now", str(refusal)))
+                arrived.failed(unavailable(NOT_NOW, str(refusal)))
 
     def _propose(
         self, command: Command, done: Callable[[Result], None], failed: Respond

@@ -22,8 +22,9 @@ PROTOCOL_VERSION_MIN = 1
 PROTOCOL_VERSION_MAX = 4
 """Versions of the wire format that this release speaks; the highest common one is used. Version 2
 knows snapshots and the comparison of states, version 3 the history of configurations and rolling
-operations in the replicated state, version 4 counters and commands for several keys. What an older version would take for garbage is not sent to it,
-and entries that it could not apply are not appended before every member speaks the version."""
+operations in the replicated state, version 4 counters and commands for several keys. What an older
+version would take for garbage is not sent to it, and entries that it could not apply are not
+appended before every member speaks the version."""
 FRAME_BYTES_MAX = 8 * 1024 * 1024
 """A batch of entries (at most 2 MiB and one entry more) fits; a longer frame is refused unread."""
 
@@ -54,6 +55,8 @@ class Welcome:
     version: int
     cluster_name: str = ""
     """Empty while blank."""
+    redis: str = ""
+    """HOST:PORT where it serves clients of the Redis protocol; empty if it does not."""
 
 
 @attrs.frozen(kw_only=True)

@@ -12,8 +12,10 @@ import shlex
 import signal
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import attrs
 import trio
 
 from raftd import __version__, garbage
@@ -21,9 +23,11 @@ from raftd.background import BackgroundSnapshots
 from raftd.config import ClusterConfig, ServerConfig
 from raftd.core.errors import Divergence
 from raftd.core.types import server_name
+from raftd.network.dialling import split_address
 from raftd.network.inputs import Inbox
 from raftd.network.network import Network
 from raftd.node import EXIT_REMOVED, Node
+from raftd.protocol import Refusal, Welcome
 from raftd.recovery import recover
 from raftd.storage.files import OsFileSystem, Remedy, StorageFault
 from raftd.storage.identity import DataDirectory, DataDirectoryLocked, WrongName
@@ -32,6 +36,9 @@ from raftd.storage.state import StateMachine, UnknownEntry
 from raftd.surroundings import Measured, Settings
 from raftd.sync_times import SyncTimes
 from raftd.trace import Emit, Trace
+
+if TYPE_CHECKING:
+    from raftd.network.redis_listener import RedisListener
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -135,7 +142,7 @@ def _run_with(
     try:
         network = Network(
             inbox,
-            admit=lambda hello: node.admit(hello),
+            admit=lambda hello: _with_redis(node.admit(hello), server),
             our_hello=lambda dest: node.our_hello(dest),
             randomness=random.Random(),
             file_addresses={member.id: member.address for member in cluster.servers.values()},
@@ -164,7 +171,8 @@ def _run_with(
         _announce(node, cluster, server, entry_count)
         # Its list of entries would keep those alive that are compacted.
         del recovered
-        running = _Server(node, network, snapshots, inbox, server, directory.path)
+        redis = _redis_listener(server, inbox, network, state)
+        running = _Server(node, network, redis, snapshots, inbox, server, directory.path)
         try:
             exit_code = trio.run(running.run)
             return exit_code
@@ -181,6 +189,28 @@ def _measured(sync_times: SyncTimes, snapshots: BackgroundSnapshots) -> Measured
     return Measured(
         sync_p50_ms=median_ms, sync_p99_ms=high_ms, state_bytes=snapshots.store.file_bytes
     )
+
+
+def _with_redis(answer: Welcome | Refusal, server: ServerConfig) -> Welcome | Refusal:
+    """Tell other servers where this one serves Redis clients, so that they can redirect them."""
+    if isinstance(answer, Welcome) and server.redis is not None:
+        return attrs.evolve(answer, redis=server.redis)
+    return answer
+
+
+def _redis_listener(
+    server: ServerConfig, inbox: Inbox, network: Network, state: StateMachine
+) -> RedisListener | None:
+    if server.redis is None:
+        return None
+    # Imported only where it is wanted.
+    from raftd.network.redis_listener import RedisListener
+
+    redis = RedisListener(
+        inbox, features=lambda: state.features, redis_address=network.redis_address
+    )
+    inbox.sources.append(redis.collect)
+    return redis
 
 
 def _settings(server: ServerConfig) -> Settings:
@@ -254,6 +284,7 @@ class _Server:
         self,
         node: Node,
         network: Network,
+        redis: RedisListener | None,
         snapshots: BackgroundSnapshots,
         inbox: Inbox,
         server: ServerConfig,
@@ -261,6 +292,7 @@ class _Server:
     ) -> None:
         self._node = node
         self._network = network
+        self._redis = redis
         self._snapshots = snapshots
         self._inbox = inbox
         self._config = server
@@ -276,10 +308,14 @@ class _Server:
         async with trio.open_nursery() as nursery:
             # Before anybody can see that the server is there, and so send it a signal.
             await nursery.start(self._watch_signals)
+            address = self._config.listen
             try:
-                await nursery.start(self._network.serve, self._config.listen)
+                await nursery.start(self._network.serve, address)
+                if self._redis is not None and self._config.redis is not None:
+                    address = self._config.redis
+                    await nursery.start(self._redis.serve, *split_address(address))
             except OSError as error:
-                self.why = f"cannot listen on {self._config.listen}: {error.strerror or error}"
+                self.why = f"cannot listen on {address}: {error.strerror or error}"
                 logger.error("%s; is another raftd running there?", self.why)
                 nursery.cancel_scope.cancel()
                 return EXIT_FAILED
@@ -317,6 +353,10 @@ class _Server:
                 self.why = str(error)
                 self._exit_code = EXIT_STORAGE
                 return
+            if self._redis is not None:
+                self._redis.flush()
+                if tick:
+                    self._redis.tick()
             if node.is_behind:
                 self._inbox.wake()
             if tick:

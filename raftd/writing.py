@@ -38,7 +38,7 @@ from raftd.protocol import (
     Reply,
 )
 from raftd.records import RECORD_BODY_BYTES_MAX
-from raftd.replies import disk_full, invalid, unavailable, write_reply
+from raftd.replies import NOT_NOW, disk_full, invalid, unavailable, write_reply
 
 COMMAND_BYTES_MAX = RECORD_BODY_BYTES_MAX - 1024
 """Of an encoded command: what the record of its entry holds, with room for the entry's own head."""
@@ -150,7 +150,7 @@ class Writes:
             _fail(waiters, self._refused())
             return None
         except ProposalDropped as refusal:
-            _fail(waiters, unavailable("not now", str(refusal)))
+            _fail(waiters, unavailable(NOT_NOW, str(refusal)))
             return None
         waiting = self._waiting
         index = first_index
@@ -159,7 +159,7 @@ class Writes:
             index += 1
         if count < len(waiters):
             why = "too much is waiting to be committed"
-            _fail(waiters[count:], unavailable("not now", why))
+            _fail(waiters[count:], unavailable(NOT_NOW, why))
         return first_index
 
     def applied(self, entries: Sequence[Entry], results: Sequence[Result | None]) -> None:

@@ -48,8 +48,12 @@ class OpeningError(Exception):
 
 def tune(stream: trio.abc.Stream) -> None:
     """Set the socket options of a fresh connection; streams without a socket are left alone."""
-    if not isinstance(stream, trio.SocketStream):
-        return
+    if isinstance(stream, trio.SocketStream):
+        tune_socket(stream.socket)
+
+
+def tune_socket(connected: socket.socket | trio.socket.SocketType) -> None:
+    """Set the socket options of a fresh connection."""
     options = {
         (socket.IPPROTO_TCP, "TCP_NODELAY"): 1,
         (socket.SOL_SOCKET, "SO_KEEPALIVE"): 1,
@@ -64,7 +68,7 @@ def tune(stream: trio.abc.Stream) -> None:
         for (level, name), value in options.items():
             # Not every system has all of them.
             if hasattr(socket, name):
-                stream.setsockopt(level, getattr(socket, name), value)
+                connected.setsockopt(level, getattr(socket, name), value)
     except OSError:
         # Reset between being accepted and now: the first read says so.
         return

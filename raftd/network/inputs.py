@@ -7,7 +7,7 @@ these stop reading their sockets.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -43,6 +43,9 @@ class Inbox:
         self._inputs_before_tick: int | None = None
         self._is_woken = False
         self._producers = trio.lowlevel.ParkingLot()
+        self._collected = trio.lowlevel.ParkingLot()
+        self.sources: list[Callable[[], list[Input]]] = []
+        """Asked for more, without waiting, whenever a batch is closed; bounded by themselves."""
         self._consumer = trio.lowlevel.ParkingLot()
 
     def __len__(self) -> int:
@@ -74,6 +77,10 @@ class Inbox:
         """Let the next `take` return at once, with whatever there is: there is work left over."""
         self._is_woken = True
 
+    async def collected(self) -> None:
+        """Wait until the sources have been asked once more."""
+        await self._collected.park()
+
     async def take(self) -> tuple[list[Input], bool]:
         """Wait for something; return up to `BATCH_INPUTS_MAX` inputs and whether a tick is due.
 
@@ -87,6 +94,9 @@ class Inbox:
         self._is_woken = False
         count = min(len(self._inputs), BATCH_INPUTS_MAX)
         batch = [self._inputs.popleft() for _ in range(count)]
+        for source in self.sources:
+            batch += source()
+        self._collected.unpark_all()
         tick_is_due = False
         if self._inputs_before_tick is not None:
             self._inputs_before_tick = max(0, self._inputs_before_tick - count)

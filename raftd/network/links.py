@@ -85,6 +85,8 @@ class Link:
         self._hurried = trio.Event()
         self.connection: Connection | None = None
         """The established connection; None while there is none."""
+        self.redis_address = ""
+        """Where it serves clients of the Redis protocol, as it said last; empty for nowhere."""
         self._problem: str | None = None
         """Why it is down, as last told; empty when it is up, None before the first attempt."""
 
@@ -177,6 +179,7 @@ class Link:
             await self._inbox.put(receive_messages(self.server, us, payloads))
 
         self.connection = connection
+        self.redis_address = introduced.welcome.redis
         self._came_up(connection.version)
         try:
             await connection.run(handle, introduced.payloads)

@@ -194,6 +194,14 @@ class Network:
             dict.fromkeys((address, self._file_addresses.get(server_name(server), address)))
         )
 
+    def redis_address(self, server: ServerId) -> str:
+        """Return HOST:PORT where `server` serves clients of the Redis protocol; empty if unknown.
+
+        It says so itself when our link to it comes up.
+        """
+        link = self._links.get(server)
+        return link.redis_address if link is not None else ""
+
     def close_peer(self, server: ServerId, problem: str) -> None:
         """Close the inbound connection of `server`, which then has to say Hello again."""
         connection = self.listener.peers.get(server)

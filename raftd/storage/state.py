@@ -225,6 +225,7 @@ def refuse_unknown_format(format: int) -> None:
 
 KeyValues: TypeAlias = list[KeyValue]
 Operations: TypeAlias = list[Operation]
+Values: TypeAlias = list[bytes | None]
 Results: TypeAlias = list[Result | None]
 
 
@@ -461,11 +462,23 @@ class StateMachine:
         stored = self._store.get(_KEY + key.encode())
         return None if stored is None else _key_value(key, stored)
 
-    def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return the values of `keys`, which are UTF-8, None for those that do not exist."""
+    def values(self, keys: Sequence[bytes], bytes_max: int) -> Values:
+        """Return the values of `keys`, which are UTF-8, None for those that do not exist.
+
+        Those of the first keys only, at least of one, if all of them have more than `bytes_max`.
+        """
         get, head_bytes = self._store.get, _REVISIONS.size
-        stored = [get(_KEY + key) for key in keys]
-        return [None if found is None else found[head_bytes:] for found in stored]
+        values: Values = []
+        for key in keys:
+            stored = get(_KEY + key)
+            if stored is None:
+                values.append(None)
+                continue
+            bytes_max -= len(stored)
+            if bytes_max < 0 and values:
+                break
+            values.append(stored[head_bytes:])
+        return values
 
     def list(
         self, prefix: str, limit: int, bytes_max: int, *, after: str = ""
