@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import resource
 import shlex
 import signal
 import time
@@ -56,6 +57,9 @@ FLUSH_TIMEOUT_MS = 500.0
 DRAIN_ELECTION_TIMEOUTS = 2
 """Leadership is handed over within one election timeout or not at all; twice that is enough."""
 
+DESCRIPTORS_WANTED = 8_192
+"""Open files: for the connections of both listeners, the log, the state, and room to spare."""
+
 logger = logging.getLogger("raftd.server")
 
 
@@ -100,6 +104,14 @@ def run(
         directory.close()
 
 
+def _allow_descriptors() -> None:
+    """Raise the limit of open files of this process as far as its connections may need it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_WANTED)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def explain(fault: StorageFault, server: ServerConfig, data_dir: Path) -> str:
     """Return what has happened to the disk, what follows from it, and what to do, in words."""
     name = server.id
@@ -124,6 +136,7 @@ def _run_with(
     directory: DataDirectory, cluster: ClusterConfig, server: ServerConfig, emit: Emit | None
 ) -> int:
     files = OsFileSystem()
+    _allow_descriptors()
     garbage.put_off()
     recovered = recover(directory, files)
     wal, entry_count = recovered.log.wal, len(recovered.log.entries)
@@ -353,6 +366,7 @@ class _Server:
                 self.why = str(error)
                 self._exit_code = EXIT_STORAGE
                 return
+            self._network.listener.push()
             if self._redis is not None:
                 self._redis.flush()
                 if tick:

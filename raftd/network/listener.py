@@ -37,14 +37,17 @@ Admit: TypeAlias = Callable[[Hello], Welcome | Refusal]
 
 HANDSHAKE_TIMEOUT_SECONDS = 5.0
 """For the first frame and for a refusal: enough for a slow client, short for a silent one."""
-CONNECTIONS_MAX = 512
-"""Open connections; with files and links that stays below the usual limit of 1024 descriptors."""
+CONNECTIONS_MAX = 2048
+"""Open connections: a thousand clients, and as many that come back before their old connections are
+noticed to be dead. The limit of descriptors is raised to fit at the start."""
 CONNECTIONS_FOR_PEERS = 32
 """Of those, how many clients cannot take: other servers get in however many clients there are."""
 CLIENT_REQUESTS_MAX = 256
 """Unanswered requests of one connection; beyond, nothing more is read from it."""
 CLIENT_OUTBOX_BYTES_MAX = 32 * 1024 * 1024
 """Replies that a client has not read; beyond, it is closed. Four of the longest frames."""
+CLIENTS_OUTBOX_BYTES_MAX = 256 * 1024 * 1024
+"""Of all clients together; beyond, the one with the most is closed."""
 COMPLAINTS_MAX = 5
 """Log lines about misbehaving connections in each `COMPLAINTS_SECONDS`; the others are counted."""
 COMPLAINTS_SECONDS = 10.0
@@ -78,10 +81,13 @@ class Complaints:
 class Client:
     """The requests of one client connection and their replies."""
 
-    def __init__(self, connection: Connection, inbox: Inbox) -> None:
-        """Serve `connection`; its `run` gets `handle`."""
+    def __init__(
+        self, connection: Connection, inbox: Inbox, replied: Callable[[Connection], None]
+    ) -> None:
+        """Serve `connection`; its `run` gets `handle`. `replied` is called with each reply."""
         self._connection = connection
         self._inbox = inbox
+        self._replied = replied
         self._unanswered: set[int] = set()
         self._room = trio.lowlevel.ParkingLot()
 
@@ -114,6 +120,7 @@ class Client:
             return
         if not self._connection.offer(encode_reply(number, reply)):
             self._connection.close("it does not read its replies", misbehaved=True)
+        self._replied(self._connection)
 
 
 class Listener:
@@ -138,6 +145,8 @@ class Listener:
         self.peers: dict[ServerId, Connection] = {}
         """The newest inbound connection of each server."""
         self.clients: set[Connection] = set()
+        self._replied: set[Connection] = set()
+        """Clients to which something was said since the last `push`."""
 
     async def serve(
         self,
@@ -157,6 +166,31 @@ class Listener:
             await nursery.start(trio.serve_listeners, self.handle, listeners)
             logger.info("listening on %s", ", ".join(addresses))
             task_status.started(addresses)
+
+    def push(self) -> None:
+        """Hand to the kernel what was said to clients, as far as it takes it without waiting.
+
+        So the replies of a turn leave in one system call for each connection, and no task has to
+        wake for them.
+        """
+        if self._replied:
+            for connection in self._replied:
+                connection.push()
+            if any(connection.outbox_bytes for connection in self._replied):
+                self._relieve()
+            self._replied.clear()
+
+    def _relieve(self) -> None:
+        """Close those that read their replies least, until what is kept for the others is bearable.
+
+        Who does not read at all is closed in any case, when nothing could be written for a while.
+        """
+        waiting = sorted(self.clients, key=lambda connection: connection.outbox_bytes)
+        kept_bytes = sum(connection.outbox_bytes for connection in waiting)
+        while kept_bytes > CLIENTS_OUTBOX_BYTES_MAX:
+            slowest = waiting.pop()
+            kept_bytes -= slowest.outbox_bytes
+            slowest.close("all clients together do not read their replies", misbehaved=True)
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one inbound connection until it ends. Nothing that is sent on it raises."""
@@ -272,6 +306,8 @@ class Listener:
     async def _serve_client(self, connection: Connection, payloads: Sequence[bytes]) -> None:
         self.clients.add(connection)
         try:
-            await connection.run(Client(connection, self._inbox).handle, payloads)
+            client = Client(connection, self._inbox, self._replied.add)
+            await connection.run(client.handle, payloads)
         finally:
             self.clients.remove(connection)
+            self._replied.discard(connection)
