@@ -41,6 +41,11 @@ class Handovers:
     def __init__(self) -> None:
         self._waiting: list[_Handover] = []
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits."""
+        return not self._waiting
+
     def request(self, raft: Raft, request: TransferRequest, respond: Respond) -> None:
         """Hand leadership to the named server, or to the best one.
 

@@ -266,22 +266,37 @@ class Node:
 
     # --- the loop ---
 
-    def turn(self, inputs: Sequence[Input], *, tick: bool) -> None:
+    def quiet_ticks(self) -> int:
+        """Return how many ticks may pass before the next `turn`, if there are no inputs."""
+        if (
+            self._draining
+            or self._stop is not None
+            or not self._handovers.is_idle
+            or self._state.running_operation is not None
+        ):
+            return 0
+        return self.raft.quiet_ticks()
+
+    def turn(self, inputs: Sequence[Input], *, tick: bool, passed_ticks: int = 0) -> None:
         """Take in a batch of inputs and do everything that follows from it.
 
         Args:
             inputs: in their order of arrival.
             tick: whether a tick is due. It is looked at last: what has waited in our own queue
                 is not silence of the leader.
+            passed_ticks: those before the first input, at most `quiet_ticks`.
 
         Raises:
             StorageFault: the disk failed; stop the process, and answer nothing any more.
         """
         self.raft.wall_clock_ms = self._wall_clock_ms()
+        if passed_ticks:
+            self.raft.pass_quietly(passed_ticks)
         for item in inputs:
             self._take_in(item)
         if tick:
             self.raft.tick()
+        if tick or passed_ticks:
             self._rates.tick(self.raft)
             self._disk.look()
             self.raft.is_short_of_space = bool(self._disk.problem)

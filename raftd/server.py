@@ -334,7 +334,6 @@ class _Server:
                 return EXIT_FAILED
             await nursery.start(self._network.run)
             await nursery.start(self._snapshots.run)
-            nursery.start_soon(self._tick)
             await self._drive()
             nursery.cancel_scope.cancel()
         return self._exit_code
@@ -343,10 +342,21 @@ class _Server:
         """Feed the node until it has to stop, or has been drained after a signal."""
         node = self._node
         collection = garbage.GarbageCollection(trio.current_time)
+        tick_seconds = self._tick_seconds
+        ticked_at = trio.current_time()
         while True:
-            inputs, tick = await self._inbox.take()
+            # An idle server sleeps through the ticks in which nothing is due.
+            quiet_ticks = node.quiet_ticks()
+            tick_at = ticked_at + (quiet_ticks + 1) * tick_seconds
+            inputs, tick = await self._inbox.take(tick_at)
+            now = trio.current_time()
+            passed_ticks = min(int((now - ticked_at) / tick_seconds), quiet_ticks)
+            ticked_at += passed_ticks * tick_seconds
+            if tick:
+                # What is late coalesces instead of piling up.
+                ticked_at = max(ticked_at + tick_seconds, now - tick_seconds)
             try:
-                node.turn(inputs, tick=tick)
+                node.turn(inputs, tick=tick, passed_ticks=passed_ticks)
             except StorageFault as fault:
                 # Nothing is served any more, not even what memory still has.
                 logger.error("%s", explain(fault, self._config, self._data_dir))
@@ -395,14 +405,6 @@ class _Server:
         except StorageFault as fault:
             logger.error("%s", explain(fault, self._config, self._data_dir))
 
-    async def _tick(self) -> None:
-        """Mark a tick as due at each interval; what is late coalesces instead of piling up."""
-        due = trio.current_time()
-        while True:
-            due = max(due + self._tick_seconds, trio.current_time())
-            await trio.sleep_until(due)
-            self._inbox.tick()
-
     async def _watch_signals(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
@@ -410,6 +412,8 @@ class _Server:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             task_status.started()
             async for number in signals:
+                # It may be asleep for some ticks.
+                self._inbox.wake()
                 if self._drain_deadline < float("inf"):
                     self._drain_deadline = 0
                     continue

@@ -82,12 +82,15 @@ class CatchUpRates:
         self._tick_ms = tick_ms
         self._sample_ticks = max(1, round(RATE_SAMPLE_MS / tick_ms))
         self._window_ticks = max(self._sample_ticks, round(RATE_WINDOW_MS / tick_ms))
+        self._next_sample = 0
+        """The tick from which on the next one is due."""
         self._movements: dict[ServerId, _Movement] = {}
 
     def tick(self, raft: Raft) -> None:
-        """Look where everybody is; to be called in each tick."""
-        if raft.now % self._sample_ticks:
+        """Look where everybody is; to be called whenever time has passed."""
+        if raft.now < self._next_sample:
             return
+        self._next_sample = raft.now - raft.now % self._sample_ticks + self._sample_ticks
         peers = raft.role.peers() if isinstance(raft.role, Leader) else ()
         known, self._movements = self._movements, {}
         for peer in peers:

@@ -146,6 +146,21 @@ class Leader:
         elif self._transfer is not None and now >= self._transfer.deadline_tick:
             self._transfer = None
 
+    def quiet_ticks(self) -> int:
+        """Return how many ticks may pass in which nothing is due. See `Raft.quiet_ticks`."""
+        if self._departing or self._transfer is not None or self._retire_tick is not None:
+            return 0
+        configuration = self._latest().configuration
+        if configuration.is_joint or configuration.learners:
+            return 0
+        if any(progress.snapshot is not None for progress in self.progress.values()):
+            return 0
+        return max(self._options.heartbeat_ticks - self._heartbeat_elapsed_ticks - 1, 0)
+
+    def pass_quietly(self, ticks: int) -> None:
+        """Let so many ticks pass. See `Raft.pass_quietly`."""
+        self._heartbeat_elapsed_ticks += ticks
+
     # --- requests ---
 
     def propose(self, commands: Sequence[bytes]) -> tuple[Term, Index, int]:

@@ -170,6 +170,29 @@ class Raft:
             # may come up only after it has been told to take over.
             self._ask_voters(self.role)
 
+    def quiet_ticks(self) -> int:
+        """Return how many ticks may pass in which nothing is due, if nothing else happens.
+
+        A driver that has nothing else to do may sleep for so long, and then call `pass_quietly`
+        before the next input.
+        """
+        role = self.role
+        if isinstance(role, Leader):
+            return role.quiet_ticks()
+        if isinstance(role, Follower):
+            return max(self._election_timeout_ticks - self._election_elapsed_ticks - 1, 0)
+        return 0
+
+    def pass_quietly(self, ticks: int) -> None:
+        """Let so many ticks pass as `tick` would, at most `quiet_ticks`."""
+        self._assert_settled()
+        assert 0 <= ticks <= self.quiet_ticks()
+        self.now += ticks
+        if isinstance(self.role, Leader):
+            self.role.pass_quietly(ticks)
+        else:
+            self._election_elapsed_ticks += ticks
+
     def step(self, envelope: Envelope) -> None:
         """Take in a message; one that is late, repeated or malformed changes and raises nothing.
 

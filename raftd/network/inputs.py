@@ -6,6 +6,7 @@ these stop reading their sockets.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -77,20 +78,32 @@ class Inbox:
         """Let the next `take` return at once, with whatever there is: there is work left over."""
         self._is_woken = True
 
+    @property
+    def _has_something(self) -> bool:
+        return bool(self._inputs) or self._is_woken or self._inputs_before_tick is not None
+
     async def collected(self) -> None:
         """Wait until the sources have been asked once more."""
         await self._collected.park()
 
-    async def take(self) -> tuple[list[Input], bool]:
+    async def take(self, tick_at: float = math.inf) -> tuple[list[Input], bool]:
         """Wait for something; return up to `BATCH_INPUTS_MAX` inputs and whether a tick is due.
 
         The tick comes after the inputs. Only one task may take. If cancelled, nothing was taken.
+
+        Args:
+            tick_at: when the next one is due, seconds of trio's clock.
         """
-        # Always one turn of the event loop: all sockets that are readable by now are heard before
-        # the batch is closed, and a busy driver cannot starve the readers.
-        await trio.lowlevel.checkpoint()
-        while not (self._inputs or self._is_woken) and self._inputs_before_tick is None:
-            await self._consumer.park()
+        if self._has_something:
+            # One turn of the event loop: all sockets that are readable by now are heard before the
+            # batch is closed, and a busy driver cannot starve the readers.
+            await trio.lowlevel.checkpoint()
+        else:
+            with trio.move_on_at(tick_at):
+                while not self._has_something:
+                    await self._consumer.park()
+        if trio.current_time() >= tick_at and self._inputs_before_tick is None:
+            self._inputs_before_tick = len(self._inputs)
         self._is_woken = False
         count = min(len(self._inputs), BATCH_INPUTS_MAX)
         batch = [self._inputs.popleft() for _ in range(count)]

@@ -167,6 +167,8 @@ class Machine:
         self._random = world.random(f"machine {name}")
         self._inbox: list[Input] = []
         self._tick_due = False
+        self._passed_ticks = 0
+        """In which nothing was due, and of which the node has not been told."""
         self._turn_scheduled = False
         self._busy_until_us = 0
         self._problems: dict[ServerId, str] = {}
@@ -297,6 +299,7 @@ class Machine:
         self.members, self.links, self._problems, self._inbox = {}, {}, {}, []
         self.first_addresses = {}
         self._tick_due, self._is_late = False, False
+        self._passed_ticks = 0
         self._busy_until_us = self.world.now_us
         self.disk.lag_us = 0
         self.drains = False
@@ -458,8 +461,14 @@ class Machine:
     def _tick(self, process: int) -> None:
         if self.node is None or self.process != process:
             return
-        self._tick_due = True
         self.world.after(self._tick_us(), self._tick, process)
+        if (
+            not (self._inbox or self._tick_due or self._turn_scheduled)
+            and self._passed_ticks < self.node.quiet_ticks()
+        ):
+            self._passed_ticks += 1
+            return
+        self._tick_due = True
         self._schedule()
 
     def _work_later(self, process: int, lane: str) -> None:
@@ -524,7 +533,8 @@ class Machine:
         self.watch.working = self
         try:
             led = self.leads
-            node.turn(batch, tick=tick)
+            passed_ticks, self._passed_ticks = self._passed_ticks, 0
+            node.turn(batch, tick=tick, passed_ticks=passed_ticks)
             self.watch.tell("turned", self)
             if self.leads and not led:
                 self.on_elected(self)
