@@ -22,6 +22,12 @@ from raftctl.completing import members
 from raftctl.endpoints import load_cluster_file
 from raftctl.errors import OutcomeUnknown, Refused, Unreachable, UsageProblem
 from raftctl.forming import Forming, form_cluster
+from raftctl.member_arguments import (
+    parse_name,
+    parse_names,
+    parse_new_servers,
+    parse_replacements,
+)
 from raftctl.plan_text import plan_document, plan_text, plan_width, takes_away
 from raftctl.render import (
     Style,
@@ -29,14 +35,12 @@ from raftctl.render import (
     configuration_table,
     fitted,
     name_list,
-    natural_key,
     plural,
     printable,
     terminal_width,
 )
 from raftctl.watch import outcome_error, watch
 from raftd.commands import Operation
-from raftd.config_values import check_name, parse_member_argument
 from raftd.core.quorum import majority
 from raftd.core.types import server_name
 from raftd.protocol import (
@@ -107,73 +111,6 @@ def change_options(function: Callable[..., None]) -> Callable[..., None]:
     ):
         decorated = decorate(decorated)
     return decorated
-
-
-# --- arguments --------------------------------------------------------------------------------
-
-
-def _name(text: str) -> str:
-    try:
-        return check_name(text)
-    except ValueError as error:
-        raise UsageProblem(
-            f"{printable(text)} is no name of a server",
-            code="name",
-            cause=f"{error}; nothing was sent",
-            hint=f"{_command_path()} --help",
-        ) from None
-
-
-def _new_server(text: str) -> tuple[str, str]:
-    try:
-        return parse_member_argument(text)
-    except ValueError as error:
-        raise UsageProblem(
-            f"{printable(text)} is not ID=HOST:PORT",
-            code="address",
-            cause=f"{error}; nothing was sent",
-            hint=f"{_command_path()} --help",
-        ) from None
-
-
-def _command_path() -> str:
-    return click.get_current_context().command_path
-
-
-def _refuse_twice(what: str, words: Sequence[str]) -> None:
-    twice = sorted({word for word in words if words.count(word) > 1}, key=natural_key)
-    if twice:
-        raise UsageProblem(
-            f"{what} twice: {' '.join(twice)}",
-            cause="each server is changed once in one change; nothing was sent",
-            hint=f"{_command_path()} --help",
-        )
-
-
-def _names(texts: Sequence[str]) -> list[str]:
-    names = [_name(text) for text in texts]
-    _refuse_twice("named", names)
-    return names
-
-
-def _new_servers(texts: Sequence[str]) -> list[tuple[str, str]]:
-    servers = [_new_server(text) for text in texts]
-    _refuse_twice("named", [name for name, _ in servers])
-    _refuse_twice("the address was given", [address for _, address in servers])
-    return servers
-
-
-def _replacements(words: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Return old name, new name and address of each pair OLD NEW=HOST:PORT."""
-    if len(words) % 2:
-        raise UsageProblem(
-            f"{words[-1]} has no counterpart",
-            cause="servers are replaced in pairs, OLD NEW=HOST:PORT; nothing was sent",
-            hint="raftctl replace --help",
-        )
-    old = _names(words[0::2])
-    new = _new_servers(words[1::2])
-    return [(name, *server) for name, server in zip(old, new, strict=True)]
 
 
 # --- commands ---------------------------------------------------------------------------------
@@ -279,7 +216,7 @@ def add(context: Context, servers: tuple[str, ...], learner: bool, options: Chan
     role = "learner" if learner else "voter"
     changes = [
         MemberChange(role=role, name=name, address=address)
-        for name, address in _new_servers(servers)
+        for name, address in parse_new_servers(servers)
     ]
     carry_out(context, change_request(context, "add", options, changes), options)
 
@@ -297,7 +234,7 @@ def remove(context: Context, servers: tuple[str, ...], options: ChangeOptions) -
       raftctl remove n4 n5 --reason "end of the sale"
       raftctl remove n3 --dry-run
     """
-    changes = [MemberChange(role="remove", name=name) for name in _names(servers)]
+    changes = [MemberChange(role="remove", name=name) for name in parse_names(servers)]
     request = change_request(context, "remove", options, changes)
     carry_out(context, request, options, asks=Asks.ALWAYS)
 
@@ -324,7 +261,7 @@ def replace(context: Context, servers: tuple[str, ...], options: ChangeOptions) 
       raftctl replace n1 n4=10.0.0.4:7100 n2 n5=10.0.0.5:7100
       raftctl replace n2 n2=10.0.0.2:7100
     """
-    pairs = _replacements(servers)
+    pairs = parse_replacements(servers)
     _require_answerable(context, options)
     configuration = context.cluster().leader_status().configuration
     assert configuration is not None, "a leader has a configuration"
@@ -370,7 +307,7 @@ def promote(context: Context, servers: tuple[str, ...], options: ChangeOptions) 
     Example:
       raftctl promote n4
     """
-    changes = [MemberChange(role="voter", name=name) for name in _names(servers)]
+    changes = [MemberChange(role="voter", name=name) for name in parse_names(servers)]
     carry_out(context, change_request(context, "promote", options, changes), options)
 
 
@@ -387,7 +324,7 @@ def demote(context: Context, servers: tuple[str, ...], options: ChangeOptions) -
     Example:
       raftctl demote n3
     """
-    changes = [MemberChange(role="learner", name=name) for name in _names(servers)]
+    changes = [MemberChange(role="learner", name=name) for name in parse_names(servers)]
     request = change_request(context, "demote", options, changes)
     carry_out(context, request, options, asks=Asks.ALWAYS)
 
@@ -409,7 +346,7 @@ def readdress(context: Context, servers: tuple[str, ...], options: ChangeOptions
     """
     changes = [
         MemberChange(role="readdress", name=name, address=address)
-        for name, address in _new_servers(servers)
+        for name, address in parse_new_servers(servers)
     ]
     carry_out(context, change_request(context, "readdress", options, changes), options)
 
@@ -445,7 +382,7 @@ def transfer(
       raftctl transfer
       raftctl transfer --dry-run
     """
-    target = _name(server) if server else ""
+    target = parse_name(server) if server else ""
     cluster = context.cluster()
     before = cluster.leader_status()
     _refuse_moved(context, before, at_index)

@@ -21,6 +21,7 @@ from raftctl.cluster_files import warn_of_stale_file
 from raftctl.commands.membership import CHANGE_REPLY_TIMEOUT_MS, CONFIGURATION_TIMEOUT_MS
 from raftctl.completing import members, operations
 from raftctl.errors import CliError, Refused, StillRunning, Unreachable, Unsafe, UsageProblem
+from raftctl.member_arguments import parse_names, parse_replacements
 from raftctl.render import (
     Style,
     configuration_document,
@@ -72,7 +73,7 @@ from raftd.commands import (
     Operation,
     RollingStep,
 )
-from raftd.config_values import check_name, parse_member_argument
+from raftd.config_values import parse_member_argument
 from raftd.core.availability import survived_failures
 from raftd.core.types import ServerId, server_name
 from raftd.protocol import (
@@ -130,7 +131,10 @@ def replace(context: Context, servers: tuple[str, ...], dry_run: bool, reason: s
       raftctl rolling replace n1 n4=10.0.0.4:7100 n2 n5=10.0.0.5:7100 n3 n6=10.0.0.6:7100
       raftctl rolling replace n1 n4=10.0.0.4:7100 --dry-run
     """
-    steps = _replacements(servers)
+    steps = [
+        RollingStep(name=old, replacement=f"{new}={address}")
+        for old, new, address in parse_replacements(servers)
+    ]
     _begin(context, ROLLING_REPLACE, steps, "", dry_run=dry_run, reason=reason)
 
 
@@ -187,8 +191,7 @@ def restart(context: Context, command: str, servers: str, dry_run: bool, reason:
             hint="put it into a script: `raftctl rolling restart --command './restart.sh {id}'`",
         )
     _refuse_unknown_placeholders(command)
-    names = [_name(text.strip()) for text in servers.split(",")] if servers else []
-    _refuse_twice(names)
+    names = parse_names([text.strip() for text in servers.split(",")]) if servers else []
     steps = [RollingStep(name=name) for name in names]
     _begin(context, ROLLING_RESTART, steps, command, dry_run=dry_run, reason=reason)
 
@@ -207,54 +210,6 @@ def _refuse_unknown_placeholders(command: str) -> None:
         f"the shell's or awk's need blanks inside: {{ {first} }}; nothing was sent",
         hint="raftctl rolling restart --help",
     )
-
-
-def _name(text: str) -> str:
-    try:
-        return check_name(text)
-    except ValueError as error:
-        raise UsageProblem(
-            f"{printable(text)} is no name of a server",
-            code="name",
-            cause=f"{error}; nothing was sent",
-            hint="raftctl rolling --help",
-        ) from None
-
-
-def _refuse_twice(words: Sequence[str]) -> None:
-    twice = sorted({word for word in words if words.count(word) > 1}, key=natural_key)
-    if twice:
-        raise UsageProblem(
-            f"named twice: {' '.join(twice)}",
-            cause="each server has one step; nothing was sent",
-            hint="raftctl rolling --help",
-        )
-
-
-def _replacements(words: Sequence[str]) -> list[RollingStep]:
-    """Return a step for each pair OLD NEW=HOST:PORT."""
-    if len(words) % 2:
-        raise UsageProblem(
-            f"{words[-1]} has no counterpart",
-            cause="servers are replaced in pairs: OLD NEW=HOST:PORT",
-            hint="raftctl rolling replace --help",
-        )
-    try:
-        new = [parse_member_argument(text) for text in words[1::2]]
-    except ValueError as error:
-        raise UsageProblem(
-            "a new server is named ID=HOST:PORT",
-            code="address",
-            cause=f"{error}; nothing was sent",
-            hint="raftctl rolling replace --help",
-        ) from None
-    old = [_name(text) for text in words[0::2]]
-    for named in (old, [name for name, _ in new], [address for _, address in new]):
-        _refuse_twice(named)
-    return [
-        RollingStep(name=name, replacement=f"{new_name}={address}")
-        for name, (new_name, address) in zip(old, new, strict=True)
-    ]
 
 
 def _begin(

@@ -192,7 +192,7 @@ def test_without_a_terminal_it_does_nothing_unless_told_to(
         (["replace", "n1"], "n1 has no counterpart"),
         (["replace", "n1", "n4"], "lacks an address"),
         (["replace", "n1", "n4=h:1", "n1", "n5=h:2"], "named twice: n1"),
-        (["replace", "n1", "n4=h:1", "n2", "n5=h:1"], "named twice: h:1"),
+        (["replace", "n1", "n4=h:1", "n2", "n5=h:1"], "the address was given twice: h:1"),
         (["restart", "--command", " "], "the command is empty"),
         (["restart", "--command", "x" * 5000], "the command has 5000 bytes"),
         (["restart", "--command", "x {idd}"], "{idd} is no placeholder (did you mean {id}?)"),
