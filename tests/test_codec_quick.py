@@ -39,6 +39,11 @@ FITTING = {
 }
 
 
+def fitting(annotation: object) -> st.SearchStrategy[object]:
+    """Return values for an annotation, which attrs may have resolved or not."""
+    return FITTING[str(getattr(annotation, "__name__", annotation))]
+
+
 def outcome(decode: Any, payload: bytes) -> object:
     try:
         return decode(payload)
@@ -57,7 +62,7 @@ def test_a_hand_made_decoder_takes_and_refuses_what_the_converter_does(
         odds = chosen.draw(st.integers(0, 9))
         if odds == 0:
             continue
-        fields[field.name] = chosen.draw(VALUES if odds == 1 else FITTING[str(field.type)])
+        fields[field.name] = chosen.draw(VALUES if odds == 1 else fitting(field.type))
     if chosen.draw(st.booleans()):
         fields["of_a_newer_release"] = 1
     payload = msgpack.packb([7, codec._TAGS[kind], fields])
@@ -72,9 +77,7 @@ def test_a_hand_made_decoder_takes_and_refuses_what_the_converter_does(
 def test_what_is_encoded_by_hand_are_the_bytes_of_the_converter(
     kind: type, chosen: st.DataObject
 ) -> None:
-    value = kind(
-        **{field.name: chosen.draw(FITTING[str(field.type)]) for field in attrs.fields(kind)}
-    )
+    value = kind(**{field.name: chosen.draw(fitting(field.type)) for field in attrs.fields(kind)})
     encode: Any = encode_request if kind in REQUESTS else encode_reply
     by_hand = encode(7, value)
     with pytest.MonkeyPatch.context() as patch:
