@@ -23,8 +23,10 @@ LINE_BYTES_MAX = 64 * 1024
 _ARGUMENTS_DIGITS = re.compile(rb"\n[*>~%|]\d{5}")
 """What an announcement of too many arguments or elements follows and begins with. Values may
 contain it too. The search is fast since it is for one certain byte first."""
-_OVERLAP_BYTES = 8
-"""Of what came before, so that an announcement which is cut in two is seen."""
+_ANNOUNCEMENT_BYTES_MAX = 8
+"""Of the announcement of as many arguments as are allowed, without its end."""
+_OVERLAP_BYTES = 2 * _ANNOUNCEMENT_BYTES_MAX
+"""Of what came before, so that an announcement is seen as a whole that comes in pieces."""
 
 
 class FramingError(ValueError):
@@ -135,7 +137,7 @@ def _announced(content: bytes, position: int, kind: bytes) -> tuple[int, int]:
     if content[position : position + 1] != kind:
         raise FramingError("expected a command, an array of bulk strings")
     if end < 0:
-        if len(content) - position > _OVERLAP_BYTES + 1 and kind == b"*":
+        if len(content) - position > _ANNOUNCEMENT_BYTES_MAX and kind == b"*":
             raise FramingError(f"a command of more than {ARGUMENTS_MAX} arguments")
         return 0, len(content)
     digits = content[position + 1 : end]
