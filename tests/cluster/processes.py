@@ -283,7 +283,7 @@ class RunningCluster:
         path.write_text("\n".join(lines) + "\n")
 
     def form(self, *names: str) -> None:
-        """Start the servers `names`, which may have been added, and make them voters of a cluster."""
+        """Start the servers `names`, added before or not, and make them voters of one cluster."""
         for name in names:
             if name not in self.servers:
                 self.add_server(name, start=False)

@@ -53,8 +53,8 @@ MUTANTS = (
         why="The client is told of a write that the next leader overwrites.",
         file=WRITING,
         old="            waiting.append((index, term, waiter))\n",
-        new="            waiting.append((index, term, waiter)) if type(waiter) is not _Replied else "
-        "waiter.done(Result(True, 1))\n",
+        new="            waiting.append((index, term, waiter)) if type(waiter) is not _Replied "
+        "else waiter.done(Result(True, 1))\n",
         test=f"{NODE_TESTS}::test_a_write_is_answered_only_after_it_is_committed_and_applied",
     ),
     Mutant(
