@@ -11,6 +11,7 @@ In reading order:
 | `protocol`, `codec` | what servers, clients and administrators ask each other; frames |
 | `inputs`, `surroundings` | what the driver is told, and what it stands on |
 | `node` | the driver: the one place where the order of disk and network is decided |
+| `writing` | commands of clients on their way through the log |
 | `admission`, `founding` | who may connect; how a blank server becomes a member |
 | `planning`, `target`, `plan_views` | membership changes: refusals, plans, what people see |
 | `preflight`, `turns`, `operations` | who is asked before, whose turn it is, phase by phase |
@@ -24,7 +25,7 @@ In reading order:
 | `role_log` | who leads, in the log for people |
 | `trace` | what a server does, event by event, for programs and people |
 | `replies`, `views` | what the node answers, and how it describes itself |
-| `network` | links to the members, the listener, in trio |
+| `network` | links to the members, the listeners for them, raftctl and Redis clients, in trio |
 | `config_values`, `config_yaml`, `config` | the cluster file, with positions in every error |
 | `offline` | what raftctl may read of the storage: data directories and backups |
 | `garbage`, `logs`, `server`, `__main__` | logging, the composition root, the command line |

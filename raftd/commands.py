@@ -24,6 +24,8 @@ VALUE_BYTES_MAX = 1024 * 1024
 """Bytes of a value: a frame, a log record and a batch stay small enough to hold in memory."""
 SESSION_BYTES_MAX = 128
 """UTF-8 bytes of the name of a session: room for any random number a client may choose."""
+INTEGER_MIN, INTEGER_MAX = -(2**63), 2**63 - 1
+"""Of a counter: what other key-value stores count with as well."""
 FEATURES_HISTORY = 3
 """The version whose features include the history of configurations and rolling operations."""
 FEATURES_COUNTERS = 4

@@ -73,6 +73,7 @@ from raftd.inputs import (
 )
 from raftd.operations import Cluster, Operations
 from raftd.protocol import (
+    NOT_NOW,
     AbortRequest,
     BackupChunkRequest,
     BackupRequest,
@@ -108,7 +109,6 @@ from raftd.protocol import (
     Welcome,
 )
 from raftd.replies import (
-    NOT_NOW,
     bad_request,
     invalid,
     not_leader,

@@ -25,6 +25,9 @@ knows snapshots and the comparison of states, version 3 the history of configura
 operations in the replicated state, version 4 counters and commands for several keys. What an older
 version would take for garbage is not sent to it, and entries that it could not apply are not
 appended before every member speaks the version."""
+NOT_NOW = "not now"
+"""The message of an `ErrorReply` whose code is unavailable where a leader takes nothing at the
+moment, as opposed to there being none."""
 FRAME_BYTES_MAX = 8 * 1024 * 1024
 """A batch of entries (at most 2 MiB and one entry more) fits; a longer frame is refused unread."""
 

@@ -281,10 +281,6 @@ def write_reply(result: Result) -> Reply:
     )
 
 
-NOT_NOW = "not now"
-"""The message where a leader takes nothing at the moment, as opposed to there being none."""
-
-
 def unavailable(message: str, cause: str) -> ErrorReply:
     """Return the answer to a request that was not taken and may be repeated anywhere."""
     hint = "try again in some seconds; `raftctl status` shows who leads"

@@ -29,6 +29,7 @@ from raftd.core.types import Entry, Index, Term
 from raftd.disk_space import DiskSpace
 from raftd.inputs import Waiter
 from raftd.protocol import (
+    NOT_NOW,
     CompareAndSetRequest,
     DeleteRequest,
     DoneReply,
@@ -38,7 +39,7 @@ from raftd.protocol import (
     Reply,
 )
 from raftd.records import RECORD_BODY_BYTES_MAX
-from raftd.replies import NOT_NOW, disk_full, invalid, unavailable, write_reply
+from raftd.replies import disk_full, invalid, unavailable, write_reply
 
 COMMAND_BYTES_MAX = RECORD_BODY_BYTES_MAX - 1024
 """Of an encoded command: what the record of its entry holds, with room for the entry's own head."""

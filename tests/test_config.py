@@ -97,6 +97,25 @@ def test_a_server_overrides_the_defaults_of_the_file_which_override_ours(written
     assert n1.log_level == "info"
 
 
+def test_redis_clients_are_served_only_where_a_server_says_so(written):
+    config = written(
+        two_servers("address: 127.0.0.1:1", "address: 127.0.0.1:2, redis: 127.0.0.1:6379")
+    )
+    assert [server.redis for server in config.servers.values()] == [None, "127.0.0.1:6379"]
+    shown = [server["redis"] for server in effective(config)["servers"].values()]
+    assert shown == [
+        {"value": None, "origin": "default"},
+        {"value": "127.0.0.1:6379", "origin": "file"},
+    ]
+
+
+def test_redis_is_no_key_of_the_defaults(problems):
+    (problem,) = problems(
+        "cluster: a\ndefaults: {redis: 127.0.0.1:6379}\nservers: {n1: {address: 127.0.0.1:1}}\n"
+    )
+    assert "defaults.redis" in problem
+
+
 def test_the_joint_timeout_is_twice_the_election_timeout_of_its_server(written):
     config = written(
         """\
@@ -355,6 +374,18 @@ def two_servers(first: str, second: str, head: str = "") -> str:
         ("127.0.0.1:81, listen: 127.0.0.1:80", "127.0.0.1:80", "is already the listen of n1"),
         ('"[::1]:80"', '"[0:0::1]:80"', "[0:0::1]:80 is already the address of n1"),
         (
+            "127.0.0.1:80, redis: 127.0.0.1:90",
+            "127.0.0.1:81, redis: localhost:90",
+            "servers.n2.redis: localhost:90 is already the redis of n1",
+        ),
+        ("127.0.0.1:80", "127.0.0.1:81, redis: 127.0.0.1:80", "is already the address of n1"),
+        ("127.0.0.1:80", "127.0.0.1:81, redis: 127.0.0.1:81", "is already the address of n2"),
+        (
+            "127.0.0.1:80",
+            "127.0.0.1:81, listen: 127.0.0.1:82, redis: 127.0.0.1:82",
+            "is already the listen of n2",
+        ),
+        (
             "127.0.0.1:81, listen: 0.0.0.0:80",
             "127.0.0.1:82, listen: 0.0.0.0:80",
             "0.0.0.0:80 is already the listen of n1",
@@ -376,14 +407,14 @@ def test_a_wildcard_may_be_listened_on_by_two_machines(written):
     assert written(text).servers["n2"].listen == "0.0.0.0:80"
 
 
-@pytest.mark.parametrize("key", ["address", "listen"])
+@pytest.mark.parametrize("key", ["address", "listen", "redis"])
 @pytest.mark.parametrize("host", ["10.0.0.1", "0.0.0.0", "[::]", "[fe80::1]", "example.org"])
 def test_without_insecure_only_loopback_is_accepted(problems, key, host):
-    server = f'listen: "{host}:81", address: 127.0.0.1:80'
+    server = f'{key}: "{host}:81", address: 127.0.0.1:80'
     if key == "address":
         server = f'address: "{host}:80"'
     (problem,) = problems(f"cluster: a\nservers: {{n1: {{{server}}}}}")
-    wildcard_dialled = key == "address" and host in ("0.0.0.0", "[::]")
+    wildcard_dialled = key != "listen" and host in ("0.0.0.0", "[::]")
     assert f"servers.n1.{key}: " in problem
     assert ("nobody can dial it" if wildcard_dialled else "'insecure: true'") in problem
 
@@ -687,6 +718,7 @@ def test_what_is_shown_for_a_server_is_read_again_as_the_same_server(written):
             snapshot_log_size: 1.5MiB
             snapshot_rate: 100000B
             disk_reserve: 0B
+            redis: 127.0.0.1:3
         """
     (before,) = written(text).servers.values()
     rows = effective(written(text))["servers"]["n1"]
@@ -702,7 +734,7 @@ def test_an_export_keeps_the_settings_of_servers_that_are_still_there(written):
         defaults: {heartbeat_interval: 20ms, role: learner, data_dir: "d/{id}", disk_reserve: 0B}
         servers:
           n1: {address: 127.0.0.1:1, role: voter, zone: "true", listen: "127.0.0.1:11",
-               catch_up_rate: 1.5MiB}
+               redis: "127.0.0.1:21", catch_up_rate: 1.5MiB}
           n2: {address: 127.0.0.1:2, role: voter}
         """
     )
@@ -710,6 +742,7 @@ def test_an_export_keeps_the_settings_of_servers_that_are_still_there(written):
     config = written(export("orders", members, based_on))
     n1, n3 = config.servers.values()
     assert (n1.id, n1.address, n1.listen) == ("n1", "127.0.0.1:5", "127.0.0.1:11")
+    assert (n1.redis, n3.redis) == ("127.0.0.1:21", None)
     assert (n1.role, n1.zone, n1.heartbeat_interval_ms) == ("learner", "true", 20.0)
     assert (n1.catch_up_bytes_per_second, n1.disk_reserve_bytes) == (1_572_864, 0)
     assert (n3.catch_up_bytes_per_second, n3.disk_reserve_bytes) == (32 * 2**20, 0)
@@ -819,13 +852,14 @@ def test_the_reference_has_every_key_with_its_default(written):
     shared = {field.name for field in attrs.fields(SharedKeys)}
     assert set(reference) == {"cluster", "insecure", "defaults", "servers"}
     assert set(reference["defaults"]) == shared - {"zone"}, "zone has no default to show"
-    assert set(reference["servers"]["n1"]) == {"address", "listen", "zone"}
+    assert set(reference["servers"]["n1"]) == {"address", "listen", "redis", "zone"}
     assert set(DEFAULTS) == shared
 
     ours = attrs.evolve(written(MINIMAL).servers["n1"], data_dir=Path("data/n1"))
     shown = load(CONFIGS / "reference.yaml").servers["n1"]
     assert shown.data_dir == CONFIGS / "data" / "n1"
-    assert attrs.evolve(shown, data_dir=Path("data/n1"), zone=None) == ours
+    own = attrs.evolve(shown, data_dir=Path("data/n1"), zone=None, redis=None)
+    assert own == ours
 
 
 def test_the_reference_says_the_default_of_each_key_in_words():

@@ -77,7 +77,7 @@ def test_a_module_imports_only_what_its_layer_may(module):
     for imported in imports(module):
         if imported.split(".")[0] not in ("raftd", "raftctl"):
             continue
-        version_only = part == "raftctl" and imported == "raftd"
+        version_only = part in ("raftctl", "raftd.network") and imported == "raftd"
         allowed = any(is_within(imported, package) for package in ALLOWED[part])
         assert allowed or version_only, f"{module} imports {imported}"
 

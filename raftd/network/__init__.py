@@ -10,6 +10,8 @@ In reading order:
 | `links` | the outbound connection to one member, kept up |
 | `listener` | inbound connections, of servers and of clients |
 | `contacts` | a few requests to a server that need not be a member |
+| `redis_framing`, `redis_commands` | the Redis protocol: its bytes, and what its commands ask |
+| `redis_listener` | its clients, all of them in one set of sockets |
 | `network` | all of it behind one object with a synchronous face |
 
 The rule of this package: what comes from the other side of a connection can end that connection

@@ -14,6 +14,8 @@ import attrs
 from raftd import __version__
 from raftd.commands import (
     FEATURES_COUNTERS,
+    INTEGER_MAX,
+    INTEGER_MIN,
     KEY_BYTES_MAX,
     VALUE_BYTES_MAX,
     Command,
@@ -37,7 +39,6 @@ from raftd.network.redis_framing import (
     mapping,
     simple,
 )
-from raftd.storage.state import INTEGER_MAX, INTEGER_MIN
 
 Form: TypeAlias = Callable[[Result], bytes]
 """Makes a reply of what a command has come to."""

@@ -49,9 +49,8 @@ from raftd.network.redis_framing import (
     error,
     integer,
 )
-from raftd.protocol import ErrorReply
+from raftd.protocol import NOT_NOW, ErrorReply
 from raftd.protocol import Reply as NativeReply
-from raftd.replies import NOT_NOW
 
 CONNECTIONS_MAX = 4096
 """Open connections. Each is a descriptor and some kilobytes; the limit of descriptors is raised to

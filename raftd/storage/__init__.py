@@ -8,6 +8,7 @@
 | `identity` | who a data directory is |
 | `store`, `lmdb_store` | ordered maps that a state may live in |
 | `live` | where the live database is, and whether it can be trusted after a restart |
-| `state`, `ledger` | the state machine: keys, sessions, tombstones; operations |
+| `state` | the state machine: keys, sessions, tombstones |
+| `results`, `ledger`, `history` | its parts: answers, operations, configurations of the past |
 | `worker` | the child process that copies a whole state |
 """

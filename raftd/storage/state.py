@@ -55,6 +55,8 @@ import msgpack
 from raftd.commands import (
     FEATURES_COUNTERS,
     FEATURES_HISTORY,
+    INTEGER_MAX,
+    INTEGER_MIN,
     KEY_BYTES_MAX,
     SESSION_BYTES_MAX,
     VALUE_BYTES_MAX,
@@ -81,6 +83,7 @@ from raftd.core.membership import ConfigurationEntry, ConfigurationKind, decode_
 from raftd.core.types import Entry, EntryKind, Index, ServerId, Term
 from raftd.storage.history import History, configuration_record
 from raftd.storage.ledger import Ledger
+from raftd.storage.results import PackedResult, pack_result, result_checksum, unpack_result
 from raftd.storage.store import Store
 
 STATE_FORMAT = 1
@@ -103,8 +106,6 @@ SESSIONS_CACHED_MAX = 2_048
 HASHES_KEPT = 65_536
 """Entries whose effects hashes are remembered: a member that is asked for one applies it within
 seconds of the leader, and at most so many entries are applied in that time. 512 KiB to 1 MiB."""
-INTEGER_MIN, INTEGER_MAX = -(2**63), 2**63 - 1
-"""Of a counter: what other key-value stores count with as well."""
 LIST_CHUNK = 32
 """Pairs read at once for a list: values of 1 MiB make this 32 MiB."""
 
@@ -126,16 +127,12 @@ _HASH_FACTOR = 0x1B873593CC9E2D51
 """Any number that is not a multiple of the prime makes the step injective; a large one spreads."""
 _REPLY_FACTOR = 0x0C2B2AE3D27D4EB5
 _TERM_FACTOR, _SERIAL_FACTOR, _LOWEST_FACTOR = 0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D
-_RESULT_FACTOR, _COUNT_FACTOR = 0x27D4EB2F, 0x165667B1
+_COUNT_FACTOR = 0x165667B1
 """Odd: two numbers that differ by less than 2**32 differ as well when they are multiplied."""
 _CHECKSUM_MASK = 2**32 - 1
 _CHECKSUM_BITS = 32
 _DELETED = 1 << 31
 """In the place of a key's length, which is less."""
-
-PackedResult: TypeAlias = int | list[Any]
-"""A result as a session keeps it: the revision alone if it was applied and there is no more to
-say, else [applied, revision, operation, code, message], and the number if there is one."""
 
 
 class StateError(Exception):
@@ -519,7 +516,7 @@ class StateMachine:
         """
         found = self._sessions.get(session) or self._read_session(session)
         packed = None if found is None else found.results.get(serial)
-        return None if packed is None else _unpack_result(packed)
+        return None if packed is None else unpack_result(packed)
 
     def would_execute(self, session: str, serial: int) -> bool:
         """Return whether a command with this serial would be executed if it were applied next."""
@@ -604,7 +601,7 @@ class StateMachine:
             )
         known = session.results.get(serial)
         if known is not None:
-            return _unpack_result(known)
+            return unpack_result(known)
         if len(session.results) >= SESSION_RESULTS_MAX:
             # Not kept: the same serial may come again once the client has acknowledged others.
             return self._refused(
@@ -613,8 +610,8 @@ class StateMachine:
                 "acknowledge some and send the command again under the same serial",
             )
         result = self._handlers[type(body)](body, command, index)
-        session.results[serial] = _pack_result(result)
-        self._effects.add(serial * _SERIAL_FACTOR + _checksum(session.results.get(serial)))
+        session.results[serial] = pack_result(result)
+        self._effects.add(serial * _SERIAL_FACTOR + result_checksum(session.results.get(serial)))
         return result
 
     def _open_session(self, name: str, index: Index) -> Result:
@@ -752,6 +749,7 @@ class StateMachine:
         number += body.by
         if not INTEGER_MIN <= number <= INTEGER_MAX:
             return self._refused("not-a-number", "increment or decrement would overflow")
+        self._effects.add(number)
         result = self._write(_KEY + key, b"%d" % number, stored)
         return attrs.evolve(result, number=number)
 
@@ -771,6 +769,7 @@ class StateMachine:
             if self._effects.delete(_KEY + key.encode()):
                 self.revision += 1
                 count += 1
+        self._effects.add(count)
         return Result(count > 0, self.revision, number=count)
 
     def _write(self, store_key: bytes, value: bytes, stored: bytes | None) -> Result:
@@ -879,36 +878,3 @@ def _integer(value: bytes) -> int | None:
         return None
     number = int(value)
     return number if INTEGER_MIN <= number <= INTEGER_MAX else None
-
-
-def _pack_result(result: Result) -> PackedResult:
-    if (
-        result.applied
-        and not result.code
-        and not result.operation
-        and not result.message
-        and not result.number
-    ):
-        return result.revision
-    packed = [
-        result.applied,
-        result.revision,
-        result.operation,
-        result.code,
-        result.message,
-    ]
-    return [*packed, result.number] if result.number else packed
-
-
-def _checksum(packed: PackedResult | None) -> int:
-    """Return a number that stands for what a session remembers, but for the message."""
-    if isinstance(packed, int):
-        return packed * _RESULT_FACTOR
-    # The message stands in the fifth place.
-    return crc32(msgpack.packb([*packed[:4], *packed[5:]] if packed else None))
-
-
-def _unpack_result(packed: PackedResult) -> Result:
-    if isinstance(packed, int):
-        return Result(True, packed)
-    return Result(*packed)

@@ -1,7 +1,8 @@
 """`python -m tests.cluster.previous_release ...raftd arguments`: a raftd as the release before.
 
-It speaks version 2 of the protocol, closes the connection for requests that came later, stops at
-commands that came later, never switches features on, and refuses a state where some are.
+It speaks version 3 of the protocol, closes the connection for requests that came later, stops at
+commands that came later, switches on no features that came later, and refuses a state where some
+are. `tests.cluster.older_release` is the one before it.
 """
 
 from __future__ import annotations
@@ -10,8 +11,16 @@ import sys
 
 from raftd import admission, codec, commands, views
 from raftd.__main__ import main
-from raftd.commands import BeginRolling, SwitchOn, UpdateRolling
+from raftd.commands import (
+    BeginRolling,
+    DeleteMany,
+    Increment,
+    PutMany,
+    SwitchOn,
+    UpdateRolling,
+)
 from raftd.protocol import (
+    PROTOCOL_VERSION_MAX,
     BeginRollingRequest,
     CheckupRequest,
     Hello,
@@ -21,31 +30,36 @@ from raftd.protocol import (
 from raftd.storage import state
 from raftd.surroundings import Settings
 
-VERSION = 2
-LATER_COMMANDS = (SwitchOn, BeginRolling, UpdateRolling)
-LATER_REQUESTS = (HistoryRequest, BeginRollingRequest, UpdateRollingRequest, CheckupRequest)
+VERSION = 3
+COMMANDS = {3: (SwitchOn, BeginRolling, UpdateRolling), 4: (Increment, PutMany, DeleteMany)}
+REQUESTS = {
+    3: (HistoryRequest, BeginRollingRequest, UpdateRollingRequest, CheckupRequest),
+}
+"""What each version has brought."""
 
 
-def go_back() -> None:
-    """Let this process forget what came after the release before."""
+def go_back(version: int) -> None:
+    """Let this process forget what came after a version."""
     for module in (admission, views):
-        module.PROTOCOL_VERSION_MAX = VERSION  # type: ignore[attr-defined]
+        module.PROTOCOL_VERSION_MAX = version  # type: ignore[attr-defined]
+    formats = tuple(format for format in state._FORMATS if format <= version)
+    state._FORMATS = formats  # type: ignore[assignment]
     for made, field, value in (
-        (Hello, "version_max", VERSION),
-        (Settings, "features_max", 0),
+        (Hello, "version_max", version),
+        (Settings, "features_max", formats[-1] if len(formats) > 1 else 0),
     ):
         defaults = made.__init__.__kwdefaults__
         assert defaults is not None
         defaults[field] = value
-    for code, kind in list(commands._TYPES.items()):
-        if kind in LATER_COMMANDS:
-            del commands._TYPES[code]
-    for tag, kind in list(codec._REQUESTS.items()):
-        if kind in LATER_REQUESTS:
-            del codec._REQUESTS[tag]
-    state._FORMATS = (state.STATE_FORMAT,)  # type: ignore[assignment]
+    for later in range(version + 1, PROTOCOL_VERSION_MAX + 1):
+        for code, kind in list(commands._TYPES.items()):
+            if kind in COMMANDS[later]:
+                del commands._TYPES[code]
+        for tag, request in list(codec._REQUESTS.items()):
+            if request in REQUESTS.get(later, ()):
+                del codec._REQUESTS[tag]
 
 
 if __name__ == "__main__":
-    go_back()
+    go_back(VERSION)
     sys.exit(main())

@@ -283,9 +283,10 @@ class RunningCluster:
         path.write_text("\n".join(lines) + "\n")
 
     def form(self, *names: str) -> None:
-        """Start the servers `names` and make them voters of one cluster."""
+        """Start the servers `names`, added before or not, and make them voters of one cluster."""
         for name in names:
-            self.add_server(name, start=False)
+            if name not in self.servers:
+                self.add_server(name, start=False)
         members = [self[name] for name in names]
         self.write_config(self.config_path, members)
         for server in members:

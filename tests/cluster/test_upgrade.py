@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from raftd.protocol import PROTOCOL_VERSION_MAX
 from tests.cluster.conftest import MakeCluster
 from tests.cluster.processes import RunningCluster, Server, wait_for
 from tests.cluster.workload import Workload
 
 EXIT_STORAGE = 74
+OLDER = ("tests.cluster.older_release",)
 BEFORE = ("tests.cluster.previous_release",)
 NOW = ("raftd",)
+NEW = {PROTOCOL_VERSION_MAX}
 
 
 VOTERS = ("n1", "n2", "n3")
@@ -37,8 +40,11 @@ def test_features_come_on_with_the_last_upgraded_server_and_old_ones_stay_out(
     make_cluster: MakeCluster,
 ) -> None:
     cluster = make_cluster()
+    # Three releases: what the middle one has features for stays off as well.
     cluster.program = BEFORE
-    cluster.form("n1", "n2", "n3")
+    cluster.add_server("n2", start=False)
+    cluster.program = OLDER
+    cluster.form(*VOTERS)
     with Workload(cluster.client, writers=1) as work:
         work.wait_writes(50)
         for name in ("n1", "n2"):
@@ -58,7 +64,7 @@ def test_features_come_on_with_the_last_upgraded_server_and_old_ones_stay_out(
         # A learner is a member as well.
         assert set(features(cluster).values()) == {0}
         upgrade(cluster, cluster["n4"], ["n4"])
-        wait_for("the features everywhere", lambda: set(features(cluster).values()) == {3})
+        wait_for("the features everywhere", lambda: set(features(cluster).values()) == NEW)
         promoted = cluster.ctl("promote", "n4", "--reason", "more room")
         assert promoted.code == 0, promoted.stderr
         work.wait_writes(50)
@@ -77,10 +83,11 @@ def test_features_come_on_with_the_last_upgraded_server_and_old_ones_stay_out(
     assert "is not recorded" in cluster.ctl("history").stderr
 
     # A server of the release before cannot become a member any more, and is told why.
+    cluster.program = BEFORE
     cluster.start_blank("n5")
     refused = cluster.ctl("add", f"n5={cluster['n5'].address}", "-o", "json")
     assert refused.code == 1
-    assert "speaks versions up to 2" in refused.error["message"] + refused.error["cause"]
+    assert "speaks versions up to 3" in refused.error["message"] + refused.error["cause"]
     assert cluster.ctl("status", "-o", "json").document["configuration"]["joint"] is False
 
     going_back(cluster, cluster["n1"])
@@ -93,17 +100,17 @@ def going_back(cluster: RunningCluster, server: Server) -> None:
     server.program = BEFORE
     server.start()
     assert server.wait_exit() == EXIT_STORAGE
-    assert "the state has format 3, this release reads 1" in server.log
+    assert "the state has format 4, this release reads 1 and 3" in server.log
     # Without its state it would begin again with the log, and stop at the entry.
     for file in (server.data_dir / "state").rglob("*"):
         if file.is_file():
             file.unlink()
     server.start()
     leader = cluster.wait_leader()
-    wait_for("a refusal", lambda: "uses the features of version 3" in leader.log)
-    wait_for("another one", lambda: "speaks versions 1 to 2, not 3 to 3" in server.log)
+    wait_for("a refusal", lambda: "uses the features of version 4" in leader.log)
+    wait_for("another one", lambda: "speaks versions 1 to 3, not 4 to 4" in server.log)
     rows = {row["id"]: row for row in cluster.json_status()["servers"]}
-    assert "speaks versions 1 to 2" in "\n".join(rows[server.name]["issues"])
+    assert "speaks versions 1 to 3" in "\n".join(rows[server.name]["issues"])
     assert server.running
     server.kill()
     server.program = NOW

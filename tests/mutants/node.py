@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import Mutant
 
 NODE = "raftd/node.py"
+WRITING = "raftd/writing.py"
 ADMISSION = "raftd/admission.py"
 FOUNDING = "raftd/founding.py"
 OPERATIONS = "raftd/operations.py"
@@ -50,11 +51,10 @@ MUTANTS = (
     Mutant(
         name="write-answered-when-it-is-appended",
         why="The client is told of a write that the next leader overwrites.",
-        file=NODE,
-        old="        self._writes.append(_Write(index, term, done, failed))\n",
-        new="        self._writes.append(_Write(index, term, done, failed)) if not "
-        "isinstance(command.body, Put | Delete | CompareAndSet) else done("
-        "Result(True, self._state.revision + 1))\n",
+        file=WRITING,
+        old="            waiting.append((index, term, waiter))\n",
+        new="            waiting.append((index, term, waiter)) if type(waiter) is not _Replied "
+        "else waiter.done(Result(True, 1))\n",
         test=f"{NODE_TESTS}::test_a_write_is_answered_only_after_it_is_committed_and_applied",
     ),
     Mutant(
@@ -94,7 +94,7 @@ MUTANTS = (
     Mutant(
         name="session-not-handed-on",
         why="Every write that is sent again is executed again.",
-        file=NODE,
+        file=WRITING,
         old="Command(body, request.session, request.serial, request.lowest_unacknowledged)",
         new="Command(body)",
         test=f"{SESSION_TESTS}::test_a_write_that_is_sent_again_answers_the_same_and_is_done_once",
@@ -102,7 +102,7 @@ MUTANTS = (
     Mutant(
         name="acknowledged-serials-confused",
         why="A client's own serial is taken for the lowest one that it waits for.",
-        file=NODE,
+        file=WRITING,
         old="Command(body, request.session, request.serial, request.lowest_unacknowledged)",
         new="Command(body, request.session, request.serial, request.serial + 1)",
         test=f"{SESSION_TESTS}::test_a_write_that_is_sent_again_answers_the_same_and_is_done_once",

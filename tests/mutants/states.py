@@ -229,9 +229,9 @@ MUTANTS = (
     Mutant(
         name="write-accepted-on-a-full-disk",
         why="Writes of clients use up what is kept for membership changes, and the process stops.",
-        file=NODE,
-        old="        if refusal is not None:\n            respond(refusal)\n",
-        new="        if False:\n            respond(refusal)\n",
+        file="raftd/writing.py",
+        old="        if short:\n",
+        new="        if False:\n",
         test=f"{FULL_DISK}::test_writes_are_refused_with_the_reason_and_a_way_out",
     ),
     Mutant(

@@ -300,9 +300,9 @@ def answer_with_a_code(machine: StateMachine, patch: pytest.MonkeyPatch) -> None
 @fault(3)
 @fault(8)
 def session_remembers_another_result(machine: StateMachine, patch: pytest.MonkeyPatch) -> None:
-    pack = state_module._pack_result
+    pack = state_module.pack_result
     patch.setattr(
-        state_module, "_pack_result", lambda result: pack(attrs.evolve(result, revision=78))
+        state_module, "pack_result", lambda result: pack(attrs.evolve(result, revision=78))
     )
 
 

@@ -148,25 +148,30 @@ def test_before_features_are_on_the_state_is_that_of_the_release_before(replica:
 
 def test_features_stay_on_once_they_are(replica: Replica) -> None:
     assert replica.switch_on() == Result()
-    assert replica.machine.features == 3
+    assert replica.machine.features == FEATURES_MAX
     before = replica.machine.history_is_complete, replica.history()
     assert replica.switch_on() == Result()
     replica.run(Put("k", b"v"))
-    assert replica.machine.features == 3
+    assert replica.machine.features == FEATURES_MAX
     assert (replica.machine.history_is_complete, replica.history()) == before
-    assert StateMachine(replica.store).features == 3
-    assert read_head(replica.store).format == 3
+    assert StateMachine(replica.store).features == FEATURES_MAX
+    assert read_head(replica.store).format == FEATURES_MAX
 
 
 def test_a_release_that_does_not_know_the_features_refuses_their_state(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replica.switch_on()
-    monkeypatch.setattr(state_module, "_FORMATS", (1,))
-    with pytest.raises(StateError, match="format 3, this release reads 1; start the release"):
-        StateMachine(replica.store)
-    with pytest.raises(StateError, match="format 3"):
-        read_head(replica.store)
+    replica.switch_on(3)
+    assert StateMachine(replica.store).features == 3
+    with monkeypatch.context() as older:
+        older.setattr(state_module, "_FORMATS", (1,))
+        with pytest.raises(StateError, match="format 3, this release reads 1; start the release"):
+            StateMachine(replica.store)
+    replica.switch_on(4)
+    monkeypatch.setattr(state_module, "_FORMATS", (1, 3))
+    for refused in (StateMachine, read_head):
+        with pytest.raises(StateError, match="format 4, this release reads 1 and 3; start the"):
+            refused(replica.store)
 
 
 def test_a_release_that_does_not_know_the_features_refuses_their_snapshots_unread(
@@ -174,9 +179,9 @@ def test_a_release_that_does_not_know_the_features_refuses_their_snapshots_unrea
 ) -> None:
     store, files, path = switched_on().store, OsFileSystem(), tmp_path / "snapshot"
     write_snapshot(files, path, head_of(store, "c1"), pairs_of(store))
-    assert open_ends(files, path)[0].state_format == 3
-    monkeypatch.setattr(state_module, "_FORMATS", (1,))
-    with pytest.raises(UnknownSnapshotFormat, match="snapshot: the state has format 3"):
+    assert open_ends(files, path)[0].state_format == 4
+    monkeypatch.setattr(state_module, "_FORMATS", (1, 3))
+    with pytest.raises(UnknownSnapshotFormat, match="snapshot: the state has format 4"):
         open_ends(files, path)
 
 
@@ -357,7 +362,7 @@ def test_the_history_is_a_part_of_the_state_and_its_copies(new_store: NewStore) 
             copy.put(key, value)
     other = StateMachine(new_store())
     other.restore(copy)
-    assert other.features == 3
+    assert other.features == FEATURES_MAX
     assert other.history(100, 0, ALL) == replica.machine.history(100, 0, ALL)
     assert other.history_is_complete
     entry = Entry(8, 1, EntryKind.CONFIGURATION, copy.get(b"C") or b"")
