@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -96,15 +96,17 @@ def _close(pipe: object) -> None:
         return
 
 
-@attrs.frozen
-class _Process:
+@attrs.frozen(kw_only=True)
+class Process:
+    """What Linux says about a process."""
+
     parent: int
     ticks: int
     """Of itself and of the children that it has waited for."""
 
 
-def _processes() -> dict[int, _Process]:
-    found: dict[int, _Process] = {}
+def _processes() -> dict[int, Process]:
+    found: dict[int, Process] = {}
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
@@ -112,11 +114,13 @@ def _processes() -> dict[int, _Process]:
             fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        found[int(name)] = _Process(int(fields[1]), sum(int(field) for field in fields[11:15]))
+        found[int(name)] = Process(
+            parent=int(fields[1]), ticks=sum(int(field) for field in fields[11:15])
+        )
     return found
 
 
-def _tree(processes: dict[int, _Process], root: int) -> set[int]:
+def tree(processes: Mapping[int, Process], root: int) -> set[int]:
     """Return `root` and all that it has started, directly or not."""
     children: dict[int, list[int]] = {}
     for pid, process in processes.items():
@@ -137,7 +141,7 @@ def tree_seconds(pids: Iterable[int]) -> list[float]:
     """
     processes = _processes()
     return [
-        sum(processes[pid].ticks for pid in _tree(processes, root) if pid in processes)
+        sum(processes[pid].ticks for pid in tree(processes, root) if pid in processes)
         / TICKS_PER_SECOND
         for root in pids
     ]
@@ -146,7 +150,7 @@ def tree_seconds(pids: Iterable[int]) -> list[float]:
 def foreign_seconds() -> float:
     """Return the processor time of all processes that are not ours."""
     processes = _processes()
-    ours = _tree(processes, os.getpid()) | _tree(processes, KERNEL_THREADS)
+    ours = tree(processes, os.getpid()) | tree(processes, KERNEL_THREADS)
     ticks = sum(process.ticks for pid, process in processes.items() if pid not in ours)
     return ticks / TICKS_PER_SECOND
 
