@@ -1,6 +1,10 @@
 """All measurements of snapshots, catch-up and large states, from the command line.
 
     python -m tests.benchmarks [--quick] [--only NAME ...] [--rounds N] [--json FILE] [--dir DIR]
+    python -m tests.benchmarks side-by-side|fail-over|replacement|idle [options]
+
+The second form compares raftd with its peers, see `tests.benchmarks.comparisons`; the rest of this
+is about the first one.
 
 Real servers on 127.0.0.1, with real files and real syncs. What is compared is measured in turns in
 the same run. Nothing is judged: the tables are for people, who know what else the machine did.
@@ -19,6 +23,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.benchmarks.bed import Bed
+from tests.benchmarks.comparisons.command_line import COMPARISONS
+from tests.benchmarks.comparisons.command_line import HELP as COMPARISONS_HELP
+from tests.benchmarks.comparisons.command_line import main as compare
 from tests.benchmarks.log_size import measure_log_size
 from tests.benchmarks.memory import measure_memory
 from tests.benchmarks.restarts import measure_restarts
@@ -87,8 +94,10 @@ def measure(names: Sequence[str], *, quick: bool, rounds: int, folder: Path | No
 
 def main(arguments: Sequence[str]) -> int:
     """Do what is asked for; return the exit code."""
-    options = _parse(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if arguments and arguments[0] in COMPARISONS:
+        return compare(arguments)
+    options = _parse(arguments)
     description = machine()
     print(description)
     if options.quick:
@@ -117,7 +126,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks",
         description="Measure snapshots, catch-up, and what they cost. Prints tables.",
-        epilog=HELP,
+        epilog=f"{HELP}\n{COMPARISONS_HELP}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true", help="a small state and few rounds")
