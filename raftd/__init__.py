@@ -7,6 +7,7 @@ In reading order:
 | `core` | the protocol, pure: its own `__init__` tells it as a story |
 | `records` | the bytes of log entries, the same on the wire and on disk |
 | `commands` | what the commands in the log say; operation records |
+| `values` | what those and the messages of the native protocol have in common |
 | `storage` | log, snapshots and identity on disk; the state machine and what it lives in |
 | `protocol`, `codec` | what servers, clients and administrators ask each other; frames |
 | `inputs`, `surroundings` | what the driver is told, and what it stands on |

@@ -17,6 +17,7 @@ import msgpack
 
 from raftd.core.membership import ChangeStep
 from raftd.core.types import Index, ServerId, Term
+from raftd.values import Value
 
 KEY_BYTES_MAX = 480
 """UTF-8 bytes of a key: with its prefix it fits the key of every common ordered store."""
@@ -34,13 +35,13 @@ ROLLING_COMMAND_BYTES_MAX = 4 * 1024
 """UTF-8 bytes of the command of a rolling restart: a page of shell. What is longer is a script."""
 
 
-@attrs.frozen
-class OpenSession:
+@attrs.frozen(repr=False, eq=False)
+class OpenSession(Value):
     """Register a session. Opening the same one again changes nothing."""
 
 
-@attrs.frozen
-class Put:
+@attrs.frozen(repr=False, eq=False)
+class Put(Value):
     """Set `key` to `value`, always or under one condition."""
 
     key: str
@@ -51,15 +52,15 @@ class Put:
     """Only if the key's mod revision is this; 0 means that the key does not exist."""
 
 
-@attrs.frozen
-class Delete:
+@attrs.frozen(repr=False, eq=False)
+class Delete(Value):
     """Remove `key`; no error if it does not exist."""
 
     key: str
 
 
-@attrs.frozen
-class CompareAndSet:
+@attrs.frozen(repr=False, eq=False)
+class CompareAndSet(Value):
     """Set `key` to `value` if its value is `expected` byte for byte."""
 
     key: str
@@ -67,8 +68,8 @@ class CompareAndSet:
     value: bytes
 
 
-@attrs.frozen
-class Increment:
+@attrs.frozen(repr=False, eq=False)
+class Increment(Value):
     """Add to the number that is the value of `key`, in decimal digits; a missing one is 0.
 
     The answer has the new one. A value that is no integer of 64 bits is left alone, and so is one
@@ -80,22 +81,22 @@ class Increment:
     """Within 64 bits, with a sign."""
 
 
-@attrs.frozen
-class PutMany:
+@attrs.frozen(repr=False, eq=False)
+class PutMany(Value):
     """Set several keys at once, in this order. Nobody ever sees only some of them set."""
 
     pairs: list[tuple[str, bytes]]
 
 
-@attrs.frozen
-class DeleteMany:
+@attrs.frozen(repr=False, eq=False)
+class DeleteMany(Value):
     """Remove several keys at once. The answer has how many there were."""
 
     keys: list[str]
 
 
-@attrs.frozen(kw_only=True)
-class Plan:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class Plan(Value):
     """What a membership operation is to bring about, with every name resolved to an identity."""
 
     changes: tuple[ChangeStep, ...]
@@ -115,8 +116,8 @@ class Plan:
     learners_after: tuple[ServerId, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class BeginOperation:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class BeginOperation(Value):
     """Start a membership operation, unless another one runs or the configuration has moved."""
 
     kind: str
@@ -131,8 +132,8 @@ class BeginOperation:
     """The rolling operation that it is a step of; empty for none."""
 
 
-@attrs.frozen(kw_only=True)
-class AbortOperation:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class AbortOperation(Value):
     """Ask that a running operation be undone. The answer says whether it still could be."""
 
     operation: str
@@ -141,8 +142,8 @@ class AbortOperation:
     time_ms: int
 
 
-@attrs.frozen(kw_only=True)
-class EndOperation:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class EndOperation(Value):
     """Close an operation that has touched no configuration. Closing it again changes nothing."""
 
     operation: str
@@ -152,8 +153,8 @@ class EndOperation:
     time_ms: int
 
 
-@attrs.frozen(kw_only=True)
-class SwitchOn:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class SwitchOn(Value):
     """Switch on the features of a protocol version: every member can apply them.
 
     Applying it again, or an older version, changes nothing.
@@ -173,8 +174,8 @@ RUNNING = "running"
 SKIPPED = "skipped"
 
 
-@attrs.frozen(kw_only=True)
-class RollingStep:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class RollingStep(Value):
     """One server of a rolling operation, and how far it is with it."""
 
     name: str
@@ -200,8 +201,8 @@ class RollingStep:
     """For a restart: the release that answers since."""
 
 
-@attrs.frozen(kw_only=True)
-class Rolling:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class Rolling(Value):
     """What the record of a rolling operation has beyond that of a membership operation."""
 
     steps: tuple[RollingStep, ...]
@@ -219,8 +220,8 @@ class Rolling:
     """Grows by one with every change of the record."""
 
 
-@attrs.frozen(kw_only=True)
-class BeginRolling:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class BeginRolling(Value):
     """Start a rolling operation, unless another operation runs."""
 
     kind: str
@@ -233,8 +234,8 @@ class BeginRolling:
     command: str = ""
 
 
-@attrs.frozen(kw_only=True)
-class UpdateRolling:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class UpdateRolling(Value):
     """Change the record of a rolling operation, unless `version` is not the one that it has."""
 
     operation: str
@@ -271,8 +272,8 @@ CommandBody: TypeAlias = (
 )
 
 
-@attrs.frozen
-class Command:
+@attrs.frozen(repr=False, eq=False)
+class Command(Value):
     """A command and the session that makes it happen once."""
 
     body: CommandBody
@@ -284,8 +285,8 @@ class Command:
     """The client has the answers to all serials below: they are forgotten."""
 
 
-@attrs.frozen
-class Result:
+@attrs.frozen(repr=False, eq=False)
+class Result(Value):
     """What applying a command answered. Equal on every server.
 
     `code` is empty for success. `applied` is False when a condition did not hold.
@@ -306,8 +307,8 @@ class Result:
     """What a counter has come to, or how many keys were removed."""
 
 
-@attrs.frozen(kw_only=True)
-class PhaseAt:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class PhaseAt(Value):
     """A phase of an operation, when it began and at which log index."""
 
     phase: str
@@ -336,8 +337,8 @@ FAILED = "failed"
 ABORTED = "aborted"
 
 
-@attrs.frozen(kw_only=True)
-class Operation:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class Operation(Value):
     """The replicated record of a membership operation: its story for people, its state for leaders.
 
     The next leader resumes it in any phase: `phase` and the latest configuration of the log say
@@ -373,8 +374,8 @@ class Operation:
         return self.phase != ENDED
 
 
-@attrs.frozen(kw_only=True)
-class ConfigurationRecord:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class ConfigurationRecord(Value):
     """One configuration of the cluster's history, kept when its log entry is gone."""
 
     index: Index

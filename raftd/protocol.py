@@ -17,6 +17,7 @@ import attrs
 from raftd.commands import ConfigurationRecord, Operation, RollingStep
 from raftd.core.snapshot import SnapshotId as SnapshotId
 from raftd.core.types import Index, ServerId, Term
+from raftd.values import Value
 
 PROTOCOL_VERSION_MIN = 1
 PROTOCOL_VERSION_MAX = 4
@@ -32,8 +33,8 @@ FRAME_BYTES_MAX = 8 * 1024 * 1024
 """A batch of entries (at most 2 MiB and one entry more) fits; a longer frame is refused unread."""
 
 
-@attrs.frozen(kw_only=True)
-class Hello:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class Hello(Value):
     """The first frame of a connection: who dials, and whom they believe to reach."""
 
     role: str
@@ -48,8 +49,8 @@ class Hello:
     version_max: int = PROTOCOL_VERSION_MAX
 
 
-@attrs.frozen(kw_only=True)
-class Welcome:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class Welcome(Value):
     """The connection is accepted."""
 
     server: ServerId
@@ -62,8 +63,8 @@ class Welcome:
     """HOST:PORT where it serves clients of the Redis protocol; empty if it does not."""
 
 
-@attrs.frozen(kw_only=True)
-class Refusal:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class Refusal(Value):
     """The connection is refused and closed.
 
     Codes: `cluster` (another cluster), `identity` (another server lives here), `version`,
@@ -82,20 +83,20 @@ class Refusal:
 # --- requests ---
 
 
-@attrs.frozen(kw_only=True)
-class StatusRequest:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class StatusRequest(Value):
     """This server's own view. Answered by every server, blank or not."""
 
 
-@attrs.frozen(kw_only=True)
-class GetRequest:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class GetRequest(Value):
     key: str
     stale: bool = False
     """True: this server's own state, however old. False: linearizable, by the leader only."""
 
 
-@attrs.frozen(kw_only=True)
-class ListRequest:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class ListRequest(Value):
     prefix: str = ""
     limit: int = 1000
     """At most this many entries, 1 to `LIST_LIMIT_MAX`."""
@@ -108,13 +109,13 @@ LIST_LIMIT_MAX = 10_000
 """Entries of one `ListReply`; the reply is also cut where it would outgrow a frame."""
 
 
-@attrs.frozen(kw_only=True)
-class OpenSessionRequest:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class OpenSessionRequest(Value):
     session: str
 
 
-@attrs.frozen(kw_only=True)
-class PutRequest:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class PutRequest(Value):
     session: str
     serial: int
     lowest_unacknowledged: int
@@ -124,16 +125,16 @@ class PutRequest:
     if_revision: int | None = None
 
 
-@attrs.frozen(kw_only=True)
-class DeleteRequest:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class DeleteRequest(Value):
     session: str
     serial: int
     lowest_unacknowledged: int
     key: str
 
 
-@attrs.frozen(kw_only=True)
-class CompareAndSetRequest:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class CompareAndSetRequest(Value):
     session: str
     serial: int
     lowest_unacknowledged: int
@@ -142,8 +143,8 @@ class CompareAndSetRequest:
     value: bytes
 
 
-@attrs.frozen(kw_only=True)
-class MemberChange:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class MemberChange(Value):
     """What one server is to become."""
 
     role: str
@@ -154,8 +155,8 @@ class MemberChange:
     role readdress; else empty."""
 
 
-@attrs.frozen(kw_only=True)
-class TargetMember:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class TargetMember(Value):
     """One server of a cluster as it is to be."""
 
     name: str
@@ -164,8 +165,8 @@ class TargetMember:
     address: str
 
 
-@attrs.frozen(kw_only=True)
-class ChangeRequest:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class ChangeRequest(Value):
     """Start a membership operation: at most one joint change, whatever the number of servers."""
 
     session: str
@@ -187,8 +188,8 @@ class ChangeRequest:
     """The rolling operation that this change is a step of; empty for none."""
 
 
-@attrs.frozen(kw_only=True)
-class HistoryRequest:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class HistoryRequest(Value):
     """The configurations in this server's applied state, newest first."""
 
     limit: int = 100
@@ -201,8 +202,8 @@ HISTORY_LIMIT_MAX = 1_000
 """Records of one `HistoryReply`; the reply is also cut where it would outgrow a frame."""
 
 
-@attrs.frozen(kw_only=True)
-class BeginRollingRequest:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class BeginRollingRequest(Value):
     """Start a rolling operation: a plan of steps in the replicated state, driven by raftctl."""
 
     session: str
@@ -216,8 +217,8 @@ class BeginRollingRequest:
     reason: str = ""
 
 
-@attrs.frozen(kw_only=True)
-class UpdateRollingRequest:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class UpdateRollingRequest(Value):
     """Note in a rolling operation's record what has become of it."""
 
     session: str
@@ -237,8 +238,8 @@ class UpdateRollingRequest:
     reason: str = ""
 
 
-@attrs.frozen(kw_only=True)
-class CheckupRequest:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class CheckupRequest(Value):
     """Have this server look at itself and dial every address that is named, as doctor asks."""
 
     addresses: tuple[str, ...] = ()
@@ -253,16 +254,16 @@ CHECKUP_TIMEOUT_MS_MAX = 10_000.0
 """Whoever does not answer for so long is not there for any purpose of the cluster."""
 
 
-@attrs.frozen(kw_only=True)
-class OperationsRequest:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class OperationsRequest(Value):
     """The operations in this server's applied state, newest last; with progress on the leader."""
 
     operation: str = ""
     """Only this one; empty for all."""
 
 
-@attrs.frozen(kw_only=True)
-class AbortRequest:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class AbortRequest(Value):
     """Ask that a running operation be undone; the first request for it counts.
 
     While joint it takes effect when it arrives at the leader, not when it is committed.
@@ -279,15 +280,15 @@ class AbortRequest:
     reason: str = ""
 
 
-@attrs.frozen(kw_only=True)
-class TransferRequest:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class TransferRequest(Value):
     """Hand leadership to `target`, or to the best voter if empty. Answered when it has moved."""
 
     target: str = ""
 
 
-@attrs.frozen(kw_only=True)
-class BootstrapRequest:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class BootstrapRequest(Value):
     """Make a blank server the first and only member of a new cluster."""
 
     cluster_name: str
@@ -300,8 +301,8 @@ class BootstrapRequest:
     one. A server that holds another one, or none, refuses."""
 
 
-@attrs.frozen(kw_only=True)
-class JoinRequest:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class JoinRequest(Value):
     """Tell a blank server which cluster it belongs to from now on. Durable before the answer."""
 
     cluster_id: str
@@ -310,14 +311,14 @@ class JoinRequest:
     incarnation: str
 
 
-@attrs.frozen(kw_only=True)
-class ReadIndexRequest:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class ReadIndexRequest(Value):
     """Ask the leader for an index that has everything that was acknowledged before. A quorum has
     confirmed by then that it leads."""
 
 
-@attrs.frozen(kw_only=True)
-class BackupRequest:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class BackupRequest(Value):
     """Have a snapshot ready that includes the entry at `index`. Repeat it until it is.
 
     Any member answers. The snapshot is kept for as long as parts of it are asked for, and some
@@ -327,8 +328,8 @@ class BackupRequest:
     index: Index
 
 
-@attrs.frozen(kw_only=True)
-class BackupChunkRequest:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class BackupChunkRequest(Value):
     """A part of a snapshot that a `BackupReply` has named, or that another server has as well."""
 
     snapshot: SnapshotId
@@ -337,8 +338,8 @@ class BackupChunkRequest:
     """At most `BACKUP_CHUNK_BYTES_MAX`."""
 
 
-@attrs.frozen(kw_only=True)
-class RestoreRequest:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class RestoreRequest(Value):
     """Give a blank server a part of a backup; without bytes it only asks how far it is.
 
     What was sent before need not be sent again, also not after a restart of the server. Once all
@@ -382,8 +383,8 @@ Request: TypeAlias = (
 # --- replies ---
 
 
-@attrs.frozen(kw_only=True)
-class ConfigurationView:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class ConfigurationView(Value):
     """A configuration as status shows it. Servers are `name/incarnation`."""
 
     index: Index
@@ -397,8 +398,8 @@ class ConfigurationView:
     addresses: dict[ServerId, str] = attrs.field(factory=dict)
 
 
-@attrs.frozen(kw_only=True)
-class PeerView:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class PeerView(Value):
     """What the leader knows of another member."""
 
     server: ServerId
@@ -427,8 +428,8 @@ class PeerView:
     works one in, or stores entries. 0 once it has caught up."""
 
 
-@attrs.frozen(kw_only=True)
-class LinkView:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class LinkView(Value):
     """A server's own connection to another member."""
 
     server: ServerId
@@ -440,8 +441,8 @@ class LinkView:
     """Of the wire format that both agreed on; 0 while down."""
 
 
-@attrs.frozen(kw_only=True)
-class MajorityView:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class MajorityView(Value):
     """How far one half of a configuration has acknowledged an entry."""
 
     servers: tuple[ServerId, ...]
@@ -449,8 +450,8 @@ class MajorityView:
     needed: int
 
 
-@attrs.frozen(kw_only=True)
-class OperationView:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class OperationView(Value):
     """An operation record, and on the leader what it is doing right now."""
 
     record: Operation
@@ -468,8 +469,8 @@ class OperationView:
     """What it waits for, in words, where that is a problem."""
 
 
-@attrs.frozen(kw_only=True)
-class StatusReply:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class StatusReply(Value):
     """One server's own view, and the leader's view of the others if it leads."""
 
     server: ServerId
@@ -528,8 +529,8 @@ class StatusReply:
     """Servers whose state is not that of a majority, as far as this one was told."""
 
 
-@attrs.frozen(kw_only=True)
-class GetReply:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class GetReply(Value):
     found: bool
     value: bytes = b""
     create_revision: int = 0
@@ -539,8 +540,8 @@ class GetReply:
     """The global revision that was read at."""
 
 
-@attrs.frozen(kw_only=True)
-class ListEntry:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class ListEntry(Value):
     key: str
     value: bytes
     create_revision: int
@@ -548,22 +549,22 @@ class ListEntry:
     version: int
 
 
-@attrs.frozen(kw_only=True)
-class ListReply:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class ListReply(Value):
     revision: int
     entries: tuple[ListEntry, ...]
     more: bool
     """Whether the limit cut the list."""
 
 
-@attrs.frozen(kw_only=True)
-class WriteReply:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class WriteReply(Value):
     applied: bool
     revision: int
 
 
-@attrs.frozen(kw_only=True)
-class Quorum:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class Quorum(Value):
     """A voter set that has to agree, and who of it answers."""
 
     voters: tuple[ServerId, ...]
@@ -571,8 +572,8 @@ class Quorum:
     alive: tuple[ServerId, ...]
 
 
-@attrs.frozen(kw_only=True)
-class PlanPhase:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class PlanPhase(Value):
     """One phase of a change, in order."""
 
     name: str
@@ -587,8 +588,8 @@ class PlanPhase:
     """How long it should take; None if nobody can say."""
 
 
-@attrs.frozen(kw_only=True)
-class PlanView:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class PlanView(Value):
     """What a change would do, worked out by the leader against the live cluster."""
 
     changes: tuple[str, ...]
@@ -608,8 +609,8 @@ class PlanView:
     """How long all of it should take; None if nobody can say."""
 
 
-@attrs.frozen(kw_only=True)
-class ChangeReply:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class ChangeReply(Value):
     operation: str
     """op-N; empty for a dry run and where nothing is to be done."""
     plan: PlanView | None = None
@@ -617,8 +618,8 @@ class ChangeReply:
     """Why no operation was started, where the cluster is already as asked."""
 
 
-@attrs.frozen(kw_only=True)
-class HistoryReply:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class HistoryReply(Value):
     records: tuple[ConfigurationRecord, ...]
     """Newest first."""
     more: bool
@@ -628,15 +629,15 @@ class HistoryReply:
     missing."""
 
 
-@attrs.frozen(kw_only=True)
-class RollingReply:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class RollingReply(Value):
     operation: str
     version: int
     """Of the record as it is now; the next update has to name it."""
 
 
-@attrs.frozen(kw_only=True)
-class ReachView:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class ReachView(Value):
     """What a server found at an address."""
 
     address: str
@@ -649,42 +650,42 @@ class ReachView:
     """Which step failed and how, in words; empty if it answered."""
 
 
-@attrs.frozen(kw_only=True)
-class CheckupReply:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class CheckupReply(Value):
     server: ServerId
     reaches: tuple[ReachView, ...]
     """One for each address, in the order in which they were asked for."""
     wall_clock_ms: int
 
 
-@attrs.frozen(kw_only=True)
-class OperationsReply:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class OperationsReply(Value):
     operations: tuple[OperationView, ...]
 
 
-@attrs.frozen(kw_only=True)
-class AbortReply:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class AbortReply(Value):
     operation: str
 
 
-@attrs.frozen(kw_only=True)
-class TransferReply:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class TransferReply(Value):
     leader: ServerId
     term: Term
 
 
-@attrs.frozen(kw_only=True)
-class BootstrapReply:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class BootstrapReply(Value):
     cluster_id: str
 
 
-@attrs.frozen(kw_only=True)
-class ReadIndexReply:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class ReadIndexReply(Value):
     index: Index
 
 
-@attrs.frozen(kw_only=True)
-class BackupReply:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class BackupReply(Value):
     """A snapshot that is ready, or what the server is doing until one is."""
 
     snapshot: SnapshotId | None = None
@@ -695,14 +696,14 @@ class BackupReply:
     applied_index: Index = 0
 
 
-@attrs.frozen(kw_only=True)
-class BackupChunkReply:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class BackupChunkReply(Value):
     data: bytes
     """Fewer bytes than were asked for only at the end of the snapshot."""
 
 
-@attrs.frozen(kw_only=True)
-class RestoreReply:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class RestoreReply(Value):
     received_bytes: int
     """From the beginning of the backup, without a gap. Where it has become less than it was, the
     rest was damaged on its way and has to be sent again."""
@@ -712,13 +713,13 @@ class RestoreReply:
     """All of it is durable and in force: the server is ready for its `BootstrapRequest`."""
 
 
-@attrs.frozen(kw_only=True)
-class DoneReply:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class DoneReply(Value):
     """It is done; there is nothing more to say."""
 
 
-@attrs.frozen(kw_only=True)
-class ErrorReply:
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class ErrorReply(Value):
     """A refused request. `message`, `cause` and `hint` are the three lines that people see.
 
     Codes:

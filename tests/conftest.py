@@ -25,6 +25,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=SEED_DEFAULT,
         help="where the randomised runs start (default: %(default)s)",
     )
+    parser.addoption(
+        "--cold-starts",
+        action="store_true",
+        help="start every raftd and raftctl with an interpreter of its own, which takes longer",
+    )
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster import processes
 from tests.cluster.processes import RunningCluster, tails
+from tests.cluster.warm import Originals, is_supported
 
 MakeCluster = Callable[..., RunningCluster]
 
@@ -22,6 +24,20 @@ def pytest_runtest_makereport(
     if report.failed:
         report.sections += [(f"stderr of {title}", text) for title, text in tails()]
     return report
+
+
+@pytest.fixture(scope="package", autouse=True)
+def warm_starts(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have `raftd` and `raftctl` started by processes that have imported them already."""
+    if request.config.getoption("--cold-starts") or not is_supported():
+        yield
+        return
+    originals = processes.originals = Originals()
+    try:
+        yield
+    finally:
+        processes.originals = None
+        originals.close()
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import attrs
 
@@ -43,6 +43,7 @@ from raftd.protocol import (
     StatusRequest,
 )
 from tests.cluster.proxy import Proxy
+from tests.cluster.warm import Copy, Originals
 from tests.raftctl.documented import problems_of_output
 
 WAIT_S = 20.0
@@ -60,6 +61,10 @@ LOG_TAIL_BYTES = 4_000
 """Of each server's stderr, shown when a test fails."""
 
 ValueType = TypeVar("ValueType")
+Running: TypeAlias = subprocess.Popen[Any] | Copy
+
+originals: Originals | None = None
+"""What starts `raftd` and `raftctl` while the tests of this folder run; None: Python itself."""
 
 _random = random.Random(os.getpid())
 _taken: set[int] = set()
@@ -107,7 +112,7 @@ class Server:
         self.config_path = folder / f"{name}.yaml"
         self.data_dir = folder / "data" / name
         self.log_path = folder / f"{name}.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Running | None = None
         self.program: tuple[str, ...] = ("raftd",)
         """The module that is started, and arguments that come before those of raftd."""
         if proxy is not None:
@@ -118,13 +123,15 @@ class Server:
     def start(self, *arguments: str) -> None:
         """Start the process. It need not listen yet when this returns."""
         assert self.process is None or self.process.poll() is not None
-        command = [sys.executable, "-m", "raftctl.playground_child", str(os.getpid())]
-        command += [sys.executable, "-m", *self.program, "--config", str(self.config_path)]
-        command += ["--id", self.name, *arguments]
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+        words = ("--config", str(self.config_path), "--id", self.name, *arguments)
+        with self.log_path.open("ab") as log, open(os.devnull) as nothing:
+            if originals is not None and self.program == ("raftd",):
+                streams = {"stdin": nothing.fileno(), "stdout": log.fileno()}
+                self.process = originals.start("raftd", words, **streams, stderr=log.fileno())
+                return
+            command = [sys.executable, "-m", "raftctl.playground_child", str(os.getpid())]
+            command += [sys.executable, "-m", *self.program, *words]
+            self.process = subprocess.Popen(command, stdin=nothing, stdout=log, stderr=log)
 
     @property
     def pid(self) -> int:
@@ -215,6 +222,35 @@ class Outcome:
         return json.loads(self.stderr.splitlines()[-1])["error"]
 
 
+def start_raftctl(*words: str, environment: Mapping[str, str] | None = None) -> Running:
+    """Start `raftctl words...` with pipes; nothing but its words says where to dial.
+
+    Args:
+        environment: what it is given more than this process has.
+    """
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAFTCTL_")}
+    kept |= environment or {}
+    if originals is None:
+        return subprocess.Popen(
+            [sys.executable, "-m", "raftctl", *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=kept,
+            # Whoever runs the tests in the background has it ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+    return originals.start_with_pipes("raftctl", words, environment=kept)
+
+
+def raftctl(*words: str, environment: Mapping[str, str] | None = None) -> Outcome:
+    """Run `raftctl words...` to its end; nothing but its words says where to dial."""
+    process = start_raftctl(*words, environment=environment)
+    stdout, stderr = process.communicate("", timeout=COMMAND_TIMEOUT_S)
+    return Outcome(process.returncode, stdout, stderr)
+
+
 class RunningCluster:
     """Servers that form a cluster, and blank ones beside them. Closed by the fixture."""
 
@@ -232,7 +268,7 @@ class RunningCluster:
         self.program: tuple[str, ...] = ("raftd",)
         """What the servers that are made from now on start, see `Server.program`."""
         self._settings = settings
-        self._commands: list[subprocess.Popen[str]] = []
+        self._commands: dict[Running, tuple[str, ...]] = {}
         if self.proxy is not None:
             self.proxy.start()
         open_clusters.append(self)
@@ -387,29 +423,18 @@ class RunningCluster:
         """Run `raftctl --config FILE words...` to its end."""
         return self.finish(self.start_ctl(*words, env=env), stdin=stdin)
 
-    def start_ctl(self, *words: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    def start_ctl(self, *words: str, env: dict[str, str] | None = None) -> Running:
         """Start `raftctl --config FILE words...`."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("RAFTCTL_")}
-        command = [sys.executable, "-m", "raftctl", "--config", str(self.config_path), *words]
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**environment, **(env or {})},
-            # Whoever runs the tests in the background has it ignored.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-        self._commands.append(process)
+        process = start_raftctl("--config", str(self.config_path), *words, environment=env)
+        self._commands[process] = words
         return process
 
-    def finish(self, process: subprocess.Popen[str], *, stdin: str = "") -> Outcome:
+    def finish(self, process: Running, *, stdin: str = "") -> Outcome:
         """Wait until a raftctl has ended."""
         stdout, stderr = process.communicate(stdin, timeout=COMMAND_TIMEOUT_S)
-        self._commands.remove(process)
+        words = self._commands.pop(process)
         if process.returncode >= 0:
-            assert problems_of_output(list(process.args)[5:], stdout, stderr) == []
+            assert problems_of_output(words, stdout, stderr) == []
         return Outcome(process.returncode, stdout, stderr)
 
     def json_status(self) -> Any:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import subprocess
-import sys
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +16,7 @@ from tests.cluster.processes import (
     RunningCluster,
     Server,
     free_port,
+    raftctl,
     wait_for,
 )
 from tests.history.recorder import Recorder
@@ -27,20 +25,6 @@ EXIT_REMOVED = 70
 CLIENTS = 3
 OPERATIONS_MIN = 20
 """Of each client before and after the change: enough that some are under way in every phase."""
-
-
-def raftctl(*words: str) -> Outcome:
-    """Run `raftctl words...` to its end; nothing but its words says where to dial."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAFTCTL_")}
-    ended = subprocess.run(
-        [sys.executable, "-m", "raftctl", *words],
-        capture_output=True,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        timeout=COMMAND_TIMEOUT_S,
-        env=environment,
-    )
-    return Outcome(ended.returncode, ended.stdout, ended.stderr)
 
 
 def wish(cluster: RunningCluster, servers: Iterable[Server], name: str = "wish") -> str:
