@@ -167,7 +167,9 @@ class Bench:
         self.has_measured = False
         """Whether there is anything to show."""
         self.acknowledged = Acknowledged(options.keys) if options.verify else None
-        self.written = self.acknowledged.note if self.acknowledged is not None else None
+        self.written: Callable[[int, object], None] | None = None
+        if self.acknowledged is not None:
+            self.written = self.acknowledged.note
         self.touched = bytearray(options.keys)
         """1 for each key that was written, or may be."""
         self._report = report

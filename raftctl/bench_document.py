@@ -81,7 +81,9 @@ def result_document(
             for server in result.servers
         ],
         "generator_cpu_fraction": _rounded(result.generator_fraction),
-        "verified": None if verified is None else attrs.asdict(verified),
+        "verified": None
+        if verified is None
+        else {**attrs.asdict(verified), "lost": list(verified.lost)},
         "keys_removed": keys_removed,
     }
 

@@ -214,7 +214,8 @@ def bench(
                    serial, so that it is done once
       refused      the cluster said no; exit code 1
 
-    The load comes from this one process and one processor, which the servers lack if they run on
+    CPU is what a server has used of one processor, MEMORY what belongs to no file; RESIDENT has the
+    pages of mapped files, too. The load comes from this one process and one processor, which the servers lack if they run on
     the same machine. It opens one session for each client; the cluster remembers the 10,000 that
     were used last. --timeout is the time without any answer after which it gives up.
 
@@ -344,7 +345,7 @@ class _Run:
             if options.verify and ended is None and not bench.is_interrupted:
                 verified, problem = self._read_back(bench)
             removed = None
-            if not keep and ended is None:
+            if not keep and ended is None and any(bench.touched):
                 touched = (at for at in range(options.keys) if bench.touched[at])
                 removed = self._remove(bench, touched)
             self._line.close()
