@@ -214,10 +214,11 @@ def bench(
                    serial, so that it is done once
       refused      the cluster said no; exit code 1
 
-    CPU is what a server has used of one processor, MEMORY what belongs to no file; RESIDENT has the
-    pages of mapped files, too. The load comes from this one process and one processor, which the servers lack if they run on
+    The load comes from this one process and one processor, which the servers lack if they run on
     the same machine. It opens one session for each client; the cluster remembers the 10,000 that
-    were used last. --timeout is the time without any answer after which it gives up.
+    were used last. --timeout is the time without any answer after which it gives up. Of the
+    servers, CPU is in shares of one processor, MEMORY what belongs to no file; RESIDENT has the
+    pages of mapped files, too.
 
     \b
     Examples:
