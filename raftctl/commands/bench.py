@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import shlex
 import signal
 import sys
@@ -51,6 +52,8 @@ PREFIX_DEFAULT = "raftctl-bench/"
 WORKLOADS = {"put": 0, "get": 100, "mixed": 50}
 """How many of a hundred requests are reads."""
 CLEANING_CLIENTS = 16
+OTHER_FILES = 128
+"""Open files beside the connections of clients: those to every server, and Python's own."""
 
 
 class _Share(click.ParamType):  # type: ignore[type-arg]
@@ -233,6 +236,7 @@ def bench(
     read_fraction = _read_fraction(workload, reads, context)
     _check_prefix(prefix, context)
     _check_amounts(clients, pipeline, value_bytes, keys, context)
+    _make_room(clients, stale, context)
     options = Options(
         read_fraction=read_fraction,
         clients=CLEANING_CLIENTS if clean else clients,
@@ -311,6 +315,28 @@ def _check_amounts(
                     f"--value-size {fitting}B"
                 ),
             )
+
+
+def _make_room(clients: int, stale: bool, context: Context) -> None:
+    """Let this process have as many open files as it needs connections.
+
+    Raises:
+        UsageProblem: the operating system does not allow so many.
+    """
+    each = 2 if stale else 1
+    needed = each * clients + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise UsageProblem(
+            f"this process may not have {plural(each * clients, 'connection')}",
+            code="open-files",
+            cause=f"the operating system allows it {plural(hard, 'open file')} (ulimit -Hn), and "
+            f"{OTHER_FILES} are for other things; nothing was sent",
+            hint=context.command(f"bench --clients {max(1, (hard - OTHER_FILES) // each)}"),
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 # --- one run ----------------------------------------------------------------------------------

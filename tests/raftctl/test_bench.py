@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ import attrs
 import pytest
 
 from raftctl.cli import main
+from raftctl.render import width_of
 from raftd.protocol import (
     DeleteRequest,
     ErrorReply,
@@ -25,6 +27,7 @@ from raftd.protocol import (
 )
 from tests.raftctl.benched import BenchedCluster, unavailable
 from tests.raftctl.documented import problem_of
+from tests.raftctl.golden_files import Terminal
 from tests.raftctl.speaking_servers import (
     LOSE,
     SILENCE,
@@ -555,6 +558,22 @@ def test_bad_input_is_refused_with_its_bounds_and_nothing_is_sent(
     assert cluster.asked == {}
 
 
+def test_more_clients_than_open_files_are_allowed_are_refused(
+    bench: Command, cluster: BenchedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[tuple[int, int]] = [(256, 600)]
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda which, pair: limits.append(pair))
+    assert bench("--clients", "473", *QUICK) == 2
+    assert "600 open files" in bench.stderr
+    assert "bench --clients 472" in bench.stderr
+    assert bench("--clients", "237", "--stale", *QUICK) == 2
+    assert "474 connections" in bench.stderr
+    assert cluster.asked == {}
+    assert bench("--clients", "472", "--clean") == 0
+    assert limits[-1] == (600, 600)
+
+
 def test_the_command_that_is_proposed_for_too_large_amounts_is_within_them(
     bench: Command, cluster: BenchedCluster
 ) -> None:
@@ -578,3 +597,21 @@ def test_people_are_told_once_a_second_how_far_it_is(
     assert "puts" in bench.stdout
     assert "LATENCY OF GETS" in bench.stdout
     assert "\x1b" not in bench.stdout + bench.stderr
+
+
+def test_on_a_terminal_the_progress_is_drawn_over_and_gone_at_the_end(
+    bench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    stdout, stderr = Terminal(), Terminal()
+    monkeypatch.setattr("sys.stdout", stdout)
+    monkeypatch.setattr("sys.stderr", stderr)
+    bench("--clients", "2", "--duration", "1100ms", "--warm-up", "0", "--keys", "5")
+    drawn, *rest = stderr.getvalue().split("\r\x1b[J")[1:]
+    assert "/s  p50" in drawn
+    assert width_of(drawn) < 40
+    assert rest[-1] == ""
+    assert "\n" not in stderr.getvalue()
+    assert "\x1b[32m" in stdout.getvalue()
+    assert max(map(width_of, stdout.getvalue().splitlines())) <= 40
