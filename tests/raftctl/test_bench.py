@@ -499,26 +499,6 @@ def test_cpu_is_what_was_used_meanwhile_and_memory_what_there_is(
     assert (n2["cpu_ms"], n2["cpu_fraction"], n2["rss_bytes"]) == (None, None, None)
 
 
-def test_a_server_that_was_restarted_has_used_what_it_has_since_then(
-    bench: Command, cluster: BenchedCluster
-) -> None:
-    asked = [0]
-
-    def restarted(server: SpeakingServer, request: Request) -> StatusReply | None:
-        if not isinstance(request, StatusRequest) or server is not cluster.servers[1]:
-            return None
-        asked[0] += 1
-        view = status_of(server, role="follower", leader=cluster.leader)
-        uptime_ms = 90_000 if asked[0] < 3 else 400
-        return attrs.evolve(view, uptime_ms=uptime_ms, cpu_ms=uptime_ms // 2)
-
-    cluster.trouble = restarted
-    found = {server["id"]: server for server in bench.measure("--clients", "1")["servers"]}
-    assert found["n2"]["restarted"] is True
-    assert (found["n2"]["cpu_ms"], found["n2"]["cpu_fraction"]) == (200, 0.5)
-    assert found["n1"]["restarted"] is False
-
-
 # --- bad input --------------------------------------------------------------------------------
 
 
@@ -591,9 +571,9 @@ def test_people_are_told_once_a_second_how_far_it_is(
 ) -> None:
     words = ("--clients", "2", "--duration", "1100ms", "--warm-up", "0", "--keys", "5")
     assert bench(*words) == 0
-    (line,) = bench.stderr.splitlines()
-    assert line.startswith("   1s  ")
-    assert "/s  p50 " in line
+    lines = [line for line in bench.stderr.splitlines() if "/s  p50 " in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("   1s  ")
     assert "puts" in bench.stdout
     assert "LATENCY OF GETS" in bench.stdout
     assert "\x1b" not in bench.stdout + bench.stderr
@@ -608,10 +588,10 @@ def test_on_a_terminal_the_progress_is_drawn_over_and_gone_at_the_end(
     monkeypatch.setattr("sys.stdout", stdout)
     monkeypatch.setattr("sys.stderr", stderr)
     bench("--clients", "2", "--duration", "1100ms", "--warm-up", "0", "--keys", "5")
-    drawn, *rest = stderr.getvalue().split("\r\x1b[J")[1:]
-    assert "/s  p50" in drawn
-    assert width_of(drawn) < 40
-    assert rest[-1] == ""
+    before, *drawn, after = stderr.getvalue().split("\r\x1b[J")
+    assert (before, after) == ("", "")
+    assert any("/s  p50" in line for line in drawn)
+    assert max(map(width_of, drawn)) < 40
     assert "\n" not in stderr.getvalue()
     assert "\x1b[32m" in stdout.getvalue()
     assert max(map(width_of, stdout.getvalue().splitlines())) <= 40
