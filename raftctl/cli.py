@@ -119,6 +119,10 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
             "raftctl.commands.playground:playground",
             "Run a cluster of real processes on this machine.",
         ),
+        "bench": (
+            "raftctl.commands.bench:bench",
+            "Put load on the cluster and measure it.",
+        ),
         "config": (
             "raftctl.commands.config:config",
             "Check, show or export cluster files.",

@@ -62,7 +62,7 @@ def server_text(row: Row, cluster: ClusterView, layout: Layout) -> list[str]:
     for at, words in _leaders_view(row, cluster):
         lines += labelled(at, words, layout)
     if reply is not None:
-        for at, words in (*_disk(reply), *_clock(row, cluster)):
+        for at, words in (*_process(reply), *_disk(reply), *_clock(row, cluster)):
             lines += labelled(at, words, layout)
         lines += _links(reply, layout)
     issues = issue_lines([row], cluster, layout)
@@ -231,6 +231,19 @@ def _catch_up(peer: PeerView) -> list[tuple[str, str]]:
 
 
 # --- the machine ---------------------------------------------------------------------------------
+
+
+def _process(reply: StatusReply) -> list[tuple[str, str]]:
+    if reply.cpu_ms is None:
+        return [("PROCESS", UNKNOWN)]
+    words = f"{duration(reply.cpu_ms)} of processor time"
+    if reply.uptime_ms:
+        words += f" ({reply.cpu_ms / reply.uptime_ms:.1%} of one since its start)"
+    if reply.rss_anon_bytes is not None:
+        words += f"; {size(reply.rss_anon_bytes)} of memory of its own"
+    if reply.rss_bytes is not None:
+        words += f"; {size(reply.rss_bytes)} resident with the files that it has mapped"
+    return [("PROCESS", words)]
 
 
 def _disk(reply: StatusReply) -> list[tuple[str, str]]:

@@ -92,6 +92,9 @@ def row_document(row: Row, cluster: ClusterView) -> dict[str, Any]:
         "issues": [str(issue) for issue in row.issues],
         "warnings": [str(issue) for issue in row.warnings],
         "zone": row.zone or None,
+        "cpu_ms": reply.cpu_ms if reply else None,
+        "rss_bytes": reply.rss_bytes if reply else None,
+        "rss_anon_bytes": reply.rss_anon_bytes if reply else None,
     }
 
 

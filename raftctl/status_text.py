@@ -29,7 +29,7 @@ from raftctl.render import (
 from raftctl.rolling_text import counted, driving, rolling_of, rolling_summary
 from raftctl.status import ClusterView, Half, Health, Row, is_stable
 from raftctl.status_issues import Issue
-from raftctl.watch import summary
+from raftctl.watch import size, summary
 from raftd.core.availability import FatalChoice, fatal_choices, fatal_sets, survived_failures
 from raftd.core.types import ServerId, server_name
 from raftd.protocol import MajorityView, OperationView
@@ -432,6 +432,18 @@ def _contact(row: Row, cluster: ClusterView) -> str:
     return duration(row.peer.last_contact_ms)
 
 
+def _cpu(row: Row) -> str:
+    """Return the processor time since the start of its process."""
+    return "-" if row.reply is None or row.reply.cpu_ms is None else duration(row.reply.cpu_ms)
+
+
+def _memory(row: Row) -> str:
+    """Return the memory that belongs to no file: mapped files are the kernel's to take back."""
+    if row.reply is None or row.reply.rss_anon_bytes is None:
+        return "-"
+    return size(row.reply.rss_anon_bytes)
+
+
 def leads(row: Row, cluster: ClusterView) -> bool:
     """Return whether a row is that of the confirmed leader."""
     return cluster.leader is not None and row.server == cluster.leader.server
@@ -466,6 +478,8 @@ _COLUMNS = (
     _Column(title="LAG", cell=_lag, right=True),
     _Column(title="CONTACT", cell=_contact, right=True),
     _Column(title="SNAPSHOT", cell=_own("snapshot_index"), right=True, only_wide=True),
+    _Column(title="CPU", cell=lambda row, _: _cpu(row), right=True, only_wide=True),
+    _Column(title="MEMORY", cell=lambda row, _: _memory(row), right=True, only_wide=True),
     _Column(title="ZONE", cell=lambda row, _: row.zone or "-"),
     _Column(title="ADDRESS", cell=lambda row, _: row.address or "-"),
     _Column(title="INCARNATION", cell=lambda row, _: row.incarnation or "-", only_wide=True),

@@ -23,6 +23,7 @@ In reading order:
 | `backup` | snapshots for people, and servers that go on from one |
 | `agreement`, `disk_space`, `fencing` | what watches: equal states, room, disks gone back in time |
 | `checkup`, `sync_times` | whom this server reaches, and how long its disk takes: for doctor |
+| `consumption` | what its process uses of processor and memory |
 | `role_log` | who leads, in the log for people |
 | `trace` | what a server does, event by event, for programs and people |
 | `replies`, `views` | what the node answers, and how it describes itself |

@@ -525,6 +525,13 @@ class StatusReply(Value):
     sync_p50_ms: float | None = None
     """Median time of its latest syncs of the log; None before the first."""
     sync_p99_ms: float | None = None
+    cpu_ms: int | None = None
+    """Processor time that its process has used since its start, that of its helpers that have ended
+    included; None if it does not know."""
+    rss_bytes: int | None = None
+    """Its resident memory, with the pages of files that it has mapped; None if it does not know."""
+    rss_anon_bytes: int | None = None
+    """Of that, the memory that belongs to no file."""
     differing: tuple[ServerId, ...] = ()
     """Servers whose state is not that of a majority, as far as this one was told."""
 

@@ -22,6 +22,7 @@ import trio
 from raftd import __version__, garbage
 from raftd.background import BackgroundSnapshots
 from raftd.config import ClusterConfig, ServerConfig
+from raftd.consumption import consumption
 from raftd.core.errors import Divergence
 from raftd.core.types import server_name
 from raftd.network.dialling import split_address
@@ -199,8 +200,14 @@ def _run_with(
 
 def _measured(sync_times: SyncTimes, snapshots: BackgroundSnapshots) -> Measured:
     median_ms, high_ms = sync_times.percentiles_ms() or (None, None)
+    used = consumption()
     return Measured(
-        sync_p50_ms=median_ms, sync_p99_ms=high_ms, state_bytes=snapshots.store.file_bytes
+        sync_p50_ms=median_ms,
+        sync_p99_ms=high_ms,
+        state_bytes=snapshots.store.file_bytes,
+        cpu_ms=used.cpu_ms,
+        rss_bytes=used.rss_bytes,
+        rss_anon_bytes=used.rss_anon_bytes,
     )
 
 

@@ -149,13 +149,19 @@ class Network(Protocol):
 
 @attrs.frozen(kw_only=True)
 class Measured:
-    """What was measured on this server's disk, for people; a simulation measures nothing."""
+    """What was measured of this server, for people; a simulation measures nothing."""
 
     sync_p50_ms: float | None = None
     """Median time of the latest syncs of the log; None before the first."""
     sync_p99_ms: float | None = None
     state_bytes: int = 0
     """What the live state takes on the disk."""
+    cpu_ms: int | None = None
+    """Processor time since the start of the process; None if nobody has measured it."""
+    rss_bytes: int | None = None
+    """Resident memory of the process; None as above."""
+    rss_anon_bytes: int | None = None
+    """Of that, what belongs to no file."""
 
 
 @attrs.frozen(kw_only=True)

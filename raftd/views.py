@@ -261,5 +261,8 @@ def status_reply(
         disk_reserve_bytes=settings.disk_reserve_bytes,
         sync_p50_ms=measured.sync_p50_ms,
         sync_p99_ms=measured.sync_p99_ms,
+        cpu_ms=measured.cpu_ms,
+        rss_bytes=measured.rss_bytes,
+        rss_anon_bytes=measured.rss_anon_bytes,
         differing=differing,
     )

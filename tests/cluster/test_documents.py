@@ -195,6 +195,9 @@ def _safety_net(play: Play) -> None:
 
 def _playground(play: Play) -> None:
     assert play.run("playground", "load", "--clients", "2", "--seconds", "1")["lost"] == []
+    measured = play.run("bench", "--duration", "1100ms", "--warm-up", "0", "--keys", "50", "--keep")
+    assert measured["puts"]["count"] > 0
+    assert play.run("bench", "--clean")["keys_removed"] == 50
     endpoints = ",".join(server["address"] for server in play.ready["servers"])
     play.end()
     assert play.run("status", "-e", endpoints, code=3)["health"] == "unavailable"

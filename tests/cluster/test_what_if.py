@@ -81,6 +81,8 @@ def test_status_of_a_server_shows_what_that_server_measures_of_itself(
     assert 0 < row["sync_p50_ms"] <= row["sync_p99_ms"]
     assert row["disk_free_bytes"] > row["disk_reserve_bytes"] > 0
     assert row["log_bytes"] > 0
+    assert row["cpu_ms"] > 0
+    assert 1 << 20 < row["rss_anon_bytes"] <= row["rss_bytes"]
     assert row["protocol_version_max"] >= row["features"] > 0
     assert abs(row["clock_difference_ms"]) < 5_000
     links = {link["id"]: link for link in row["links"]}

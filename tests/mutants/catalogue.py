@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mutants import (
     administration,
+    benchmark,
     elections,
     membership,
     node,
@@ -27,5 +28,6 @@ ALL: tuple[Mutant, ...] = (
     *snapshot_files.MUTANTS,
     *node.MUTANTS,
     *administration.MUTANTS,
+    *benchmark.MUTANTS,
 )
 """In the order of the protocol: elections first, then the driver and what operators ask."""

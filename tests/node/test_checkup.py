@@ -148,9 +148,18 @@ def test_a_disk_of_which_nobody_knows_has_no_number() -> None:
 def test_status_hands_on_what_was_measured() -> None:
     world = World()
     server = world.boot("n1")
-    server.running._measure = lambda: Measured(sync_p50_ms=0.5, sync_p99_ms=7.0, state_bytes=4096)
+    assert (server.status.cpu_ms, server.status.rss_bytes) == (None, None)
+    server.running._measure = lambda: Measured(
+        sync_p50_ms=0.5,
+        sync_p99_ms=7.0,
+        state_bytes=4096,
+        cpu_ms=120,
+        rss_bytes=3 << 20,
+        rss_anon_bytes=1 << 20,
+    )
     status = server.status
     assert (status.sync_p50_ms, status.sync_p99_ms, status.state_bytes) == (0.5, 7.0, 4096)
+    assert (status.cpu_ms, status.rss_bytes, status.rss_anon_bytes) == (120, 3 << 20, 1 << 20)
 
 
 # --- sync times -------------------------------------------------------------------------------

@@ -197,6 +197,9 @@ def test_the_document_has_exactly_the_fields_of_the_contract() -> None:
         "issues": [],
         "warnings": [],
         "zone": None,
+        "cpu_ms": None,
+        "rss_bytes": None,
+        "rss_anon_bytes": None,
     }
 
 
@@ -489,11 +492,14 @@ def test_three_servers_fit_eighty_columns(scale: int, dead: bool) -> None:
 
 
 def test_a_wide_table_has_every_column_in_full() -> None:
-    lines = text(view(answers(*all_of(THREE))), Layout(wide=True))
+    first, second, third = all_of(THREE)
+    second = attrs.evolve(second, cpu_ms=61_000, rss_anon_bytes=41 << 20)
+    lines = text(view(answers(first, second, third)), Layout(wide=True))
 
     header = next(line for line in lines if line.startswith("ID"))
-    for title in ("FIRST", "MATCH", "SNAPSHOT", "INCARNATION", "VERSION", "APPLIED"):
+    for title in ("FIRST", "MATCH", "SNAPSHOT", "CPU", "MEMORY", "INCARNATION", "VERSION"):
         assert title in header.split()
+    assert "1m 01s  41.0 MiB" in next(line for line in lines if line.startswith("n2"))
 
 
 def test_what_servers_say_cannot_move_the_cursor() -> None:

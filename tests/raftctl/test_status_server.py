@@ -41,6 +41,9 @@ MEASURED: dict[str, Any] = {
     "disk_reserve_bytes": 256 << 20,
     "sync_p50_ms": 1.24,
     "sync_p99_ms": 8.41,
+    "cpu_ms": 1_260_000,
+    "rss_bytes": 96 << 20,
+    "rss_anon_bytes": 41 << 20,
     "first_index": 80_001,
     "applied_index": 91_000,
     "commit_index": 91_204,
@@ -134,11 +137,13 @@ def test_what_an_older_release_does_not_state_is_unknown_and_never_zero() -> Non
     cluster, at = catching_up()
     row = cluster.rows[at]
     text = "\n".join(server_text(row, cluster, Layout()))
+    assert "PROCESS  unknown: its release does not say" in text
     assert "DISK     unknown: its release does not say" in text
     assert "LINKS    unknown: its release does not say" in text
 
     found = server_document(row, cluster)
     unknown = ("sync_p50_ms", "disk_free_bytes", "log_bytes", "state_bytes", "links", "features")
+    unknown += ("cpu_ms", "rss_bytes", "rss_anon_bytes")
     assert [found[field] for field in unknown] == [None] * len(unknown)
     assert found["catch_up_bytes_per_second"] == 3 << 20
     assert found["catch_up_remaining_ms"] == 8_000
@@ -169,6 +174,8 @@ def test_the_document_of_a_server_is_its_row_and_everything_that_the_text_shows(
     ]
     assert (found["zone"], found["sync_p99_ms"], found["snapshot_bytes"]) == ("east", 8.41, 3 << 20)
     assert found["clock_difference_ms"] == 0.0
+    assert (found["cpu_ms"], found["rss_bytes"]) == (1_260_000, 96 << 20)
+    assert found["rss_anon_bytes"] == 41 << 20
 
 
 def test_what_a_server_says_of_itself_cannot_move_the_cursor() -> None:
