@@ -219,7 +219,7 @@ class Node:
         self._snapshots = snapshots
         self._backups = Backups(self._compaction, snapshots, settings)
         self._disk = DiskSpace(free_bytes, settings.disk_reserve_bytes)
-        self._writes = Writes(self._disk, self._not_leader)
+        self._writes = Writes(self._disk, settings.snapshot_log_bytes, self._not_leader)
         self._fencing = Fencing(settings)
         self._agreement = self._make_agreement()
         self._state_messages: list[Envelope] = []

@@ -39,10 +39,15 @@ from raftd.protocol import (
     Reply,
 )
 from raftd.records import RECORD_BODY_BYTES_MAX
-from raftd.replies import disk_full, invalid, unavailable, write_reply
+from raftd.replies import disk_full, invalid, size_text, unavailable, write_reply
 
 COMMAND_BYTES_MAX = RECORD_BODY_BYTES_MAX - 1024
 """Of an encoded command: what the record of its entry holds, with room for the entry's own head."""
+LOG_FACTOR_MAX = 16
+"""The log is in memory, and a snapshot begins when it has 1 to 4 times `snapshot_log_size`. When it
+has grown to so many times while that was written, clients wait: memory has an end."""
+LOG_BYTES_MAX_MIN = 64 * 1024 * 1024
+"""But never with less than this, however early snapshots are taken: as much may be uncommitted."""
 
 Respond: TypeAlias = Callable[[Reply], None]
 WriteRequest: TypeAlias = PutRequest | DeleteRequest | CompareAndSetRequest | OpenSessionRequest
@@ -80,13 +85,17 @@ class _Opened(_Replied):
 class Writes:
     """The commands that this server has appended as the leader and that wait to be applied."""
 
-    def __init__(self, disk: DiskSpace, refused: Callable[[], ErrorReply]) -> None:
+    def __init__(
+        self, disk: DiskSpace, snapshot_log_bytes: int, refused: Callable[[], ErrorReply]
+    ) -> None:
         """Wait for nothing.
 
         Args:
             disk: of this server, for what is said of a full one.
+            snapshot_log_bytes: of the log, after which a snapshot is taken.
             refused: returns the answer of a server that does not lead.
         """
+        self._log_bytes_max = max(LOG_BYTES_MAX_MIN, LOG_FACTOR_MAX * snapshot_log_bytes)
         self._disk = disk
         self._refused = refused
         self._waiting: deque[tuple[Index, Term, Waiter]] = deque()
@@ -135,6 +144,13 @@ class Writes:
         if short:
             # Membership changes are accepted: the reserve is there for them.
             _fail(waiters, disk_full(short, self._disk.problem))
+            return
+        if raft.log.size_bytes > self._log_bytes_max:
+            why = (
+                f"the log holds {size_text(raft.log.size_bytes)} in memory until a snapshot is "
+                "written; `raftctl status` says what is in its way, if anything is"
+            )
+            _fail(waiters, unavailable(NOT_NOW, why))
             return
         self._append(raft, commands, waiters)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raftd import compaction
+from raftd import compaction, writing
 from raftd.compaction import KEPT_LOG_DIVISOR, RETRY_ELECTION_TIMEOUTS, SNAPSHOT_LOG_FACTOR_MAX
 from raftd.core.types import Index
 from raftd.inputs import DiskFailed, SnapshotTaken
@@ -19,6 +19,7 @@ from tests.node.growing import (
     EAGER,
     LOG_BYTES,
     VALUE_BYTES,
+    acknowledging_put,
     assert_all_hold,
     assert_holds,
     base_of,
@@ -118,6 +119,27 @@ def test_writes_go_on_while_a_snapshot_is_written_and_are_no_part_of_it(world: W
     server.work_off()
     assert snapshot_index_of(server) == taken
     assert base_of(server) < taken
+
+
+def test_clients_wait_when_the_log_has_outgrown_memory_before_its_snapshot_is_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "LOG_BYTES_MAX_MIN", 3 * LOG_BYTES)
+    monkeypatch.setattr(writing, "LOG_FACTOR_MAX", 1)
+    server = alone(world, None)
+    server.works = False
+    while True:
+        asked = world.ask(server, acknowledging_put(world, "k", "v" * VALUE_BYTES))
+        if not isinstance(asked.reply, WriteReply):
+            break
+        assert log_bytes(server) < 4 * LOG_BYTES
+    assert asked.error.code == "unavailable"
+    assert size_text(log_bytes(server)) in asked.error.cause
+    assert log_bytes(server) > 3 * LOG_BYTES
+    server.work_off()
+    world.run(3)
+    asked = world.ask(server, acknowledging_put(world, "k", "v"))
+    assert isinstance(asked.reply, WriteReply)
 
 
 def test_while_one_is_written_no_other_one_is_begun(world: World) -> None:
