@@ -201,9 +201,7 @@ class _Etcd(_Subject):
             old=self._old,
             peer_url=self._etcd.peer_url(self._new),
         )
-        assert self._process.stderr is not None
-        if not self._process.stderr.readline().startswith("ready"):
-            raise ComparisonProblem("the client of etcd is not ready")
+        self._stage.generator.wait_event(self._process, "ready")
 
     def replace(self) -> Replaced:
         process = self._process
@@ -237,8 +235,7 @@ class _Etcd(_Subject):
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            assert self._process.stderr is not None
-            raise ComparisonProblem(f"etcd: {name}: {self._process.stderr.read()}")
+            raise ComparisonProblem(f"etcd: {name} has failed: {self._stage.generator.told()}")
         step: dict[str, int] = json.loads(line)
         return step
 

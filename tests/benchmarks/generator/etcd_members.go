@@ -38,9 +38,7 @@ func runReplaceMember(arguments []string) error {
 	peerURL := flags.String("peer-url", "", "where the new member will listen for its peers")
 	timeout := flags.Duration("timeout", 5*time.Minute, "for all of it")
 	flags.Parse(arguments)
-	etcd, err := clientv3.New(clientv3.Config{
-		Endpoints: strings.Split(*addresses, ","), DialTimeout: 5 * time.Second,
-	})
+	etcd, err := clientv3.New(etcdConfig(strings.Split(*addresses, ","), 5*time.Second))
 	if err != nil {
 		return err
 	}
@@ -52,7 +50,9 @@ func runReplaceMember(arguments []string) error {
 		return err
 	}
 	// Connected and ready: the one who measures says when.
-	fmt.Fprintln(os.Stderr, "ready")
+	if err := emit(event{"ready"}); err != nil {
+		return err
+	}
 	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
 		return err
 	}
