@@ -7,7 +7,8 @@ and the last entry of the operation in the log, by the clock of the leader.
 etcd: its manual's way: add the new member as a learner, start it, promote it as soon as it is
 allowed, remove the old one. A member cannot run before it was added, so its start is part of the
 measurement; everything else is ready by then: the process waits to become etcd, and the client is
-connected. How long the start takes until it listens is told, too.
+connected. How long the start takes until it listens is told, too. Calls that etcd does not answer
+within a second are repeated: it drops a change that comes before the last one is applied.
 
 Both are done without load, for the times, and once more while clients write to the leader, for
 what is left of their throughput. The server that leaves is a follower.
