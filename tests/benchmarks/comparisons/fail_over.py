@@ -91,18 +91,24 @@ class _Probe:
             driver, addresses, seconds=PROBE_SECONDS
         )
         self.successes: list[Success] = []
+        self._started = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
-        assert self._process.stderr is not None
-        if not self._process.stderr.readline().startswith("started"):
-            raise ComparisonProblem("the prober has not started")
         self._thread.start()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             document = json.loads(line)
-            if "summary" not in document:
+            if "event" in document:
+                self._started.set()
+            elif "summary" not in document:
                 self.successes.append(Success(**document))
+
+    def wait_started(self) -> None:
+        """Return when puts have been sent to all addresses for a while."""
+        while not self._started.wait(0.1):
+            if not self._thread.is_alive():
+                raise ComparisonProblem(f"no prober: {self._stage.generator.told()}")
 
     def wait_success(self, after_ns: int) -> None:
         """Return when a put has succeeded that was started after a moment, or none ever will."""
@@ -125,6 +131,7 @@ def _measure_once(
     stage: Stage, running: Running, addresses: Sequence[str], kill: Callable[[], None]
 ) -> Outage:
     probe = _Probe(stage, running.driver, addresses)
+    probe.wait_started()
     time.sleep(random.uniform(*BEFORE_KILL_SECONDS))
     killed_ns = time.monotonic_ns()
     kill()

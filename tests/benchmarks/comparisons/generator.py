@@ -30,6 +30,8 @@ LIBRARIES = {
 BUILD_SECONDS = 600.0
 GRACE_SECONDS = 60.0
 """A load that has not ended so long after it should has failed."""
+TOLD_CHARACTERS = 2000
+"""Of what a generator that failed has written to its standard error, at its end."""
 INSTALL_GO = "apt-get install golang-go " + " ".join(package for _, package in LIBRARIES.values())
 
 
@@ -155,6 +157,7 @@ class Generator:
         self.path = path
         self.drivers = frozenset(["redis", *drivers])
         self._children = children
+        self._log_path = path.with_suffix(".log")
 
     def load(
         self, driver: str, addresses: Sequence[str], pids: Sequence[int], workload: Workload
@@ -248,18 +251,32 @@ class Generator:
         """End a run of the generator, whatever it does."""
         self._children.end(process)
 
+    def wait_event(self, process: subprocess.Popen[str], event: str) -> None:
+        """Wait for the line by which a run of the generator tells that it has got so far."""
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line or json.loads(line) != {"event": event}:
+            self._children.end(process)
+            raise ComparisonProblem(f"the generator has failed: {self.told()}")
+
     def _start(self, mode: str, *flags: str) -> subprocess.Popen[str]:
-        return self._children.start(self.path, mode, *flags, piped=True)
+        # Its errors do not go to a pipe: that would stop it once it is full.
+        return self._children.start(self.path, mode, *flags, piped=True, log_path=self._log_path)
+
+    def told(self) -> str:
+        """Return the end of what its runs have written to standard error."""
+        told = self._log_path.read_text(errors="replace").strip()
+        return told[-TOLD_CHARACTERS:]
 
     def _finish(self, process: subprocess.Popen[str], within_seconds: float) -> str:
         try:
-            printed, told = process.communicate(timeout=within_seconds)
+            printed, _ = process.communicate(timeout=within_seconds)
         except subprocess.TimeoutExpired:
             raise ComparisonProblem(f"the generator has not ended: {process.args!r}") from None
         finally:
             self._children.end(process)
         if process.returncode:
-            raise ComparisonProblem(f"the generator has failed: {told.strip()}")
+            raise ComparisonProblem(f"the generator has failed: {self.told()}")
         return printed
 
 

@@ -7,7 +7,8 @@ and the last entry of the operation in the log, by the clock of the leader.
 etcd: its manual's way: add the new member as a learner, start it, promote it as soon as it is
 allowed, remove the old one. A member cannot run before it was added, so its start is part of the
 measurement; everything else is ready by then: the process waits to become etcd, and the client is
-connected. How long the start takes until it listens is told, too.
+connected. How long the start takes until it listens is told, too. Calls that etcd does not answer
+within a second are repeated: it drops a change that comes before the last one is applied.
 
 Both are done without load, for the times, and once more while clients write to the leader, for
 what is left of their throughput. The server that leaves is a follower.
@@ -201,9 +202,7 @@ class _Etcd(_Subject):
             old=self._old,
             peer_url=self._etcd.peer_url(self._new),
         )
-        assert self._process.stderr is not None
-        if not self._process.stderr.readline().startswith("ready"):
-            raise ComparisonProblem("the client of etcd is not ready")
+        self._stage.generator.wait_event(self._process, "ready")
 
     def replace(self) -> Replaced:
         process = self._process
@@ -237,8 +236,7 @@ class _Etcd(_Subject):
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            assert self._process.stderr is not None
-            raise ComparisonProblem(f"etcd: {name}: {self._process.stderr.read()}")
+            raise ComparisonProblem(f"etcd: {name} has failed: {self._stage.generator.told()}")
         step: dict[str, int] = json.loads(line)
         return step
 

@@ -5,8 +5,10 @@ package main
 import (
 	"context"
 	"errors"
+	"time"
 
 	"go.etcd.io/etcd/clientv3"
+	"go.uber.org/zap"
 	"google.golang.org/grpc/status"
 )
 
@@ -21,11 +23,15 @@ type etcdClient struct {
 	etcd     *clientv3.Client
 }
 
+// Return the settings of a client that writes no log: etcd's own warns about every refusal.
+func etcdConfig(addresses []string, dialTimeout time.Duration) clientv3.Config {
+	silent := zap.NewProductionConfig()
+	silent.Level = zap.NewAtomicLevelAt(zap.FatalLevel)
+	return clientv3.Config{Endpoints: addresses, DialTimeout: dialTimeout, LogConfig: &silent}
+}
+
 func openEtcd(settings connection) (client, error) {
-	etcd, err := clientv3.New(clientv3.Config{
-		Endpoints:   []string{settings.address},
-		DialTimeout: settings.timeout,
-	})
+	etcd, err := clientv3.New(etcdConfig([]string{settings.address}, settings.timeout))
 	if err != nil {
 		return nil, err
 	}

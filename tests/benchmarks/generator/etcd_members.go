@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -12,13 +13,20 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/clientv3"
+	"go.etcd.io/etcd/etcdserver/api/v3rpc/rpctypes"
 )
 
 // Replacing a member of etcd in the way that its manual tells: the new one is added as a learner,
 // started by whoever reads our first line, promoted when it has caught up, and the old one removed.
 
-// Between two attempts to promote: etcd refuses until the learner has nearly all of the log.
-const promotePause = 5 * time.Millisecond
+// etcd drops a change that is proposed before the one before is applied, and never answers it. So a
+// call is given up and repeated, and there is a pause between the promotion and the removal.
+const (
+	memberCallPatience = time.Second
+	// Between two attempts: etcd refuses until the learner has nearly all of the log.
+	memberPause = 5 * time.Millisecond
+	settlePause = 10 * time.Millisecond
+)
 
 type memberStep struct {
 	Step     string `json:"step"`
@@ -38,9 +46,7 @@ func runReplaceMember(arguments []string) error {
 	peerURL := flags.String("peer-url", "", "where the new member will listen for its peers")
 	timeout := flags.Duration("timeout", 5*time.Minute, "for all of it")
 	flags.Parse(arguments)
-	etcd, err := clientv3.New(clientv3.Config{
-		Endpoints: strings.Split(*addresses, ","), DialTimeout: 5 * time.Second,
-	})
+	etcd, err := clientv3.New(etcdConfig(strings.Split(*addresses, ","), 5*time.Second))
 	if err != nil {
 		return err
 	}
@@ -52,38 +58,32 @@ func runReplaceMember(arguments []string) error {
 		return err
 	}
 	// Connected and ready: the one who measures says when.
-	fmt.Fprintln(os.Stderr, "ready")
+	if err := emit(event{"ready"}); err != nil {
+		return err
+	}
 	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
 		return err
 	}
-	var newID uint64
-	steps := []struct {
-		name  string
-		pause time.Duration
-		call  func() error
-	}{
-		{"add", 0, func() error {
-			added, err := etcd.MemberAddAsLearner(patience, []string{*peerURL})
-			if err == nil {
-				newID = added.Member.ID
-			}
-			return err
-		}},
-		{"promote", promotePause, func() error {
-			_, err := etcd.MemberPromote(patience, newID)
-			return err
-		}},
-		{"remove", 0, func() error {
-			_, err := etcd.MemberRemove(patience, oldID)
-			return err
-		}},
+	started := time.Now()
+	added, err := etcd.MemberAddAsLearner(patience, []string{*peerURL})
+	if err != nil {
+		return fmt.Errorf("add: %w", err)
 	}
-	for _, step := range steps {
-		if err := carryOut(patience, step.name, step.pause, step.call); err != nil {
-			return fmt.Errorf("%s: %w", step.name, err)
-		}
+	if err := emit(memberStep{"add", monotonicNs(started), monotonicNs(time.Now()), 1}); err != nil {
+		return err
 	}
-	return nil
+	err = carryOut(patience, "promote", rpctypes.ErrMemberNotLearner, func(c context.Context) error {
+		_, err := etcd.MemberPromote(c, added.Member.ID)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	time.Sleep(settlePause)
+	return carryOut(patience, "remove", rpctypes.ErrMemberNotFound, func(c context.Context) error {
+		_, err := etcd.MemberRemove(c, oldID)
+		return err
+	})
 }
 
 func memberID(patience context.Context, etcd *clientv3.Client, name string) (uint64, error) {
@@ -99,19 +99,21 @@ func memberID(patience context.Context, etcd *clientv3.Client, name string) (uin
 	return 0, fmt.Errorf("no member is called %q", name)
 }
 
-// Do a step, again and again after a pause if there is one, and tell when it has succeeded.
+// Do a step until it has succeeded, and tell; `already` is the error that says that it has before.
 func carryOut(
-	patience context.Context, name string, pause time.Duration, call func() error,
+	patience context.Context, name string, already error, call func(context.Context) error,
 ) error {
 	started := time.Now()
 	for attempt := 1; ; attempt++ {
-		err := call()
-		if err == nil {
+		once, cancel := context.WithTimeout(patience, memberCallPatience)
+		err := call(once)
+		cancel()
+		if err == nil || errors.Is(err, already) {
 			return emit(memberStep{name, monotonicNs(started), monotonicNs(time.Now()), attempt})
 		}
-		if pause == 0 || patience.Err() != nil {
-			return err
+		if patience.Err() != nil {
+			return fmt.Errorf("%s: %w", name, err)
 		}
-		time.Sleep(pause)
+		time.Sleep(memberPause)
 	}
 }

@@ -56,6 +56,11 @@ func names[Value any](table map[string]Value) []string {
 	return found
 }
 
+// Something that whoever reads our standard output waits for.
+type event struct {
+	Event string `json:"event"`
+}
+
 // Write one line of JSON to standard output, at once.
 func emit(line any) error {
 	encoded, err := json.Marshal(line)

@@ -3,7 +3,6 @@ package main
 import (
 	"flag"
 	"fmt"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -104,7 +103,7 @@ func runProbe(arguments []string) error {
 			one.start(round)
 		}
 		if round == warmRounds {
-			fmt.Fprintln(os.Stderr, "started")
+			results.tell(event{"started"})
 		}
 	}
 }
@@ -155,6 +154,12 @@ func (p *prober) take() (client, error) {
 	default:
 		return p.driver.open(p.settings)
 	}
+}
+
+func (r *probeResults) tell(line any) {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	emit(line)
 }
 
 func (r *probeResults) skip() {
