@@ -21,6 +21,7 @@ from raftd.background import BackgroundSnapshots
 from raftd.config import ClusterConfig, ServerConfig
 from raftd.core.errors import Divergence
 from raftd.core.types import server_name
+from raftd.founding import lead_if_alone
 from raftd.network.inputs import Inbox
 from raftd.network.network import Network
 from raftd.node import EXIT_REMOVED, Node
@@ -162,6 +163,7 @@ def _run_with(
             trace=trace,
         )
         _announce(node, cluster, server, entry_count)
+        lead_if_alone(node.raft)
         # Its list of entries would keep those alive that are compacted.
         del recovered
         running = _Server(node, network, snapshots, inbox, server, directory.path)
