@@ -30,7 +30,7 @@ In reading order:
 | `network` | links to the members, the listeners for them, raftctl and Redis clients, in trio |
 | `config_values`, `config_yaml`, `config` | the cluster file, with positions in every error |
 | `offline` | what raftctl may read of the storage: data directories and backups |
-| `garbage`, `logs`, `server`, `__main__` | logging, the composition root, the command line |
+| `garbage`, `logs`, `server`, `command_line` | logging, the composition root, the command line |
 """
 
 __version__ = "0.1.0"

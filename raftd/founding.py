@@ -32,6 +32,7 @@ from raftd.core.membership import (
     ConfigurationKind,
     encode_configuration,
 )
+from raftd.core.raft import Raft
 from raftd.core.snapshot import Snapshot
 from raftd.core.types import Entry, EntryKind, Index, Term
 from raftd.protocol import BootstrapReply, BootstrapRequest, DoneReply, ErrorReply, JoinRequest
@@ -137,6 +138,17 @@ def _founded_before(
     if request.snapshot is None or (held is not None and held.id == request.snapshot):
         return BootstrapReply(cluster_id=identity.cluster_id)
     return None
+
+
+def lead_if_alone(raft: Raft) -> None:
+    """Let a server that has just started campaign at once if it is the only voter.
+
+    A time-out gives a leader time to show that it is alive. Where nobody else can lead, nobody
+    has to be waited for.
+    """
+    latest = raft.configuration
+    if latest is not None and latest.configuration.all_voters == {raft.server}:
+        raft.campaign()
 
 
 def held_problem(identity: Identity, held: Snapshot | None) -> list[str]:

@@ -26,6 +26,7 @@ from raftd.consumption import consumption
 from raftd.core.errors import Divergence
 from raftd.core.types import server_name
 from raftd.network.dialling import split_address
+from raftd.founding import lead_if_alone
 from raftd.network.inputs import Inbox
 from raftd.network.network import Network
 from raftd.node import EXIT_REMOVED, Node
@@ -183,6 +184,7 @@ def _run_with(
             trace=trace,
         )
         _announce(node, cluster, server, entry_count)
+        lead_if_alone(node.raft)
         # Its list of entries would keep those alive that are compacted.
         del recovered
         redis = _redis_listener(server, inbox, network, state)

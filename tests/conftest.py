@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import tempfile
+
 import pytest
 from hypothesis import settings
 
@@ -30,6 +34,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="start every raftd and raftctl with an interpreter of its own, which takes longer",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if sys.dont_write_bytecode:
+        # Hundreds of processes are started: each would compile all of the sources once more. What
+        # they compile goes where it was asked for: nowhere near the sources.
+        folder = tempfile.TemporaryDirectory(prefix="raftd-bytecode-")
+        config.add_cleanup(folder.cleanup)
+        os.environ["PYTHONPYCACHEPREFIX"] = folder.name
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -27,14 +27,14 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(scope="package", autouse=True)
-def warm_starts(request: pytest.FixtureRequest) -> Iterator[None]:
+def warm_starts(request: pytest.FixtureRequest) -> Iterator[Originals | None]:
     """Have `raftd` and `raftctl` started by processes that have imported them already."""
     if request.config.getoption("--cold-starts") or not is_supported():
-        yield
+        yield None
         return
     originals = processes.originals = Originals()
     try:
-        yield
+        yield originals
     finally:
         processes.originals = None
         originals.close()

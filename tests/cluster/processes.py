@@ -259,7 +259,7 @@ class RunningCluster:
 
         Args:
             proxied: whether a test wants to cut links.
-            settings: more lines for `defaults` of every cluster file, as `key: value`.
+            settings: lines for `defaults` of every cluster file, each `key: value`.
         """
         self.folder = folder
         self.config_path = folder / "cluster.yaml"
@@ -307,10 +307,14 @@ class RunningCluster:
 
     def write_config(self, path: Path, servers: Iterable[Server]) -> None:
         """Write a cluster file that lists `servers`."""
-        lines = ["cluster: orders", "defaults:", "  data_dir: data/{id}"]
-        lines += [f"  heartbeat_interval: {HEARTBEAT_MS}ms"]
-        lines += [f"  election_timeout: {ELECTION_TIMEOUT_MS}ms"]
-        lines += [f"  {line}" for line in self._settings.splitlines()]
+        defaults = {
+            "data_dir": "data/{id}",
+            "heartbeat_interval": f"{HEARTBEAT_MS}ms",
+            "election_timeout": f"{ELECTION_TIMEOUT_MS}ms",
+            **dict(line.split(": ", 1) for line in self._settings.splitlines()),
+        }
+        lines = ["cluster: orders", "defaults:"]
+        lines += [f"  {key}: {value}" for key, value in defaults.items()]
         lines += ["servers:"]
         lines += [
             f"  {server.name}: {{address: {server.address}, listen: {server.listen}}}"

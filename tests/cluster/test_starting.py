@@ -133,6 +133,19 @@ def test_the_data_directory_of_a_server_with_another_name_is_refused(
     assert "belongs to server n1, not to n2" in other.log
 
 
+def test_the_only_voter_leads_after_a_restart_without_waiting_for_anybody(
+    make_cluster: MakeCluster,
+) -> None:
+    # Whoever waits for an election timeout waits longer than this test.
+    cluster = make_cluster(settings="election_timeout: 10m")
+    cluster.form("n1")
+    assert cluster.ctl("put", "a", "1").code == 0
+    cluster["n1"].kill()
+    cluster["n1"].start()
+    assert cluster.wait_leader().name == "n1"
+    assert cluster.ctl("get", "a").stdout == "1"
+
+
 def test_a_damaged_log_is_refused_with_file_and_offset(make_cluster: MakeCluster) -> None:
     cluster = make_cluster("n1", "n2", "n3")
     for number in range(5):

@@ -52,7 +52,7 @@ def _parse(command: str) -> None:
     for meant, value in _READERS_OWN.items():
         words = [word.replace(meant, value) for word in words]
     if program == "raftd":
-        from raftd.__main__ import _parser
+        from raftd.command_line import _parser
 
         _parser().parse_args(words)
         return
