@@ -516,7 +516,7 @@ _MESSAGES: dict[int, tuple[type, int, tuple[_Field, ...]]] = {
     1: (messages.PreVote, 3, (_integer, _integer, _integer)),
     2: (messages.PreVoteResponse, 3, (_integer, _integer, _boolean)),
     3: (messages.RequestVote, 3, (_integer, _integer, _integer, _boolean)),
-    4: (messages.RequestVoteResponse, 2, (_integer, _boolean)),
+    4: (messages.RequestVoteResponse, 2, (_integer, _boolean, _integer)),
     5: (AppendEntries, 6, (_integer, _integer, _integer, _entries, _integer, _integer)),
     6: (
         AppendEntriesResponse,
@@ -584,7 +584,7 @@ def encode_message(message: Message | StateMessage) -> bytes:
                 message.leadership_transfer,
             )
         case messages.RequestVoteResponse():
-            fields = (4, message.term, message.vote_granted)
+            fields = (4, message.term, message.vote_granted, message.request_term)
         case messages.TimeoutNow():
             fields = (7, message.term)
         case InstallSnapshot():

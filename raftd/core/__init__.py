@@ -16,6 +16,7 @@ Reading order
 | `membership` | the algebra of configurations; configuration entries; the history in a log |
 | `log` | the log as the protocol sees it, and the chain of positions in it |
 | `options`, `errors` | time-outs in ticks; refusals of local requests |
+| `election` | followers, pre-candidates, candidates; who gives way to whom |
 | `raft` | one server: inputs, the rule for terms, elections, the receiver of each message |
 | `leader` | what only a leader does: replicate, commit, confirm reads, change, hand over |
 | `progress`, `reads` | a leader's view of one other server; the reads that wait |
@@ -43,6 +44,15 @@ term changes anywhere, so a server that comes back from a partition disturbs nob
 carries the responder's term, and a higher one is adopted: otherwise a server with the better log
 and a lower term could ask in vain for ever. With a majority of pre-votes it takes a new term,
 makes that and its own vote durable, and asks for votes.
+
+*No time-out is lost* where a few messages can tell who should lead. Of servers that ask at the same
+time, all but the best placed give way: the better log first, then the higher name; for two
+heartbeats, and once in a round, so that nobody is held up by a server that only asks. A server that
+is asked by one with a lesser log, and has heard nothing of a leader for the minimum election
+timeout itself, campaigns in its place: so the first time-out of any server begins an election that
+a complete log wins. A pre-vote that was refused is asked for again at each heartbeat. If a vote is
+split all the same, the highest name among the candidates begins anew after two heartbeats, the
+others after a time-out. None of this decides who may win; that is as in Figure 2.
 
 *Stickiness* (dissertation 4.2.3): whoever heard from a live leader within the minimum election
 timeout refuses votes and pre-votes and does not adopt the term of the request. Only an election
@@ -150,5 +160,5 @@ Where this differs from the paper and the dissertation
   request, so a late or repeated answer is as good as the first one. An answer to a request of an
   older term carries the current term and no round: a leader that had sent that request in an
   earlier term of its own must not take it for an answer to what it sends now. For the same reason
-  a vote counts although a refusal of the same voter came before it.
+  an answer to a vote request names the term of the request.
 """

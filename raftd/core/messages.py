@@ -65,6 +65,8 @@ class RequestVoteResponse:
 
     term: Term
     vote_granted: bool
+    request_term: Term = 0
+    """The term of the request that this answers; 0 from a release that does not say it."""
 
 
 @attrs.frozen

@@ -14,6 +14,10 @@ from typing import TypeAlias
 
 import attrs
 
+from raftd.core.election import Candidate as Candidate
+from raftd.core.election import Follower as Follower
+from raftd.core.election import PreCandidate as PreCandidate
+from raftd.core.election import give_way_ticks
 from raftd.core.errors import Divergence, NotLeader
 from raftd.core.leader import Leader
 from raftd.core.log import RaftLog
@@ -46,27 +50,6 @@ APPLY_ENTRIES_MAX = 512
 long heartbeats and votes wait for it (some 10 ms)."""
 APPLY_BYTES_MAX = 4 * 1024 * 1024
 """Bytes of committed entries handed out at once, but always at least one entry."""
-
-
-@attrs.define
-class Follower:
-    """Answers, and waits for a leader (Figure 2, "Followers")."""
-
-
-@attrs.define
-class PreCandidate:
-    """Asks whether it could win, before it disturbs anybody with a new term (9.6)."""
-
-    request: PreVote
-    votes: dict[ServerId, bool]
-
-
-@attrs.define
-class Candidate:
-    """Asks for votes in its own new term (Figure 2, "Candidates")."""
-
-    request: RequestVote
-    votes: dict[ServerId, bool]
 
 
 @attrs.frozen
@@ -166,9 +149,7 @@ class Raft:
             isinstance(self.role, PreCandidate | Candidate)
             and self._election_elapsed_ticks % self.options.heartbeat_ticks == 0
         ):
-            # Paper 5.1: requests that are not answered in time are sent again. A new voter's links
-            # may come up only after it has been told to take over.
-            self._ask_voters(self.role)
+            self._heartbeat_passed(self.role)
 
     def quiet_ticks(self) -> int:
         """Return how many ticks may pass in which nothing is due, if nothing else happens.
@@ -575,7 +556,7 @@ class Raft:
             if not message.vote_granted and message.term > self.current_term:
                 # A refusal shows a term in which we could not win: adopt it, or the group could
                 # stay without a leader for ever, each refusing the other.
-                self._become_follower(message.term, None)
+                self._learn_term(message.term)
             return True
         if message.term < self.current_term:
             self._answer_stale(source, message)
@@ -587,11 +568,22 @@ class Raft:
         ):
             # Dissertation 4.2.3: a server that was removed, or cut off, must not depose a leader
             # that works. Its term is not adopted.
-            self.send(source, RequestVoteResponse(self.current_term, vote_granted=False))
+            self._answer_vote(source, message, granted=False)
             return False
         if message.term > self.current_term:
             self._become_follower(message.term, None)
         return True
+
+    def _learn_term(self, term: Term) -> None:
+        """Adopt the term of a refused pre-vote; who was asking asks anew a moment later.
+
+        Its time-out has passed already, and a refusal for the term says nothing about the log. But
+        not at once: the election of that term may just be won.
+        """
+        asks = isinstance(self.role, PreCandidate)
+        self._become_follower(term, None)
+        if asks:
+            self._election_timeout_ticks = give_way_ticks(self.options)
 
     def _answer_stale(self, source: ServerId, message: Message) -> None:
         """Tell a server of an older term the current one (Figure 2, receiver step 1)."""
@@ -609,7 +601,7 @@ class Raft:
                 ),
             )
         elif isinstance(message, RequestVote):
-            self.send(source, RequestVoteResponse(self.current_term, vote_granted=False))
+            self._answer_vote(source, message, granted=False)
         elif isinstance(message, InstallSnapshot):
             self.send(
                 source,
@@ -664,7 +656,7 @@ class Raft:
         self.leader_id = None
         self._leader_contact_tick = None
         request = PreVote(self.current_term + 1, self.log.last_index, self.log.last_term)
-        self.role = PreCandidate(request, votes={self.server: True})
+        self.role = PreCandidate(self.server, request, votes={self.server: True})
         self._ask_voters(self.role)
         self._count_votes(self.role)
 
@@ -681,16 +673,30 @@ class Raft:
             self.log.last_term,
             leadership_transfer=leadership_transfer,
         )
-        self.role = Candidate(request, votes={})
+        self.role = Candidate(self.server, request, votes={})
         self._reset_election_timer()
         self._ask_voters(self.role)
 
     def _ask_voters(self, role: PreCandidate | Candidate) -> None:
-        """Ask every voter of either half that has not answered yet."""
+        """Ask every voter of either half whose answer is open."""
         latest = self.configuration
         assert latest is not None
-        for server in sorted(latest.configuration.all_voters - role.votes.keys() - {self.server}):
+        for server in role.open_voters(latest.configuration.all_voters - {self.server}):
             self.send(server, role.request)
+
+    def _heartbeat_passed(self, role: PreCandidate | Candidate) -> None:
+        """Go on with an election that is not decided yet."""
+        if isinstance(role, Candidate) and role.tries_again(
+            self._election_elapsed_ticks, self.options
+        ):
+            self._reset_election_timer()
+            self._pre_campaign()
+            return
+        # Paper 5.1: requests that are not answered in time are sent again. A new voter's links may
+        # come up only after it has been told to take over.
+        self._ask_voters(role)
+        # A pre-candidate may have waited for nothing but the moment.
+        self._count_votes(role)
 
     def _count_votes(self, role: PreCandidate | Candidate) -> None:
         """Move on if the election is decided, under both majorities while joint."""
@@ -698,10 +704,12 @@ class Raft:
         assert latest is not None
         configuration = latest.configuration
         result = vote_result(configuration.voters, configuration.outgoing, role.votes)
-        if result is VoteResult.LOST:
+        if isinstance(role, PreCandidate):
+            # Refusals end nothing: they cost no term, and may be taken back a moment later.
+            if result is VoteResult.WON and role.is_ready(self.now):
+                self._campaign()
+        elif result is VoteResult.LOST and not role.goes_first:
             self._become_follower(self.current_term, None)
-        elif result is VoteResult.WON and isinstance(role, PreCandidate):
-            self._campaign()
         elif result is VoteResult.WON:
             self._become_leader()
 
@@ -725,13 +733,33 @@ class Raft:
             and self.log.is_up_to_date(message.last_log_term, message.last_log_index)
         )
         self.send(source, PreVoteResponse(self.current_term, message.term, granted))
+        if granted and isinstance(self.role, PreCandidate):
+            self.role.give_way(source, message, self.now, self.options)
+        elif not self.log.is_up_to_date(message.last_log_term, message.last_log_index):
+            self._go_ahead()
+
+    def _go_ahead(self) -> None:
+        """Campaign in the place of a server that asks and lacks entries which this one has.
+
+        It has noticed first that there is no leader, and cannot win. If this server has waited for
+        the minimum election timeout as well, the rest of its own time-out would be lost.
+        """
+        if (
+            isinstance(self.role, Follower)
+            and self._election_elapsed_ticks >= self.options.election_ticks
+            and self.may_campaign()
+        ):
+            self._reset_election_timer()
+            self._pre_campaign()
 
     def _on_pre_vote_response(self, source: ServerId, message: PreVoteResponse) -> None:
         if not isinstance(self.role, PreCandidate):
             return
         if message.request_term != self.current_term + 1:
             return
-        self.role.votes.setdefault(source, message.vote_granted)
+        if message.vote_granted:
+            self.role.votes[source] = True
+        self.role.votes.setdefault(source, False)
         self._count_votes(self.role)
 
     def _on_request_vote(self, source: ServerId, message: RequestVote) -> None:
@@ -742,13 +770,21 @@ class Raft:
         if granted:
             self.voted_for = source
             self._reset_election_timer()
-        self.send(source, RequestVoteResponse(self.current_term, granted))
+        elif isinstance(self.role, Candidate):
+            self.role.met(source)
+        self._answer_vote(source, message, granted=granted)
+
+    def _answer_vote(self, source: ServerId, request: RequestVote, *, granted: bool) -> None:
+        self.send(source, RequestVoteResponse(self.current_term, granted, request.term))
 
     def _on_request_vote_response(self, source: ServerId, message: RequestVoteResponse) -> None:
         if not isinstance(self.role, Candidate):
             return
+        if message.request_term not in (0, self.current_term):
+            # It refuses a late copy of a request of an older term, which says nothing about this.
+            return
         if message.vote_granted:
-            # A refusal may answer a late copy of a request of an older term, a vote may not.
+            # Of an older release a refusal may be late, a vote may not.
             self.role.votes[source] = True
         self.role.votes.setdefault(source, False)
         self._count_votes(self.role)

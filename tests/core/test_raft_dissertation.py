@@ -369,7 +369,7 @@ def test_a_vote_request_within_an_election_timeout_of_a_leader_is_refused() -> N
     solo.heartbeat("2")
     solo.tick(T - 1)
     answer = only(RequestVoteResponse, solo.step("3", RequestVote(9, 99, 99)))
-    assert answer == RequestVoteResponse(1, vote_granted=False)
+    assert answer == RequestVoteResponse(1, vote_granted=False, request_term=9)
     assert (solo.term, solo.raft.voted_for) == (1, None)
 
 

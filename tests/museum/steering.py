@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from raftd.core.messages import PreVote
 from tests.core.harness import Cluster, appends
 
 
@@ -14,7 +15,11 @@ def deliver_to(cluster: Cluster, receivers: str) -> None:
 
 
 def let_win(cluster: Cluster, server: str) -> None:
-    """Let `server` win an election; what it sends as a leader stays on its way."""
+    """Let `server` win an election; what it sends as a leader stays on its way.
+
+    Those with a better log do not hear its pre-votes: they would campaign in its place.
+    """
+    ours = cluster.raft(server).log
     for other in cluster.servers:
         if other != server and other not in cluster.down:
             cluster.tick(other, cluster.options.election_ticks)
@@ -23,6 +28,11 @@ def let_win(cluster: Cluster, server: str) -> None:
         if not cluster.queue:
             cluster.tick(server)
         for envelope in cluster.take(lambda envelope: not appends(envelope)):
+            log = cluster.raft(envelope.dest).log
+            if isinstance(envelope.message, PreVote) and not log.is_up_to_date(
+                ours.last_term, ours.last_index
+            ):
+                continue
             cluster.deliver(envelope)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from tests.mutants.mutant import Mutant
 
 RAFT = "raftd/core/raft.py"
+ELECTION = "raftd/core/election.py"
 LOG = "raftd/core/log.py"
 QUORUM = "raftd/core/quorum.py"
 PAPER = "tests/core/test_raft_paper.py"
 SAFETY = "tests/core/test_raft_paper_safety.py"
 DISSERTATION = "tests/core/test_raft_dissertation.py"
+ELECTIONS = "tests/core/test_elections.py"
 
 MUTANTS = (
     # --- term and vote ---
@@ -66,8 +68,8 @@ MUTANTS = (
         name="own-vote-counts-before-it-is-durable",
         why="A server leads by a vote of its own that a crash would take back.",
         file=RAFT,
-        old="self.role = Candidate(request, votes={})",
-        new="self.role = Candidate(request, votes={self.server: True})",
+        old="self.role = Candidate(self.server, request, votes={})",
+        new="self.role = Candidate(self.server, request, votes={self.server: True})",
         test=f"{PAPER}::test_a_vote_that_comes_early_does_not_make_up_for_the_own_one",
     ),
     Mutant(
@@ -219,6 +221,72 @@ MUTANTS = (
         test=f"{DISSERTATION}"
         "::test_a_leader_that_hears_no_majority_steps_down_after_an_election_timeout",
     ),
+    # --- elections that lose no time ---
+    Mutant(
+        name="rivals-do-not-give-way",
+        why="Servers that time out together campaign together, and split the vote.",
+        file=ELECTION,
+        old="if self.waits_until_tick is None and theirs > ours:",
+        new="if False:",
+        test=f"{ELECTIONS}"
+        "::test_of_two_that_ask_at_once_the_one_with_the_lower_name_waits_two_heartbeats",
+    ),
+    Mutant(
+        name="a-rival-holds-up-the-others-for-ever",
+        why="A server that can send and not receive keeps everybody from campaigning.",
+        file=ELECTION,
+        old="if self.waits_until_tick is None and theirs > ours:",
+        new="if theirs > ours:",
+        test=f"{ELECTIONS}::test_a_rival_that_only_asks_and_asks_holds_up_a_round_once",
+    ),
+    Mutant(
+        name="refused-pre-votes-stay-refused",
+        why="Whose minimum time-out ends a moment later is not asked again before a time-out.",
+        file=ELECTION,
+        old="if not self.votes.get(server)",
+        new="if server not in self.votes",
+        test=f"{ELECTIONS}::test_a_pre_candidate_that_all_refuse_goes_on_asking",
+    ),
+    Mutant(
+        name="a-better-log-does-not-go-ahead",
+        why="A server that cannot win notices first, and the others sleep on.",
+        file=RAFT,
+        old="            self._go_ahead()\n",
+        new="            pass\n",
+        test=f"{ELECTIONS}::test_the_complete_log_is_elected_although_the_others_time_out_first",
+    ),
+    Mutant(
+        name="a-better-log-goes-ahead-at-once",
+        why="A straggler that has lost its link makes others doubt a leader that they hear.",
+        file=RAFT,
+        old="            and self._election_elapsed_ticks >= self.options.election_ticks\n",
+        new="",
+        test=f"{ELECTIONS}::test_nobody_goes_ahead_within_the_minimum_election_timeout",
+    ),
+    Mutant(
+        name="both-of-a-split-begin-anew",
+        why="Two candidates that split the vote try again together, and split the next one.",
+        file=ELECTION,
+        old="return self.rival is not None and self.rival < self.server",
+        new="return self.rival is not None",
+        test=f"{ELECTIONS}::test_the_lower_name_of_a_split_waits_for_its_time_out",
+    ),
+    Mutant(
+        name="a-term-that-is-learnt-is-challenged-at-once",
+        why="The leader that is just elected in it is pushed out before it is heard.",
+        file=RAFT,
+        old="            self._election_timeout_ticks = give_way_ticks(self.options)",
+        new="            self._election_timeout_ticks = 1",
+        test=f"{ELECTIONS}::test_who_learns_a_term_from_a_refusal_asks_anew_after_two_heartbeats",
+    ),
+    Mutant(
+        name="late-refusals-end-an-election",
+        why="Answers to an older request make a candidate give up that is about to win.",
+        file=RAFT,
+        old="if message.request_term not in (0, self.current_term):",
+        new="if False:",
+        test=f"{ELECTIONS}::test_a_refusal_of_an_older_request_ends_no_election",
+    ),
     # --- who counts ---
     Mutant(
         name="half-of-an-even-number-is-a-majority",
@@ -240,8 +308,8 @@ MUTANTS = (
         name="votes-counted-by-bare-name",
         why="While a server is replaced by its own name one vote counts in both halves.",
         file=RAFT,
-        old="            self.role.votes[source] = True\n",
-        new="            self.role.votes.update((voter, True) for voter in "
+        old="may not.\n            self.role.votes[source] = True\n",
+        new="may not.\n            self.role.votes.update((voter, True) for voter in "
         'self.configuration.configuration.all_voters if voter.partition("/")[0] == '
         'source.partition("/")[0])\n',
         test="tests/museum/test_membership_servers.py"

@@ -242,8 +242,8 @@ async def test_what_a_server_sends_carries_the_identity_of_its_greeting(
     peer = call(nursery, server)
     await peer.greet(hello_of("n2/b", "n1/a"))
     # An envelope is no part of the wire: a field that says otherwise has no meaning.
-    await peer.send(msgpack.packb([4, 7, True, "n3/c", "n9/z"]))
-    assert await server.receive() == [Envelope("n2/b", "n1/a", RequestVoteResponse(7, True))]
+    await peer.send(msgpack.packb([4, 7, True, 6, "n3/c", "n9/z"]))
+    assert await server.receive() == [Envelope("n2/b", "n1/a", RequestVoteResponse(7, True, 6))]
     nursery.cancel_scope.cancel()
 
 

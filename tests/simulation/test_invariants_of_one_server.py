@@ -276,14 +276,14 @@ def test_recovery_allows_the_founder_to_campaign_at_once() -> None:
     stage = Stage(Recovery)
     server = stage[A]
     server.raft.current_term, server.raft.voted_for = 2, A
-    server.raft.role = Candidate(RequestVote(2, 1, 1), {})
+    server.raft.role = Candidate(server.id, RequestVote(2, 1, 1), {})
     stage.invariant.started(server)
 
 
 def test_recovery_notices_somebody_else_who_campaigns_at_once() -> None:
     def campaign(raft: Raft) -> None:
         raft.current_term, raft.voted_for = 3, A
-        raft.role = Candidate(RequestVote(3, 3, 2), {})
+        raft.role = Candidate(raft.server, RequestVote(3, 3, 2), {})
 
     with noticed("n1/1 starts with another term or vote", "expected term 2", "found term 3"):
         restarted(campaign)
@@ -345,7 +345,7 @@ def test_core_invariants_are_looked_at_when_a_role_changes() -> None:
     stage = Stage(CoreInvariants)
     server = stage[A]
     stage.turn(server)
-    server.raft.role = Candidate(RequestVote(2, 1, 1), {})
+    server.raft.role = Candidate(server.id, RequestVote(2, 1, 1), {})
     server.raft.current_term, server.raft.voted_for = 2, B
     with noticed("n1/1 .process 1, candidate of term 2.", "campaigns without its own vote"):
         stage.turn(server)
