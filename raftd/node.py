@@ -50,7 +50,7 @@ from raftd.core.log import RaftLog
 from raftd.core.membership import decode_configuration
 from raftd.core.messages import Envelope, StateMessage
 from raftd.core.raft import Raft
-from raftd.core.ready import ReadAnswer, Ready
+from raftd.core.ready import Ready
 from raftd.core.snapshot import Snapshot
 from raftd.core.types import (
     Entry,
@@ -113,13 +113,13 @@ from raftd.protocol import (
     UpdateRollingRequest,
     Welcome,
 )
+from raftd.reading import Reading
 from raftd.records import RECORD_BODY_BYTES_MAX
 from raftd.replies import (
     bad_request,
     disk_full,
     invalid,
     not_leader,
-    read_reply,
     unavailable,
     write_reply,
 )
@@ -162,15 +162,6 @@ class Stop:
 
 
 @attrs.frozen
-class _Read:
-    """What waits until a quorum has confirmed that we still lead, and for the state machine."""
-
-    run: Callable[[], None]
-    """Answers, or begins what was asked, from a state that has all that was committed before."""
-    failed: Respond
-
-
-@attrs.frozen
 class _Write:
     """A proposal that waits to be applied."""
 
@@ -195,7 +186,7 @@ class Node:
         settings: Settings,
         random: Random,
         wall_clock_ms: Callable[[], int],
-        uptime_ms: Callable[[], int],
+        uptime_ns: Callable[[], int],
         mint_cluster_id: Callable[[], str],
         free_bytes: Callable[[], int] = lambda: FREE_BYTES_UNKNOWN,
         measure: Callable[[], Measured] = Measured,
@@ -212,7 +203,7 @@ class Node:
             network: must not call back before `__init__` has returned.
             random: for election time-outs.
             wall_clock_ms: milliseconds since 1970, for people only.
-            uptime_ms: milliseconds since the process started.
+            uptime_ns: since the process started; counts on while the machine sleeps.
             mint_cluster_id: returns an id that was never used.
             free_bytes, measure: what the disk has left, and what else is known of it.
             trace: told of everything that happens, if there is one; whoever ends the process
@@ -227,11 +218,11 @@ class Node:
         self._state = state
         self._network, self._settings = network, settings
         self._random = random
-        self._wall_clock_ms, self._uptime_ms = wall_clock_ms, uptime_ms
+        self._wall_clock_ms, self._uptime_ns = wall_clock_ms, uptime_ns
         self._mint_cluster_id, self._measure = mint_cluster_id, measure
         self._trace = trace
         self._writes: deque[_Write] = deque()
-        self._reads: deque[tuple[Index, _Read]] = deque()
+        self._reading = Reading(state, settings, uptime_ns, self._not_leader)
         self._handovers = Handovers()
         self._rates = CatchUpRates(settings.tick_ms)
         self._compaction = Compaction(snapshots, log, settings)
@@ -266,6 +257,7 @@ class Node:
 
     def _begin(self, hard_state: HardState) -> None:
         """Finish what the last process had begun with the identity, then follow the members."""
+        self._reading.started(self.raft, self._identities)
         self._compaction.started(self.raft)
         self._whereabouts = Whereabouts(self._settings.address, self._links, self.raft)
         if self._trace is not None:
@@ -296,10 +288,13 @@ class Node:
             StorageFault: the disk failed; stop the process, and answer nothing any more.
         """
         self.raft.wall_clock_ms = self._wall_clock_ms()
+        # After the inputs have come: what is answered or promised for them counts from here.
+        self.raft.monotonic_ns = self._uptime_ns()
         for item in inputs:
             self._take_in(item)
         if tick:
             self.raft.tick()
+            self._reading.tick(self.raft, self._identities)
             self._rates.tick(self.raft)
             self._disk.look()
             self.raft.is_short_of_space = bool(self._disk.problem)
@@ -390,7 +385,7 @@ class Node:
         if ready.committed:
             self._apply(ready.committed)
         for answer in ready.reads:
-            self._on_read_answer(answer)
+            self._reading.answered(answer)
 
     def _take_in(self, item: Input) -> None:
         match item:
@@ -475,7 +470,7 @@ class Node:
             random=self._random,
             snapshot=self._snapshots.latest,
         )
-        raft.wall_clock_ms = self._wall_clock_ms()
+        raft.wall_clock_ms, raft.monotonic_ns = self._wall_clock_ms(), self._uptime_ns()
         return raft
 
     def _make_log(self, found: FoundLog) -> RaftLog:
@@ -596,7 +591,10 @@ class Node:
             case StatusRequest():
                 respond(self.status())
             case GetRequest() | ListRequest():
-                self._on_read(request, respond)
+                if self.identity.is_blank:
+                    respond(self._not_leader())
+                else:
+                    self._reading.request(self.raft, self._links, request, respond)
             case PutRequest() | DeleteRequest() | CompareAndSetRequest():
                 self._on_write(request, respond)
             case OpenSessionRequest():
@@ -619,7 +617,7 @@ class Node:
             case BootstrapRequest() | JoinRequest():
                 self._on_membership(request, respond)
             case ReadIndexRequest():
-                self.raft.read(_Read(lambda: respond(self._read_index()), respond))
+                self._reading.confirm(self.raft, lambda: respond(self._read_index()), respond)
             case (
                 HistoryRequest() | BeginRollingRequest() | UpdateRollingRequest() | CheckupRequest()
             ):
@@ -646,7 +644,7 @@ class Node:
             else:
                 respond(self._not_leader())
 
-        self.raft.read(_Read(run, respond))
+        self._reading.confirm(self.raft, run, respond)
 
     def _on_abort(self, request: AbortRequest, respond: Respond) -> None:
         """Undo an operation without asking a quorum first: while joint it may be the one lost."""
@@ -674,14 +672,6 @@ class Node:
             )
         )
         return False
-
-    def _on_read(self, request: GetRequest | ListRequest, respond: Respond) -> None:
-        if self.identity.is_blank:
-            respond(self._not_leader())
-        elif request.stale:
-            respond(read_reply(self._state, request))
-        else:
-            self.raft.read(_Read(lambda: respond(read_reply(self._state, request)), respond))
 
     def _refuse_writes(self) -> ErrorReply | None:
         """Return why no write of a client is accepted now; None if they are.
@@ -768,11 +758,7 @@ class Node:
                 write.done(result)
             if entry.kind is EntryKind.CONFIGURATION:
                 self._on_configuration_applied(entry)
-        self._answer_reads()
-
-    def _answer_reads(self) -> None:
-        while self._reads and self._reads[0][0] <= self._state.applied_index:
-            self._reads.popleft()[1].run()
+        self._reading.applied()
 
     def _compare_states(self, envelope: Envelope | None) -> None:
         """Take in a message about states, or do what is due; stop if this server's is wrong.
@@ -817,7 +803,7 @@ class Node:
         removed_index = self._state.tombstone(self.identity.server)
         if removed_index is not None:
             self._on_removed(removed_index)
-        self._answer_reads()
+        self._reading.applied()
 
     def _on_configuration_applied(self, entry: Entry) -> None:
         configuration = decode_configuration(entry.data)
@@ -831,16 +817,6 @@ class Node:
         if self.identity.server in configuration.tombstones:
             self._removed_peers.remove(self.identity.server)
             self._on_removed(entry.index)
-
-    def _on_read_answer(self, answer: ReadAnswer) -> None:
-        read = answer.token
-        assert isinstance(read, _Read)
-        if answer.read_index is None:
-            read.failed(self._not_leader())
-        elif answer.read_index <= self._state.applied_index:
-            read.run()
-        else:
-            self._reads.append((answer.read_index, read))
 
     # --- leadership ---
 
@@ -870,7 +846,8 @@ class Node:
             links=link_views(self._addresses, self._links),
             operation=self.operations.describe(self.raft, running) if running else None,
             leader_address=self._leader_address(),
-            uptime_ms=self._uptime_ms(),
+            uptime_ms=self._uptime_ns() // 1_000_000,
+            lease_remaining_ms=self._reading.lease_remaining_ms(self.raft),
             wall_clock_ms=self._wall_clock_ms(),
             free_bytes=self._disk.free_bytes,
             problems=self._problems(),

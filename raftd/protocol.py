@@ -19,11 +19,14 @@ from raftd.core.snapshot import SnapshotId as SnapshotId
 from raftd.core.types import Index, ServerId, Term
 
 PROTOCOL_VERSION_MIN = 1
-PROTOCOL_VERSION_MAX = 3
+PROTOCOL_VERSION_MAX = 4
 """Versions of the wire format that this release speaks; the highest common one is used. Version 2
 knows snapshots and the comparison of states, version 3 the history of configurations and rolling
-operations in the replicated state. What an older version would take for garbage is not sent to it,
-and entries that it could not apply are not appended before every member speaks the version."""
+operations in the replicated state, version 4 the questions for a read index. What an older version
+would take for garbage is not sent to it, and entries that it could not apply are not appended
+before every member speaks the version."""
+READ_INDEX_VERSION = 4
+"""A server answers linearizable reads that it does not lead only if its leader speaks it."""
 FRAME_BYTES_MAX = 8 * 1024 * 1024
 """A batch of entries (at most 2 MiB and one entry more) fits; a longer frame is refused unread."""
 
@@ -85,7 +88,11 @@ class StatusRequest:
 class GetRequest:
     key: str
     stale: bool = False
-    """True: this server's own state, however old. False: linearizable, by the leader only."""
+    """True: this server's own state, however old. False: linearizable, by the leader, or with
+    `through_follower` by any member."""
+    through_follower: bool = False
+    """A server that does not lead answers itself, linearizably: it asks its leader up to where its
+    state has to be. Where it cannot, it says that it does not lead, as older releases always do."""
 
 
 @attrs.frozen(kw_only=True)
@@ -96,6 +103,8 @@ class ListRequest:
     stale: bool = False
     after: str = ""
     """Only keys behind this one: the last key of the page before."""
+    through_follower: bool = False
+    """As in `GetRequest`."""
 
 
 LIST_LIMIT_MAX = 10_000
@@ -520,6 +529,12 @@ class StatusReply:
     sync_p99_ms: float | None = None
     differing: tuple[ServerId, ...] = ()
     """Servers whose state is not that of a majority, as far as this one was told."""
+    reads: str = "read-index"
+    """How it answers linearizable reads while it leads: read-index (each takes part in a round of
+    messages) or lease (none where it holds a lease)."""
+    lease_remaining_ms: float | None = None
+    """For how long it still holds the lease, 0 if it does not; None on one that does not lead, or
+    does not use leases."""
 
 
 @attrs.frozen(kw_only=True)

@@ -49,6 +49,8 @@ FLUSH_TIMEOUT_MS = 500.0
 DRAIN_ELECTION_TIMEOUTS = 2
 """Leadership is handed over within one election timeout or not at all; twice that is enough."""
 
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
 logger = logging.getLogger("raftd.server")
 
 
@@ -140,7 +142,7 @@ def _run_with(
             randomness=random.Random(),
             file_addresses={member.id: member.address for member in cluster.servers.values()},
         )
-        started = time.monotonic()
+        started_ns = _clock_ns()
         state = StateMachine(recovered.store)
         trace = None
         if emit is not None:
@@ -155,7 +157,7 @@ def _run_with(
             settings=_settings(server),
             random=random.Random(),
             wall_clock_ms=lambda: time.time_ns() // 1_000_000,
-            uptime_ms=lambda: int((time.monotonic() - started) * 1000),
+            uptime_ns=lambda: _clock_ns() - started_ns,
             mint_cluster_id=lambda: str(uuid4()),
             free_bytes=lambda: files.free_bytes(directory.path),
             measure=lambda: _measured(sync_times, snapshots),
@@ -174,6 +176,11 @@ def _run_with(
     finally:
         wal.close()
         snapshots.close(cleanly=exit_code in (EXIT_DONE, EXIT_REMOVED))
+
+
+def _clock_ns() -> int:
+    # The usual monotonic clock stands still while the machine sleeps, and a lease must not.
+    return time.clock_gettime_ns(_CLOCK)
 
 
 def _measured(sync_times: SyncTimes, snapshots: BackgroundSnapshots) -> Measured:
@@ -198,6 +205,8 @@ def _settings(server: ServerConfig) -> Settings:
         snapshot_bytes_per_second=server.snapshot_bytes_per_second,
         disk_reserve_bytes=server.disk_reserve_bytes,
         zone=server.zone or "",
+        reads_by_lease=server.reads == "lease",
+        clock_drift=server.clock_drift,
     )
 
 

@@ -206,6 +206,7 @@ def status_reply(
     operation: OperationView | None,
     leader_address: str,
     uptime_ms: int,
+    lease_remaining_ms: float | None,
     wall_clock_ms: int,
     free_bytes: int,
     problems: Sequence[str],
@@ -259,4 +260,6 @@ def status_reply(
         sync_p50_ms=measured.sync_p50_ms,
         sync_p99_ms=measured.sync_p99_ms,
         differing=differing,
+        reads="lease" if settings.reads_by_lease else "read-index",
+        lease_remaining_ms=lease_remaining_ms,
     )
