@@ -114,6 +114,11 @@ def _view(reply: StatusReply) -> str:
         confirmed = "is" if reply.leadership_confirmed else "is not"
         follows = f"leads, which {confirmed} confirmed by a quorum"
     words = f"term {reply.term:,}, {follows}, revision {reply.revision:,}"
+    if reply.lease_remaining_ms is not None:
+        held = f"held for {precise_duration(reply.lease_remaining_ms)} more"
+        words += f", reads by lease ({held if reply.lease_remaining_ms else 'not held now'})"
+    elif reply.reads == "lease":
+        words += ", reads by lease where it leads"
     if reply.configuration is not None:
         known = "committed" if reply.configuration.committed else "not known to be committed"
         words += f", configuration of index {reply.configuration.index:,} ({known})"

@@ -154,6 +154,8 @@ def _measured_document(reply: StatusReply | None) -> dict[str, Any]:
         "snapshot_bytes": reply.snapshot_bytes if reply else None,
         "state_bytes": reply.state_bytes if reply else None,
         "links": [_link_document(link) for link in reply.links] if reply else None,
+        "reads": reply.reads if reply else None,
+        "lease_remaining_ms": reply.lease_remaining_ms if reply else None,
     }
 
 

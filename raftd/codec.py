@@ -326,6 +326,7 @@ def _decode_get(fields: dict[str, Any]) -> protocol.GetRequest:
     return protocol.GetRequest(
         key=_text(fields["key"]),
         stale=_boolean(fields.get("stale", False)),
+        through_follower=_boolean(fields.get("through_follower", False)),
     )
 
 
@@ -521,7 +522,7 @@ _MESSAGES: dict[int, tuple[type, int, tuple[_Field, ...]]] = {
     6: (
         AppendEntriesResponse,
         5,
-        (_integer, _boolean, *6 * (_integer,), _boolean),
+        (_integer, _boolean, *6 * (_integer,), _boolean, _integer),
     ),
     7: (messages.TimeoutNow, 1, (_integer,)),
     8: (InstallSnapshot, 5, (_integer, _snapshot_id, _integer, _bytes, _integer)),
@@ -533,6 +534,8 @@ _MESSAGES: dict[int, tuple[type, int, tuple[_Field, ...]]] = {
     10: (messages.StateCheck, 3, (_integer, _integer, _integer)),
     11: (messages.StateCheckResponse, 3, (_integer, _integer, _integer)),
     12: (messages.StateVerdict, 5, (_integer, _integer, _integer, _servers, _servers)),
+    13: (messages.ReadIndex, 2, (_integer, _integer)),
+    14: (messages.ReadIndexResponse, 3, (_integer, _integer, _index_or_none)),
 }
 
 
@@ -570,6 +573,7 @@ def encode_message(message: Message | StateMessage) -> bytes:
                 message.conflict_index,
                 message.last_log_index,
                 message.short_of_space,
+                message.vote_withheld_ms,
             )
         case messages.PreVote():
             fields = (1, message.term, message.last_log_index, message.last_log_term)
@@ -608,22 +612,29 @@ def encode_message(message: Message | StateMessage) -> bytes:
                 message.commit_index,
                 message.last_log_index,
             )
-        case messages.StateCheck():
-            fields = (10, message.term, message.index, message.state_hash)
-        case messages.StateCheckResponse():
-            fields = (11, message.term, message.index, message.state_hash)
-        case messages.StateVerdict():
-            fields = (
-                12,
-                message.term,
-                message.index,
-                message.state_hash,
-                message.agreeing,
-                message.differing,
-            )
+        case messages.ReadIndex():
+            fields = (13, message.term, message.id)
+        case messages.ReadIndexResponse():
+            fields = (14, message.term, message.id, message.index)
+        case messages.StateCheck() | messages.StateCheckResponse() | messages.StateVerdict():
+            fields = _state_fields(message)
         case _:
             assert_never(message)
     return cast("bytes", msgpack.packb(fields))
+
+
+def _state_fields(message: StateMessage) -> tuple[object, ...]:
+    """Return the tag and fields of a message in which servers compare their states."""
+    match message:
+        case messages.StateCheck():
+            return 10, message.term, message.index, message.state_hash
+        case messages.StateCheckResponse():
+            return 11, message.term, message.index, message.state_hash
+        case messages.StateVerdict():
+            agreeing, differing = message.agreeing, message.differing
+            return 12, message.term, message.index, message.state_hash, agreeing, differing
+        case _:
+            assert_never(message)
 
 
 def decode_message(payload: bytes) -> Message | StateMessage:

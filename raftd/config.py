@@ -25,6 +25,7 @@ from cattrs import Converter
 from raftd.config_values import (
     check_name,
     format_duration,
+    format_percent,
     format_size,
     is_loopback,
     is_wildcard,
@@ -33,6 +34,7 @@ from raftd.config_values import (
     parse_dialled_address,
     parse_duration_ms,
     parse_member_argument,
+    parse_percent,
     parse_size_bytes,
     quoted,
     size_unit_meant,
@@ -67,6 +69,7 @@ __all__ = [
 
 ROLES = ("voter", "learner")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+READS = ("read-index", "lease")
 HEARTBEATS_PER_ELECTION_TIMEOUT_MIN = 5
 """Fewer, and a few late heartbeats already depose a leader that is alive."""
 JOINT_TIMEOUT_PER_ELECTION_TIMEOUT = 2
@@ -87,6 +90,8 @@ DEFAULTS: Mapping[str, Any] = {
     "snapshot_rate": 64 * 1024 * 1024,
     "catch_up_rate": 32 * 1024 * 1024,
     "disk_reserve": 256 * 1024 * 1024,
+    "reads": "read-index",
+    "clock_drift": 0.05,
     "log_level": "info",
 }
 """What a key is worth that stands nowhere in the file; durations in milliseconds, sizes in bytes.
@@ -123,6 +128,11 @@ class ServerConfig:
     """How fast a leader feeds one server that is catching up."""
     disk_reserve_bytes: int
     """With less free space clients' writes are refused; 0 for no reserve."""
+    reads: str
+    """read-index or lease: how it answers linearizable reads while it leads."""
+    clock_drift: float
+    """For leases: by what part an election timeout on one server's clock may be shorter than the
+    same one on another's."""
     log_level: str
 
 
@@ -274,6 +284,24 @@ class _Duration:
 
 
 @attrs.frozen
+class _Percent:
+    """A percentage within limits; the value is the part of one."""
+
+    minimum: str
+    maximum: str
+
+    def __call__(self, value: Any) -> float:
+        if not isinstance(value, str):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            hint = f" (did you mean {value}%?)" if number else ""
+            raise ValueError(f"expected a percentage with its sign, got {_describe(value)}{hint}")
+        part = parse_percent(value)
+        if not parse_percent(self.minimum) <= part <= parse_percent(self.maximum):
+            raise ValueError(f"{value} is not within {self.minimum} and {self.maximum}")
+        return part
+
+
+@attrs.frozen
 class _Size:
     """A size within limits; the value is its bytes. Of a rate, those of one second."""
 
@@ -330,6 +358,9 @@ class SharedKeys:
     # For the log, while somebody makes room: more than that is a slip of the unit, and would have
     # all writes refused.
     disk_reserve: Annotated[int, _Size("0B", "1024GiB")] = _UNSET
+    reads: Annotated[str, _OneOf(READS)] = _UNSET
+    # No two clocks run exactly alike; with a half, a lease is not much longer than a heartbeat.
+    clock_drift: Annotated[float, _Percent("0.1%", "50%")] = _UNSET
     log_level: Annotated[str, _OneOf(LOG_LEVELS)] = _UNSET
 
 
@@ -561,7 +592,7 @@ def _server(name: str, settings: _Settings, folder: Path) -> ServerConfig:
         role=settings["role"].value,
         zone=settings["zone"].value,
         **{field: settings[key].value for key, field in _FIELDS.items()},
-        log_level=settings["log_level"].value,
+        **{key: settings[key].value for key in ("reads", "clock_drift", "log_level")},
     )
 
 
@@ -719,6 +750,8 @@ def effective(config: ClusterConfig) -> dict[str, Any]:
 
 def _shown(settings: ServerConfig, key: str) -> Any:
     value = getattr(settings, _FIELDS.get(key, key))
+    if key == "clock_drift":
+        return format_percent(value)
     if key in _FIELDS:
         return format_duration(value) if isinstance(value, float) else format_size(value)
     return str(value) if isinstance(value, Path) else value

@@ -1,4 +1,4 @@
-"""The small values that people type: names, addresses, durations, sizes.
+"""The small values that people type: names, addresses, durations, sizes, percentages.
 
 The cluster file and the command line share these rules. Nothing here imports more than the
 standard library, so that a short-lived command can use it without paying for a YAML reader.
@@ -37,6 +37,8 @@ _UNIT_MEANT = {
     "hour": "h",
     "hours": "h",
 }
+
+_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?)%")
 
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)(B|KiB|MiB|GiB)")
 _ALMOST_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)[ \t]*([A-Za-z]*)")
@@ -282,3 +284,23 @@ def format_size(size_bytes: int) -> str:
         if amount >= 1 and amount == round(amount, 1):
             return f"{amount.normalize():f}{unit}"
     return f"{size_bytes}B"
+
+
+# --- percentages ----------------------------------------------------------------------------
+
+
+def parse_percent(text: str) -> float:
+    """Return what part of one a percentage such as 5% or 0.5% is.
+
+    Raises:
+        ValueError: not a number directly followed by the sign.
+    """
+    match = _PERCENT.fullmatch(text)
+    if match:
+        return float(Decimal(match[1]) / 100)
+    raise ValueError(f"{quoted(text)} is not a percentage: a number and its sign, such as 5%")
+
+
+def format_percent(part: float) -> str:
+    """Return a part of one as a percentage. `parse_percent` reads it back."""
+    return f"{Decimal(str(round(part * 100, 3))).normalize():f}%"

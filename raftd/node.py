@@ -22,7 +22,6 @@ Source: design of etcd's raft example driver; dissertation 10.2.1 for step 1.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
 
@@ -43,7 +42,7 @@ from raftd.core.log import RaftLog
 from raftd.core.membership import decode_configuration
 from raftd.core.messages import Envelope, StateMessage
 from raftd.core.raft import Raft
-from raftd.core.ready import ReadAnswer, Ready
+from raftd.core.ready import Ready
 from raftd.core.snapshot import Snapshot
 from raftd.core.types import (
     Entry,
@@ -108,11 +107,11 @@ from raftd.protocol import (
     UpdateRollingRequest,
     Welcome,
 )
+from raftd.reading import Reading
 from raftd.replies import (
     bad_request,
     invalid,
     not_leader,
-    read_reply,
     unavailable,
 )
 from raftd.role_log import RoleLog
@@ -137,8 +136,6 @@ TURN_ENTRIES_MAX = 512
 is answered and no vote given."""
 TURN_BYTES_MAX = 4 * 1024 * 1024
 """Bytes of entries applied in one turn, likewise."""
-VALUES_BYTES_MAX = 16 * 1024 * 1024
-"""Values read at once for many clients; what is beyond has to be asked again."""
 
 logger = logging.getLogger("raftd.node")
 
@@ -151,15 +148,6 @@ class Stop:
 
     exit_code: int
     message: str
-
-
-@attrs.frozen
-class _Read:
-    """What waits until a quorum has confirmed that we still lead, and for the state machine."""
-
-    run: Callable[[], None]
-    """Answers, or begins what was asked, from a state that has all that was committed before."""
-    failed: Respond
 
 
 class Node:
@@ -177,7 +165,7 @@ class Node:
         settings: Settings,
         random: Random,
         wall_clock_ms: Callable[[], int],
-        uptime_ms: Callable[[], int],
+        uptime_ns: Callable[[], int],
         mint_cluster_id: Callable[[], str],
         free_bytes: Callable[[], int] = lambda: FREE_BYTES_UNKNOWN,
         measure: Callable[[], Measured] = Measured,
@@ -194,7 +182,7 @@ class Node:
             network: must not call back before `__init__` has returned.
             random: for election time-outs.
             wall_clock_ms: milliseconds since 1970, for people only.
-            uptime_ms: milliseconds since the process started.
+            uptime_ns: since the process started; counts on while the machine sleeps.
             mint_cluster_id: returns an id that was never used.
             free_bytes, measure: what the disk has left, and what else is known of it.
             trace: told of everything that happens, if there is one; whoever ends the process
@@ -209,10 +197,10 @@ class Node:
         self._state = state
         self._network, self._settings = network, settings
         self._random = random
-        self._wall_clock_ms, self._uptime_ms = wall_clock_ms, uptime_ms
+        self._wall_clock_ms, self._uptime_ns = wall_clock_ms, uptime_ns
         self._mint_cluster_id, self._measure = mint_cluster_id, measure
         self._trace = trace
-        self._reads: deque[tuple[Index, _Read]] = deque()
+        self._reading = Reading(state, settings, uptime_ns, self._not_leader)
         self._handovers = Handovers()
         self._rates = CatchUpRates(settings.tick_ms)
         self._compaction = Compaction(snapshots, log, settings)
@@ -248,6 +236,7 @@ class Node:
 
     def _begin(self, hard_state: HardState) -> None:
         """Finish what the last process had begun with the identity, then follow the members."""
+        self._reading.started(self.raft, self._identities)
         self._compaction.started(self.raft)
         self._whereabouts = Whereabouts(self._settings.address, self._links, self.raft)
         if self._trace is not None:
@@ -272,6 +261,7 @@ class Node:
             self._draining
             or self._stop is not None
             or not self._handovers.is_idle
+            or not self._reading.is_idle
             or self._state.running_operation is not None
         ):
             return 0
@@ -292,11 +282,14 @@ class Node:
         self.raft.wall_clock_ms = self._wall_clock_ms()
         if passed_ticks:
             self.raft.pass_quietly(passed_ticks)
+        # After the inputs have come: what is answered or promised for them counts from here.
+        self.raft.monotonic_ns = self._uptime_ns()
         for item in inputs:
             self._take_in(item)
         if tick:
             self.raft.tick()
         if tick or passed_ticks:
+            self._reading.tick(self.raft, self._identities)
             self._rates.tick(self.raft)
             self._disk.look()
             self.raft.is_short_of_space = bool(self._disk.problem)
@@ -387,7 +380,7 @@ class Node:
         if ready.committed:
             self._apply(ready.committed)
         for answer in ready.reads:
-            self._on_read_answer(answer)
+            self._reading.answered(answer)
 
     def _take_in(self, item: Input) -> None:
         match item:
@@ -401,7 +394,10 @@ class Node:
             case CommandsArrived():
                 self._writes.propose_all(self.raft, item.commands, item.waiters)
             case KeysArrived():
-                self._on_keys(item)
+                if self.identity.is_blank:
+                    item.failed(self._not_leader())
+                else:
+                    self._reading.keys(self.raft, item)
             case LinkChanged():
                 self._links[item.server] = item
                 if not item.connected:
@@ -476,7 +472,7 @@ class Node:
             random=self._random,
             snapshot=self._snapshots.latest,
         )
-        raft.wall_clock_ms = self._wall_clock_ms()
+        raft.wall_clock_ms, raft.monotonic_ns = self._wall_clock_ms(), self._uptime_ns()
         return raft
 
     def _make_log(self, found: FoundLog) -> RaftLog:
@@ -597,7 +593,10 @@ class Node:
             case StatusRequest():
                 respond(self.status())
             case GetRequest() | ListRequest():
-                self._on_read(request, respond)
+                if self.identity.is_blank:
+                    respond(self._not_leader())
+                else:
+                    self._reading.request(self.raft, self._links, request, respond)
             case PutRequest() | DeleteRequest() | CompareAndSetRequest() | OpenSessionRequest():
                 self._writes.request(self.raft, request, respond)
             case ChangeRequest():
@@ -618,7 +617,7 @@ class Node:
             case BootstrapRequest() | JoinRequest():
                 self._on_membership(request, respond)
             case ReadIndexRequest():
-                self.raft.read(_Read(lambda: respond(self._read_index()), respond))
+                self._reading.confirm(self.raft, lambda: respond(self._read_index()), respond)
             case (
                 HistoryRequest() | BeginRollingRequest() | UpdateRollingRequest() | CheckupRequest()
             ):
@@ -645,7 +644,7 @@ class Node:
             else:
                 respond(self._not_leader())
 
-        self.raft.read(_Read(run, respond))
+        self._reading.confirm(self.raft, run, respond)
 
     def _on_abort(self, request: AbortRequest, respond: Respond) -> None:
         """Undo an operation without asking a quorum first: while joint it may be the one lost."""
@@ -673,30 +672,6 @@ class Node:
             )
         )
         return False
-
-    def _on_read(self, request: GetRequest | ListRequest, respond: Respond) -> None:
-        if self.identity.is_blank:
-            respond(self._not_leader())
-        elif request.stale:
-            respond(read_reply(self._state, request))
-        else:
-            self.raft.read(_Read(lambda: respond(read_reply(self._state, request)), respond))
-
-    def _on_keys(self, arrived: KeysArrived) -> None:
-        def run() -> None:
-            arrived.respond(self._state.values(arrived.keys, VALUES_BYTES_MAX))
-
-        if self.identity.is_blank:
-            arrived.failed(self._not_leader())
-        elif arrived.stale:
-            run()
-        else:
-            try:
-                self.raft.read(_Read(run, arrived.failed))
-            except NotLeader:
-                arrived.failed(self._not_leader())
-            except ProposalDropped as refusal:
-                arrived.failed(unavailable(NOT_NOW, str(refusal)))
 
     def _propose(
         self, command: Command, done: Callable[[Result], None], failed: Respond
@@ -730,11 +705,7 @@ class Node:
             entry.encoded = None
             if entry.kind is EntryKind.CONFIGURATION:
                 self._on_configuration_applied(entry)
-        self._answer_reads()
-
-    def _answer_reads(self) -> None:
-        while self._reads and self._reads[0][0] <= self._state.applied_index:
-            self._reads.popleft()[1].run()
+        self._reading.applied()
 
     def _compare_states(self, envelope: Envelope | None) -> None:
         """Take in a message about states, or do what is due; stop if this server's is wrong.
@@ -779,7 +750,7 @@ class Node:
         removed_index = self._state.tombstone(self.identity.server)
         if removed_index is not None:
             self._on_removed(removed_index)
-        self._answer_reads()
+        self._reading.applied()
 
     def _on_configuration_applied(self, entry: Entry) -> None:
         configuration = decode_configuration(entry.data)
@@ -793,16 +764,6 @@ class Node:
         if self.identity.server in configuration.tombstones:
             self._removed_peers.remove(self.identity.server)
             self._on_removed(entry.index)
-
-    def _on_read_answer(self, answer: ReadAnswer) -> None:
-        read = answer.token
-        assert isinstance(read, _Read)
-        if answer.read_index is None:
-            read.failed(self._not_leader())
-        elif answer.read_index <= self._state.applied_index:
-            read.run()
-        else:
-            self._reads.append((answer.read_index, read))
 
     # --- leadership ---
 
@@ -832,7 +793,8 @@ class Node:
             links=link_views(self._addresses, self._links),
             operation=self.operations.describe(self.raft, running) if running else None,
             leader_address=self._leader_address(),
-            uptime_ms=self._uptime_ms(),
+            uptime_ms=self._uptime_ns() // 1_000_000,
+            lease_remaining_ms=self._reading.lease_remaining_ms(self.raft),
             wall_clock_ms=self._wall_clock_ms(),
             free_bytes=self._disk.free_bytes,
             problems=self._problems(),

@@ -23,9 +23,11 @@ PROTOCOL_VERSION_MIN = 1
 PROTOCOL_VERSION_MAX = 4
 """Versions of the wire format that this release speaks; the highest common one is used. Version 2
 knows snapshots and the comparison of states, version 3 the history of configurations and rolling
-operations in the replicated state, version 4 counters and commands for several keys. What an older
-version would take for garbage is not sent to it, and entries that it could not apply are not
-appended before every member speaks the version."""
+operations in the replicated state, version 4 counters, commands for several keys, and the questions
+for a read index. What an older version would take for garbage is not sent to it, and entries that
+it could not apply are not appended before every member speaks the version."""
+READ_INDEX_VERSION = 4
+"""A server answers linearizable reads that it does not lead only if its leader speaks it."""
 NOT_NOW = "not now"
 """The message of an `ErrorReply` whose code is unavailable where a leader takes nothing at the
 moment, as opposed to there being none."""
@@ -92,7 +94,11 @@ class StatusRequest(Value):
 class GetRequest(Value):
     key: str
     stale: bool = False
-    """True: this server's own state, however old. False: linearizable, by the leader only."""
+    """True: this server's own state, however old. False: linearizable, by the leader, or with
+    `through_follower` by any member."""
+    through_follower: bool = False
+    """A server that does not lead answers itself, linearizably: it asks its leader up to where its
+    state has to be. Where it cannot, it says that it does not lead, as older releases always do."""
 
 
 @attrs.frozen(kw_only=True, repr=False, eq=False)
@@ -103,6 +109,8 @@ class ListRequest(Value):
     stale: bool = False
     after: str = ""
     """Only keys behind this one: the last key of the page before."""
+    through_follower: bool = False
+    """As in `GetRequest`."""
 
 
 LIST_LIMIT_MAX = 10_000
@@ -534,6 +542,12 @@ class StatusReply(Value):
     """Of that, the memory that belongs to no file."""
     differing: tuple[ServerId, ...] = ()
     """Servers whose state is not that of a majority, as far as this one was told."""
+    reads: str = "read-index"
+    """How it answers linearizable reads while it leads: read-index (each takes part in a round of
+    messages) or lease (none where it holds a lease)."""
+    lease_remaining_ms: float | None = None
+    """For how long it still holds the lease, 0 if it does not; None on one that does not lead, or
+    does not use leases."""
 
 
 @attrs.frozen(kw_only=True, repr=False, eq=False)

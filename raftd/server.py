@@ -25,8 +25,8 @@ from raftd.config import ClusterConfig, ServerConfig
 from raftd.consumption import consumption
 from raftd.core.errors import Divergence
 from raftd.core.types import server_name
-from raftd.network.dialling import split_address
 from raftd.founding import lead_if_alone
+from raftd.network.dialling import split_address
 from raftd.network.inputs import Inbox
 from raftd.network.network import Network
 from raftd.node import EXIT_REMOVED, Node
@@ -61,6 +61,7 @@ DRAIN_ELECTION_TIMEOUTS = 2
 
 DESCRIPTORS_WANTED = 8_192
 """Open files: for the connections of both listeners, the log, the state, and room to spare."""
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 logger = logging.getLogger("raftd.server")
 
@@ -162,7 +163,7 @@ def _run_with(
             randomness=random.Random(),
             file_addresses={member.id: member.address for member in cluster.servers.values()},
         )
-        started = time.monotonic()
+        started_ns = _clock_ns()
         state = StateMachine(recovered.store)
         trace = None
         if emit is not None:
@@ -177,7 +178,7 @@ def _run_with(
             settings=_settings(server),
             random=random.Random(),
             wall_clock_ms=lambda: time.time_ns() // 1_000_000,
-            uptime_ms=lambda: int((time.monotonic() - started) * 1000),
+            uptime_ns=lambda: _clock_ns() - started_ns,
             mint_cluster_id=lambda: str(uuid4()),
             free_bytes=lambda: files.free_bytes(directory.path),
             measure=lambda: _measured(sync_times, snapshots),
@@ -198,6 +199,11 @@ def _run_with(
     finally:
         wal.close()
         snapshots.close(cleanly=exit_code in (EXIT_DONE, EXIT_REMOVED))
+
+
+def _clock_ns() -> int:
+    # The usual monotonic clock stands still while the machine sleeps, and a lease must not.
+    return time.clock_gettime_ns(_CLOCK)
 
 
 def _measured(sync_times: SyncTimes, snapshots: BackgroundSnapshots) -> Measured:
@@ -250,6 +256,8 @@ def _settings(server: ServerConfig) -> Settings:
         snapshot_bytes_per_second=server.snapshot_bytes_per_second,
         disk_reserve_bytes=server.disk_reserve_bytes,
         zone=server.zone or "",
+        reads_by_lease=server.reads == "lease",
+        clock_drift=server.clock_drift,
     )
 
 

@@ -5,6 +5,7 @@ Production and simulations hand in different objects of the same shape.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -189,6 +190,11 @@ class Settings:
     """The newest version whose features it switches on as a leader; 0 for none."""
     zone: str = ""
     """The failure unit that it belongs to; empty for none."""
+    reads_by_lease: bool = False
+    """Whether it answers reads by leases while it leads, and does for others what leases need."""
+    clock_drift: float = 0.0
+    """While one server's clock counts an election timeout, that of every other one counts at least
+    (1 - clock_drift) of it; at least 0 and below 1."""
 
     def ticks(self, duration_ms: float) -> int:
         """Return a duration in ticks, at least 1."""
@@ -203,6 +209,8 @@ class Settings:
             joint_timeout_ticks=self.ticks(self.joint_timeout_ms),
             departing_ticks=self.ticks(DEPARTING_MS),
             catch_up_bytes_per_tick=self._catch_up_bytes_per_tick(),
+            vote_withheld_ms=math.ceil(self.election_timeout_ms) if self.reads_by_lease else 0,
+            clock_drift=self.clock_drift,
         )
 
     def _catch_up_bytes_per_tick(self) -> int:

@@ -209,6 +209,7 @@ def status_reply(
     operation: OperationView | None,
     leader_address: str,
     uptime_ms: int,
+    lease_remaining_ms: float | None,
     wall_clock_ms: int,
     free_bytes: int,
     problems: Sequence[str],
@@ -265,4 +266,6 @@ def status_reply(
         rss_bytes=measured.rss_bytes,
         rss_anon_bytes=measured.rss_anon_bytes,
         differing=differing,
+        reads="lease" if settings.reads_by_lease else "read-index",
+        lease_remaining_ms=lease_remaining_ms,
     )

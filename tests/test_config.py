@@ -869,7 +869,11 @@ def test_the_reference_says_the_default_of_each_key_in_words():
     )
     for key, value in DEFAULTS.items():
         shown = {float: format_duration, int: format_size}.get(type(value), str)(value)
-        expected = {"zone": "none", "joint_timeout": "twice election_timeout"}.get(key, shown)
+        expected = {
+            "zone": "none",
+            "joint_timeout": "twice election_timeout",
+            "clock_drift": "5%",
+        }.get(key, shown)
         assert f"Default: {expected}." in comments, key
 
 

@@ -43,9 +43,15 @@ from raftd.core.messages import (
     InstallSnapshotResponse,
     TimeoutNow,
 )
-from raftd.core.progress import SNAPSHOT_CHUNK_BYTES, Progress, ReplicationState
+from raftd.core.progress import (
+    SNAPSHOT_CHUNK_BYTES,
+    Departing,
+    Progress,
+    ReplicationState,
+    Transfer,
+)
 from raftd.core.quorum import VoteResult, committed_index, majority, vote_result
-from raftd.core.reads import PENDING_READS_MAX, PendingReads
+from raftd.core.reads import LeaderReads
 from raftd.core.ready import Chunk, ReadAnswer
 from raftd.core.snapshot import SnapshotId
 from raftd.core.status import PeerStatus
@@ -66,25 +72,6 @@ CONTACT_HEARTBEATS = 2
 """A server was "in contact just now" if it answered within so many heartbeats."""
 
 
-@attrs.define
-class Transfer:
-    """Leadership is being handed to `target`; proposals pause until `deadline_tick`."""
-
-    target: ServerId
-    deadline_tick: int
-    told: bool = False
-    """Whether a TimeoutNow was sent since the last heartbeat."""
-
-
-@attrs.frozen
-class Departing:
-    """A server that the latest change dropped: it is fed until it knows, or until the deadline."""
-
-    address: str
-    index: Index
-    deadline_tick: int
-
-
 class Leader:
     """The leader of one term. Made by `Raft` alone."""
 
@@ -95,7 +82,7 @@ class Leader:
         self._term: Term = raft.current_term
         self.progress: dict[ServerId, Progress] = {}
         self._departing: dict[ServerId, Departing] = {}
-        self._reads = PendingReads()
+        self.reads = LeaderReads(raft, lambda: self.has_committed_in_term)
         self._transfer: Transfer | None = None
         self._retire_tick: int | None = None
         self._round = 0
@@ -121,7 +108,7 @@ class Leader:
 
     def end(self) -> list[ReadAnswer]:
         """Give up leadership; return the reads that cannot be answered any more."""
-        return self._reads.fail()
+        return self.reads.fail()
 
     def tick(self) -> None:
         """Let one tick pass: heartbeats, check-quorum, and what has waited too long."""
@@ -183,12 +170,6 @@ class Leader:
             raise ProposalDropped("too much is waiting to be committed")
         log.append(entries)
         return term, first_index, len(entries)
-
-    def read(self, token: object) -> None:
-        """Queue a linearizable read. See `Raft.read`."""
-        if len(self._reads) >= PENDING_READS_MAX:
-            raise ProposalDropped("too many reads are waiting")
-        self._reads.add(token, self._log.commit_index if self.has_committed_in_term else None)
 
     def start_transfer(self, target: ServerId) -> None:
         """Begin to hand over. See `Raft.transfer_leadership`."""
@@ -284,13 +265,15 @@ class Leader:
         rounds that started after it arrived (dissertation 6.4).
         """
         self._turn_to_snapshots()
-        forced = self._broadcast or self._reads.want_round
+        # A read needs the answers of voters alone.
+        asked = self._latest().configuration.all_voters if self.reads.want_round else ()
+        forced = self._broadcast or bool(asked)
         if not forced and not any(map(self._has_work, self.progress, self.progress.values())):
             return
         self._round += 1
-        self._reads.round_started(self._round)
+        self.reads.round_started(self._round)
         for server in sorted(self.progress):
-            self._feed(server, self.progress[server], forced)
+            self._feed(server, self.progress[server], self._broadcast or server in asked)
         self._broadcast = False
         self._confirm_reads()
 
@@ -302,6 +285,7 @@ class Leader:
         if message.success and message.match_index > self._log.last_index:
             return
         self._heard(progress, message.round, message.commit_index)
+        self.reads.lease.promised(source, message.round, message.vote_withheld_ms)
         progress.short_of_space = message.short_of_space
         if not message.success:
             self._on_refusal(progress, message)
@@ -361,7 +345,7 @@ class Leader:
             if entry.kind is EntryKind.COMMAND:
                 self._uncommitted_bytes -= len(entry.data)
         if old < self.term_start <= index:
-            self._reads.first_commit(index)
+            self.reads.first_commit(index)
         self._after_commit(old)
 
     # --- what others ask ---
@@ -653,9 +637,7 @@ class Leader:
             if not progress.fenced
         }
         rounds[self._raft.server] = self._round
-        confirmed = committed_index(configuration.voters, configuration.outgoing, rounds)
-        if confirmed:
-            self._raft.answer_reads(self._reads.confirmed(confirmed))
+        self.reads.confirm(configuration, rounds)
 
     # --- membership, inside ---
 
@@ -847,6 +829,7 @@ class Leader:
         target = self._transfer.target
         if self.progress[target].match_index == self._log.last_index:
             self._transfer.told = True
+            self.reads.lease.give_up()
             self._raft.send(target, TimeoutNow(self._term))
 
     # --- check-quorum ---

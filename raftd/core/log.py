@@ -26,6 +26,7 @@ from raftd.core.membership import (
     ConfigurationHistory,
     decode_configuration,
 )
+from raftd.core.messages import AppendEntries
 from raftd.core.snapshot import Snapshot, included_index
 from raftd.core.types import Entry, EntryKind, Index, Term
 
@@ -280,3 +281,19 @@ class RaftLog:
         if self.durable_index == last_index:
             return ()
         return tuple(self.entries(self.durable_index + 1, last_index))
+
+
+def is_well_formed(message: AppendEntries) -> bool:
+    """Return whether the entries can be a part of a log that follows `prev_log_index`."""
+    index, term = message.prev_log_index, message.prev_log_term
+    for entry in message.entries:
+        index += 1
+        if entry.index != index or entry.term < term or entry.term > message.term:
+            return False
+        term = entry.term
+        if entry.kind is EntryKind.CONFIGURATION:
+            try:
+                decode_configuration(entry.data)
+            except ValueError:
+                return False
+    return True

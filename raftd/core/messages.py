@@ -12,6 +12,8 @@ the connection that it came on. Fields have the paper's names. What goes beyond 
 | `RequestVote.leadership_transfer` | the one vote request that stickiness lets through (4.2.3) |
 | `InstallSnapshot.round` | an empty one is the heartbeat of a server that gets a snapshot |
 | `InstallSnapshotResponse.received_bytes` | flow control, and where to go on after a broken link |
+| `AppendEntriesResponse.vote_withheld_ms` | what a leader may build a lease on (6.4.1) |
+| `ReadIndex`, `ReadIndexResponse` | a server that does not lead answers a read itself (6.4) |
 
 `StateCheck` and what belongs to it are no part of Raft: servers compare what they have made of the
 same entries. The core never sees them.
@@ -103,6 +105,9 @@ class AppendEntriesResponse:
     """On refusal: the responder's last index."""
     short_of_space: bool = False
     """The responder's disk is nearly full: it should not be given more than it must have."""
+    vote_withheld_ms: int = 0
+    """For so long from the request on, by its own clock, the responder votes for nobody but whom
+    the leader itself hands over to, also if it restarts; 0 if it promises nothing."""
 
 
 @attrs.frozen
@@ -181,6 +186,29 @@ class StateVerdict:
     """Who has another one; everybody who answered, if there is no majority."""
 
 
+@attrs.frozen
+class ReadIndex:
+    """How far has a state to be that shows all that is committed by now? To the sender's leader.
+
+    Source: dissertation 6.4, last paragraph.
+    """
+
+    term: Term
+    id: int
+    """Grows with each one that a process sends; another process of the sender begins elsewhere."""
+
+
+@attrs.frozen
+class ReadIndexResponse:
+    """The answer to a `ReadIndex`: a leader that led after it had arrived says how far."""
+
+    term: Term
+    id: int
+    """Of the request."""
+    index: Index | None
+    """None: the request was of an older term, ask the leader of this one."""
+
+
 Message: TypeAlias = (
     PreVote
     | PreVoteResponse
@@ -191,6 +219,8 @@ Message: TypeAlias = (
     | TimeoutNow
     | InstallSnapshot
     | InstallSnapshotResponse
+    | ReadIndex
+    | ReadIndexResponse
 )
 
 StateMessage: TypeAlias = StateCheck | StateCheckResponse | StateVerdict
@@ -203,3 +233,41 @@ class Envelope:
     source: ServerId
     dest: ServerId
     message: Message | StateMessage
+
+
+def answer_to_stale(message: Message, term: Term, commit_index: Index) -> Message | None:
+    """Return what tells a server of an older term the current one (Figure 2, receiver step 1).
+
+    Args:
+        message: the request of the older term; to anything but a request there is no answer.
+        term: the current one.
+        commit_index: of the server that answers.
+    """
+    match message:
+        case AppendEntries():
+            return AppendEntriesResponse(
+                term=term,
+                success=False,
+                # Rounds are counted within a term: with its number, this answer to an older
+                # one would confirm reads and positions of the sender's new leadership.
+                round=0,
+                match_index=message.prev_log_index,
+                commit_index=commit_index,
+            )
+        case RequestVote():
+            return RequestVoteResponse(term, vote_granted=False, request_term=message.term)
+        case InstallSnapshot():
+            return InstallSnapshotResponse(
+                term=term,
+                snapshot=message.snapshot,
+                # As above.
+                round=0,
+                received_bytes=0,
+                installed_bytes=0,
+                match_index=0,
+                commit_index=commit_index,
+            )
+        case ReadIndex():
+            return ReadIndexResponse(term, message.id, None)
+        case _:
+            return None

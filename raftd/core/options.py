@@ -1,4 +1,4 @@
-"""Time-outs of the protocol, in ticks."""
+"""Time-outs of the protocol, in ticks, and what leases go by, in milliseconds."""
 
 from __future__ import annotations
 
@@ -24,8 +24,16 @@ class Options:
     """How much a learner, or whoever needs a snapshot, is sent in a tick, so that clients keep
     their share of the leader; 0 for as much as its window allows."""
 
+    vote_withheld_ms: int = 0
+    """With leases: for how long this server withholds its vote after it has heard from a leader, at
+    least the minimum election timeout. 0 without leases."""
+    clock_drift: float = 0.0
+    """While one server's clock counts an election timeout, that of every other one counts at least
+    (1 - clock_drift) of it. At least 0 and below 1."""
+
     def __attrs_post_init__(self) -> None:
         assert self.heartbeat_ticks >= 1
         assert self.election_ticks >= 2 * self.heartbeat_ticks
         assert self.joint_timeout_ticks >= 1
         assert self.departing_ticks >= 1
+        assert 0 <= self.clock_drift < 1

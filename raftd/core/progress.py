@@ -11,7 +11,7 @@ from enum import Enum
 import attrs
 
 from raftd.core.snapshot import SnapshotId
-from raftd.core.types import Index
+from raftd.core.types import Index, ServerId
 
 INFLIGHT_APPENDS_MAX = 32
 """AppendEntries with entries that may be unanswered: enough to fill a link, few enough to hold."""
@@ -207,3 +207,22 @@ class Progress:
         """Return whether the server has answered within the last `within_ticks`."""
         age = self.contact_age(now)
         return age is not None and age <= within_ticks and not self.fenced
+
+
+@attrs.define
+class Transfer:
+    """Leadership is being handed to `target`; proposals pause until `deadline_tick`."""
+
+    target: ServerId
+    deadline_tick: int
+    told: bool = False
+    """Whether a TimeoutNow was sent since the last heartbeat."""
+
+
+@attrs.frozen
+class Departing:
+    """A server that the latest change dropped: it is fed until it knows, or until the deadline."""
+
+    address: str
+    index: Index
+    deadline_tick: int

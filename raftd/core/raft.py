@@ -20,8 +20,9 @@ from raftd.core.election import PreCandidate as PreCandidate
 from raftd.core.election import give_way_ticks
 from raftd.core.errors import Divergence, NotLeader
 from raftd.core.leader import Leader
-from raftd.core.log import RaftLog
-from raftd.core.membership import ConfigurationAt, MembershipChange, decode_configuration
+from raftd.core.lease import VotePromise
+from raftd.core.log import RaftLog, is_well_formed
+from raftd.core.membership import ConfigurationAt, MembershipChange
 from raftd.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
@@ -31,19 +32,23 @@ from raftd.core.messages import (
     Message,
     PreVote,
     PreVoteResponse,
+    ReadIndex,
+    ReadIndexResponse,
     RequestVote,
     RequestVoteResponse,
     StateCheck,
     StateCheckResponse,
     StateVerdict,
     TimeoutNow,
+    answer_to_stale,
 )
 from raftd.core.options import Options
 from raftd.core.quorum import VoteResult, vote_result
+from raftd.core.reads import ForwardedReads, RemoteRead
 from raftd.core.ready import Chunk, ReadAnswer, Ready
 from raftd.core.snapshot import Snapshot, SnapshotId, included_index
 from raftd.core.status import Status
-from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId, Term
+from raftd.core.types import Entry, HardState, Index, ServerId, Term
 
 APPLY_ENTRIES_MAX = 512
 """Committed entries handed out at once: bounds one transaction of the state machine, and so how
@@ -93,7 +98,7 @@ class Raft:
             snapshot: the newest one, which begins where the log does or later.
             hard_state: the durable term and vote.
             options: time-outs in ticks.
-            random: drives the randomised election time-outs and nothing else.
+            random: for the election time-outs, and where the ids of `ReadIndex` begin.
         """
         self.server = server
         self.log = log
@@ -108,6 +113,10 @@ class Raft:
         """Ticks since the start."""
         self.wall_clock_ms = 0
         """Set by the driver; stamped on configurations and no-ops for people, never compared."""
+        self.monotonic_ns = 0
+        """Set by the driver before it puts inputs in that have arrived by then, and before it asks
+        for `lease_index`: nanoseconds of a clock that is never set back and counts while the
+        machine sleeps. Only leases go by it."""
         self.is_short_of_space = False
         """Set by the driver; a leader hears of it."""
         self.rollback_note = ""
@@ -116,6 +125,8 @@ class Raft:
         self._random = random
         self._durable_hard_state = hard_state
         self._leader_contact_tick: int | None = None
+        self._vote_promise = VotePromise(options)
+        self._forwarded_reads = ForwardedReads(options, random)
         self._election_elapsed_ticks = 0
         self._election_timeout_ticks = 0
         self._messages: list[Envelope] = []
@@ -138,7 +149,11 @@ class Raft:
         if isinstance(self.role, Leader):
             self.role.tick()
             return
+        self._reads += self._forwarded_reads.expired(self.now)
         self._election_elapsed_ticks += 1
+        if self._vote_promise.binds(self.monotonic_ns):
+            # Its own vote is one, too. A tick may come early where the one before came late.
+            return
         if self._election_elapsed_ticks >= self._election_timeout_ticks:
             self._reset_election_timer()
             if self.may_campaign():
@@ -160,7 +175,7 @@ class Raft:
         role = self.role
         if isinstance(role, Leader):
             return role.quiet_ticks()
-        if isinstance(role, Follower):
+        if isinstance(role, Follower) and not self._forwarded_reads:
             return max(self._election_timeout_ticks - self._election_elapsed_ticks - 1, 0)
         return 0
 
@@ -209,11 +224,17 @@ class Raft:
             case InstallSnapshotResponse():
                 if isinstance(self.role, Leader):
                     self.role.on_install_snapshot_response(source, message)
+            case ReadIndex():
+                if isinstance(self.role, Leader):
+                    self.role.reads.on_read_index(source, message)
+            case ReadIndexResponse(id=id, index=index) if index is not None:
+                self._reads += self._forwarded_reads.confirmed(id, index)
 
     def campaign(self) -> None:
         """Start an election now instead of at the time-out, if this server may and leads not."""
         self._assert_settled()
-        if not isinstance(self.role, Leader) and self.may_campaign():
+        is_bound = self._vote_promise.binds(self.monotonic_ns)
+        if not isinstance(self.role, Leader) and self.may_campaign() and not is_bound:
             self._reset_election_timer()
             self._pre_campaign()
 
@@ -280,7 +301,45 @@ class Raft:
             NotLeader: ask the leader that it names.
             ProposalDropped: too many reads wait; try again later.
         """
-        self.leader().read(token)
+        self.leader().reads.read(token)
+
+    def read_here(self, token: object) -> None:
+        """Ask for a linearizable read that this server answers, whether it leads or not.
+
+        `Ready.reads` answers it with `token`, within an election timeout where this server does not
+        lead: then it asks its leader up to where its own state has to be.
+
+        Raises:
+            NotLeader: it knows no leader.
+            ProposalDropped: too many reads wait; try again later.
+
+        Source: dissertation section 6.4.
+        """
+        self._assert_settled()
+        if isinstance(self.role, Leader):
+            self.role.reads.read(token)
+        elif self.leader_id is None:
+            raise NotLeader(None)
+        else:
+            self._forwarded_reads.add(token, self.now)
+
+    def lease_index(self) -> Index | None:
+        """Return the index that a read has to see which had arrived when `monotonic_ns` was read.
+
+        None where this server does not hold a lease then: a read takes a round.
+
+        Source: dissertation section 6.4.1.
+        """
+        return self.role.reads.lease_index() if isinstance(self.role, Leader) else None
+
+    def withhold_vote(self, until_ns: int) -> None:
+        """Vote for nobody before then, by `monotonic_ns`: an earlier process may have promised it.
+
+        To be called after a start. The first election timeout follows the end of it, so that not
+        all who start together campaign in that moment.
+        """
+        self._vote_promise.withhold(until_ns)
+        self._election_timeout_ticks += self.options.election_ticks
 
     def report_unreachable(self, server: ServerId) -> None:
         """Note that what was sent to `server` may be lost, so that it is probed again."""
@@ -374,6 +433,8 @@ class Raft:
         self._assert_settled()
         if isinstance(self.role, Leader):
             self.role.send_outstanding()
+        elif self.leader_id is not None and self._forwarded_reads:
+            self._ask_for_read_index(self.leader_id)
         log = self.log
         entries = log.unpersisted()
         committed = self._next_committed() if hands_out else ()
@@ -525,8 +586,13 @@ class Raft:
         self._chunks_to_send.append(chunk)
 
     def answer_reads(self, answers: list[ReadAnswer]) -> None:
-        """Queue the answers of reads."""
-        self._reads.extend(answers)
+        """Queue the answers of reads; those of other servers, where there is something to say."""
+        for answer in answers:
+            read, index = answer.token, answer.read_index
+            if not isinstance(read, RemoteRead):
+                self._reads.append(answer)
+            elif index is not None:
+                self.send(read.source, ReadIndexResponse(self.current_term, read.id, index))
 
     def step_down(self) -> None:
         """Become a follower in the same term; the vote stays as it is."""
@@ -559,7 +625,9 @@ class Raft:
                 self._learn_term(message.term)
             return True
         if message.term < self.current_term:
-            self._answer_stale(source, message)
+            answer = answer_to_stale(message, self.current_term, self.log.commit_index)
+            if answer is not None:
+                self.send(source, answer)
             return False
         if (
             isinstance(message, RequestVote)
@@ -585,40 +653,13 @@ class Raft:
         if asks:
             self._election_timeout_ticks = give_way_ticks(self.options)
 
-    def _answer_stale(self, source: ServerId, message: Message) -> None:
-        """Tell a server of an older term the current one (Figure 2, receiver step 1)."""
-        if isinstance(message, AppendEntries):
-            self.send(
-                source,
-                AppendEntriesResponse(
-                    term=self.current_term,
-                    success=False,
-                    # Rounds are counted within a term: with its number, this answer to an older
-                    # one would confirm reads and positions of the sender's new leadership.
-                    round=0,
-                    match_index=message.prev_log_index,
-                    commit_index=self.log.commit_index,
-                ),
-            )
-        elif isinstance(message, RequestVote):
-            self._answer_vote(source, message, granted=False)
-        elif isinstance(message, InstallSnapshot):
-            self.send(
-                source,
-                InstallSnapshotResponse(
-                    term=self.current_term,
-                    snapshot=message.snapshot,
-                    # As above.
-                    round=0,
-                    received_bytes=0,
-                    installed_bytes=0,
-                    match_index=0,
-                    commit_index=self.log.commit_index,
-                ),
-            )
-
     def _is_in_contact_with_leader(self) -> bool:
-        """Return whether a live leader was heard within the minimum election timeout."""
+        """Return whether a live leader was heard within the minimum election timeout.
+
+        Whoever has promised to withhold its vote counts as one who has, whatever came since.
+        """
+        if self._vote_promise.binds(self.monotonic_ns):
+            return True
         if isinstance(self.role, Leader):
             return self.role.in_contact_with_quorum()
         return (
@@ -636,7 +677,7 @@ class Raft:
     def _become_follower(self, term: Term, leader_id: ServerId | None) -> None:
         assert term >= self.current_term
         if isinstance(self.role, Leader):
-            self._reads.extend(self.role.end())
+            self.answer_reads(self.role.end())
             self._lost_leadership = True
         if leader_id is None:
             self._leader_contact_tick = None
@@ -718,6 +759,7 @@ class Raft:
         self.leader_id = self.server
         self.role = Leader(self)
         self.role.begin()
+        self.role.reads.take_over(self._forwarded_reads.take_all())
 
     # --- handlers ---
 
@@ -793,10 +835,11 @@ class Raft:
         """Figure 2, AppendEntries receiver."""
         if isinstance(self.role, Leader):
             raise Divergence(f"{source} leads in term {self.current_term}, as this server does")
-        if not _well_formed(message):
+        if not is_well_formed(message):
             return
         self._become_follower(self.current_term, source)
         self._leader_contact_tick = self.now
+        self._vote_promise.heard_leader(self.monotonic_ns)
         self._election_elapsed_ticks = 0
         log = self.log
         prev = message.prev_log_index
@@ -818,6 +861,7 @@ class Raft:
                 match_index=last_verified,
                 commit_index=log.commit_index,
                 short_of_space=self.is_short_of_space,
+                vote_withheld_ms=self.options.vote_withheld_ms,
             ),
         )
 
@@ -841,6 +885,7 @@ class Raft:
                 ),
                 last_log_index=log.last_index,
                 short_of_space=self.is_short_of_space,
+                vote_withheld_ms=self.options.vote_withheld_ms,
             ),
         )
 
@@ -892,6 +937,12 @@ class Raft:
         if source == self.leader_id and self.may_campaign():
             self._campaign(leadership_transfer=True)
 
+    def _ask_for_read_index(self, leader: ServerId) -> None:
+        """Ask on behalf of all reads that wait, if a question is due (dissertation 6.4)."""
+        id = self._forwarded_reads.ask(self.current_term, leader, self.now)
+        if id is not None:
+            self.send(leader, ReadIndex(self.current_term, id))
+
     # --- committed entries ---
 
     def _next_committed(self) -> tuple[Entry, ...]:
@@ -900,19 +951,3 @@ class Raft:
         if count <= 0:
             return ()
         return log.batch(log.handed_index + 1, count, APPLY_BYTES_MAX)
-
-
-def _well_formed(message: AppendEntries) -> bool:
-    """Return whether the entries can be a part of a log that follows `prev_log_index`."""
-    index, term = message.prev_log_index, message.prev_log_term
-    for entry in message.entries:
-        index += 1
-        if entry.index != index or entry.term < term or entry.term > message.term:
-            return False
-        term = entry.term
-        if entry.kind is EntryKind.CONFIGURATION:
-            try:
-                decode_configuration(entry.data)
-            except ValueError:
-                return False
-    return True

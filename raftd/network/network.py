@@ -17,6 +17,8 @@ from raftd.core.messages import (
     InstallSnapshot,
     InstallSnapshotResponse,
     PreVoteResponse,
+    ReadIndex,
+    ReadIndexResponse,
     RequestVoteResponse,
     StateCheck,
     StateCheckResponse,
@@ -44,6 +46,7 @@ _RESPONSES = (
     AppendEntriesResponse,
     InstallSnapshotResponse,
     StateCheckResponse,
+    ReadIndexResponse,
 )
 _SINCE_VERSION_2 = (
     InstallSnapshot,
@@ -52,6 +55,7 @@ _SINCE_VERSION_2 = (
     StateCheckResponse,
     StateVerdict,
 )
+_SINCE_VERSION_4 = (ReadIndex, ReadIndexResponse)
 """A server of an older release would close the connection for them."""
 
 
@@ -141,6 +145,7 @@ class Network:
                 connection is None
                 or not connection.accepts
                 or (connection.version < 2 and isinstance(envelope.message, _SINCE_VERSION_2))
+                or (connection.version < 4 and isinstance(envelope.message, _SINCE_VERSION_4))
             ):
                 self.dropped_messages += 1
             else:

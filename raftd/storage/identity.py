@@ -44,7 +44,10 @@ from raftd.storage.files import (
 from raftd.storage.wal import Wal, inspect_wal
 
 FORMAT_VERSION = 1
-"""Of the identity file that this release writes and reads."""
+"""Of the identity file."""
+FORMAT_VERSION_OF_PROMISES = 2
+"""Of the file of a server that has promised to withhold its vote: no release may start with it that
+would not."""
 INCARNATION_BYTES = 8
 """Random bytes of an incarnation: two alike among a million have a chance of 1 to 37 million."""
 
@@ -87,6 +90,9 @@ class Identity:
     """Above 0: removed for good by the configuration at this index."""
     log_begun: bool = False
     """The log has had entries. An empty one then has lost what this server acknowledged."""
+    vote_withheld_ms: int = 0
+    """Above 0: it has used leases, and may have promised to withhold its vote for so long. A start
+    keeps such a promise also where leases are not used any more."""
 
     @property
     def server(self) -> ServerId:
@@ -275,7 +281,12 @@ def _encode(identity: Identity) -> bytes:
     if not identity.log_begun:
         # Left out, so that it is the same file as that of a release which did not know the field.
         del fields["log_begun"]
-    document = {"format": FORMAT_VERSION, "identity": fields, "checksum": _checksum(fields)}
+    version = FORMAT_VERSION_OF_PROMISES
+    if not identity.vote_withheld_ms:
+        # As above.
+        del fields["vote_withheld_ms"]
+        version = FORMAT_VERSION
+    document = {"format": version, "identity": fields, "checksum": _checksum(fields)}
     return (json.dumps(document, indent=2) + "\n").encode("ascii")
 
 
@@ -293,17 +304,17 @@ def decode_identity(path: Path, content: bytes) -> Identity:
         document = json.loads(content)
         version = document["format"]
         fields = document["identity"]
-        if version == FORMAT_VERSION:
+        if version in (FORMAT_VERSION, FORMAT_VERSION_OF_PROMISES):
             identity = Identity(**fields)
             # One comparison finds a flipped bit wherever it is, in a number, a name or a space.
             if content == _encode(identity):
                 return identity
     except (ValueError, TypeError, KeyError):
         version = None
-    if type(version) is int and version > FORMAT_VERSION:
+    if type(version) is int and version > FORMAT_VERSION_OF_PROMISES:
         raise StorageFault(
-            f"{path}: written in format {version}; this release reads format {FORMAT_VERSION}. "
-            "Start the release that wrote it",
+            f"{path}: written in format {version}; this release reads formats {FORMAT_VERSION} to "
+            f"{FORMAT_VERSION_OF_PROMISES}. Start the release that wrote it",
             Remedy.NAMED,
         )
     raise StorageFault(

@@ -8,9 +8,8 @@ from __future__ import annotations
 import pytest
 
 from raftd.core.errors import NotLeader, ProposalDropped
-from raftd.core.leader import PENDING_READS_MAX
 from raftd.core.messages import AppendEntries, AppendEntriesResponse, RequestVote
-from raftd.core.reads import PendingReads
+from raftd.core.reads import PENDING_READS_MAX, PendingReads
 from raftd.core.ready import ReadAnswer
 from tests.core.harness import Cluster
 from tests.core.scenario import Solo, joint_leader, of, settled_leader

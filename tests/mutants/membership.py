@@ -11,6 +11,7 @@ MEMBERSHIP = "raftd/core/membership.py"
 QUORUM = "raftd/core/quorum.py"
 JOINT_TESTS = "tests/core/test_joint_changes.py"
 ABORT_TESTS = "tests/core/test_joint_aborts.py"
+READS = "raftd/core/reads.py"
 READ_TESTS = "tests/core/test_reads.py"
 DISSERTATION = "tests/core/test_raft_dissertation.py"
 
@@ -90,7 +91,7 @@ MUTANTS = (
     Mutant(
         name="reads-confirmed-by-the-new-half-alone",
         why="C_old may have elected somebody else, whose writes the read misses.",
-        file=LEADER,
+        file=READS,
         old="confirmed = committed_index(configuration.voters, configuration.outgoing, rounds)",
         new="confirmed = committed_index(configuration.voters, (), rounds)",
         test=f"{READ_TESTS}::test_while_joint_one_half_does_not_confirm_a_read",
@@ -98,7 +99,7 @@ MUTANTS = (
     Mutant(
         name="reads-confirmed-by-the-old-half-alone",
         why="C_new may have elected somebody else, whose writes the read misses.",
-        file=LEADER,
+        file=READS,
         old="confirmed = committed_index(configuration.voters, configuration.outgoing, rounds)",
         new="confirmed = committed_index("
         "configuration.outgoing or configuration.voters, (), rounds)",
@@ -316,7 +317,7 @@ MUTANTS = (
     Mutant(
         name="learners-confirm-reads",
         why="Voters may have elected somebody else meanwhile.",
-        file=LEADER,
+        file=READS,
         old="confirmed = committed_index(configuration.voters, configuration.outgoing, rounds)",
         new="confirmed = committed_index(configuration.voters | configuration.learners, "
         "configuration.outgoing, rounds)",

@@ -6,6 +6,7 @@ from tests.mutants.mutant import Mutant
 
 NODE = "raftd/node.py"
 WRITING = "raftd/writing.py"
+READING = "raftd/reading.py"
 ADMISSION = "raftd/admission.py"
 FOUNDING = "raftd/founding.py"
 OPERATIONS = "raftd/operations.py"
@@ -60,18 +61,18 @@ MUTANTS = (
     Mutant(
         name="read-answered-from-unapplied-state",
         why="A read misses writes that were acknowledged before it began.",
-        file=NODE,
-        old="elif answer.read_index <= self._state.applied_index:",
-        new="elif True:",
+        file=READING,
+        old="        if index <= self._state.applied_index:\n",
+        new="        if True:\n",
         test=f"{NODE_TESTS}"
         "::test_a_confirmed_read_waits_until_all_that_was_committed_before_it_is_applied",
     ),
     Mutant(
         name="read-answered-without-asking-a-quorum",
         why="A leader that was deposed answers from a state that others have left behind.",
-        file=NODE,
-        old="        elif request.stale:\n",
-        new="        elif True:\n",
+        file=READING,
+        old="        if request.stale:\n",
+        new="        if True:\n",
         test=f"{NODE_TESTS}::test_a_read_on_a_deposed_leader_is_refused",
     ),
     # --- what becomes of requests ---
@@ -111,7 +112,7 @@ MUTANTS = (
         name="change-decided-by-a-leader-of-the-past",
         why="A refusal states what was true before somebody else led.",
         file=NODE,
-        old="        self.raft.read(_Read(run, respond))\n",
+        old="        self._reading.confirm(self.raft, run, respond)\n",
         new="        run()\n",
         test=f"{OPERATION_TESTS}::test_a_leader_of_the_past_states_nothing_about_the_membership",
     ),

@@ -6,6 +6,7 @@ from tests.mutants.mutant import Mutant
 
 RAFT = "raftd/core/raft.py"
 LEADER = "raftd/core/leader.py"
+MESSAGES = "raftd/core/messages.py"
 LOG = "raftd/core/log.py"
 PROGRESS = "raftd/core/progress.py"
 READS = "raftd/core/reads.py"
@@ -84,7 +85,7 @@ MUTANTS = (
     Mutant(
         name="entries-with-gaps-stored",
         why="Entries whose indexes or terms make no log are taken in.",
-        file=RAFT,
+        file="raftd/core/log.py",
         old="if entry.index != index or entry.term < term or entry.term > message.term:",
         new="if entry.index != index or entry.term > message.term:",
         test="tests/core/test_odd_messages.py"
@@ -168,9 +169,9 @@ MUTANTS = (
     Mutant(
         name="stale-round-accepted",
         why="Answers to requests from before the read arrived prove nothing about it.",
-        file=LEADER,
-        old="self._reads.round_started(self._round)",
-        new="self._reads.round_started(self._round - 1)",
+        file=READS,
+        old="self._pending.round_started(round_number)",
+        new="self._pending.round_started(round_number - 1)",
         test=f"{READ_TESTS}::test_answers_to_an_older_round_confirm_nothing",
     ),
     Mutant(
@@ -186,11 +187,10 @@ MUTANTS = (
     Mutant(
         name="round-of-an-older-term-accepted",
         why="A leader takes an answer to what it had sent in an earlier term for one of now.",
-        file=RAFT,
-        old="                    round=0,\n"
-        "                    match_index=message.prev_log_index,\n",
-        new="                    round=message.round,\n"
-        "                    match_index=message.prev_log_index,\n",
+        file=MESSAGES,
+        old="                round=0,\n                match_index=message.prev_log_index,\n",
+        new="                round=message.round,\n"
+        "                match_index=message.prev_log_index,\n",
         test=f"{READ_TESTS}::test_the_answer_to_a_request_of_its_own_earlier_term"
         "_confirms_nothing_to_a_leader",
     ),
@@ -214,9 +214,9 @@ MUTANTS = (
     Mutant(
         name="read-before-the-no-op-is-committed",
         why="A new leader does not know yet what its predecessors have committed.",
-        file=LEADER,
-        old="self._log.commit_index if self.has_committed_in_term else None)",
-        new="self._log.commit_index)",
+        file=READS,
+        old="commit_index = self._raft.log.commit_index if self._has_committed_in_term() else None",
+        new="commit_index = self._raft.log.commit_index",
         test=f"{READ_TESTS}::test_reads_wait_for_the_no_op_of_the_term",
     ),
     Mutant(
@@ -233,7 +233,7 @@ MUTANTS = (
         name="reads-of-a-deposed-leader-forgotten",
         why="Whoever asked waits for ever.",
         file=RAFT,
-        old="self._reads.extend(self.role.end())",
+        old="self.answer_reads(self.role.end())",
         new="self.role.end()",
         test=f"{READ_TESTS}::test_a_deposed_leader_answers_that_it_could_not_read",
     ),

@@ -148,9 +148,9 @@ MUTANTS = (
         why="A server that was removed for good goes on for ever.",
         file="raftd/node.py",
         old="        if removed_index is not None:\n            self._on_removed(removed_index)\n"
-        "        self._answer_reads()",
+        "        self._reading.applied()",
         new="        if False:\n            self._on_removed(removed_index)\n"
-        "        self._answer_reads()",
+        "        self._reading.applied()",
         test=f"{INSTALLING}"
         "::test_a_removed_server_that_hears_of_it_only_by_a_snapshot_ends_with_70",
     ),
@@ -158,7 +158,7 @@ MUTANTS = (
         name="reads-not-answered-by-a-snapshot",
         why="A read that waits for an entry waits for ever if a snapshot brings it.",
         file="raftd/node.py",
-        old="            self._on_removed(removed_index)\n        self._answer_reads()\n",
+        old="            self._on_removed(removed_index)\n        self._reading.applied()\n",
         new="            self._on_removed(removed_index)\n",
         test=f"{INSTALLING}"
         "::test_a_read_that_waits_for_an_index_is_answered_when_a_snapshot_brings_it",

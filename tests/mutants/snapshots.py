@@ -7,6 +7,7 @@ from tests.mutants.mutant import Mutant
 LOG = "raftd/core/log.py"
 RAFT = "raftd/core/raft.py"
 LEADER = "raftd/core/leader.py"
+MESSAGES = "raftd/core/messages.py"
 PROGRESS = "raftd/core/progress.py"
 RECEIVING = "tests/core/test_snapshots.py"
 SENDING = "tests/core/test_snapshot_sending.py"
@@ -193,9 +194,9 @@ MUTANTS = (
     Mutant(
         name="round-of-an-older-terms-snapshot-accepted",
         why="A leader takes an answer to what it had sent in an earlier term for one of now.",
-        file=RAFT,
-        old="                    # As above.\n                    round=0,\n",
-        new="                    # As above.\n                    round=message.round,\n",
+        file=MESSAGES,
+        old="                # As above.\n                round=0,\n",
+        new="                # As above.\n                round=message.round,\n",
         test=f"{RECEIVING}::test_a_request_of_a_stale_term_is_answered_with_the_term_and_no_round",
     ),
     Mutant(

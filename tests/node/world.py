@@ -28,6 +28,7 @@ from raftd.core.messages import (
     InstallSnapshotResponse,
     PreVote,
     PreVoteResponse,
+    ReadIndexResponse,
     RequestVoteResponse,
     StateCheckResponse,
 )
@@ -82,6 +83,7 @@ _RESPONSES = (
     AppendEntriesResponse,
     InstallSnapshotResponse,
     StateCheckResponse,
+    ReadIndexResponse,
 )
 
 
@@ -166,6 +168,8 @@ class Server:
         """What its cluster file says about others: names and addresses."""
         self.version_max = PROTOCOL_VERSION_MAX
         """What it speaks: less for one that is as a server of an older release to the others."""
+        self.clock_ahead_ms = 0.0
+        """By how much its clock has counted more than the ticks that went by."""
         self.works = True
         """Whether work in the background goes on, a step of each lane in a tick."""
         self.inbox: list[Input] = []
@@ -199,6 +203,10 @@ class Server:
     def leads(self) -> bool:
         return self.node is not None and isinstance(self.node.raft.role, Leader)
 
+    def clock_ns(self) -> int:
+        """Return what its monotonic clock says."""
+        return round((self.world.now * TICK_MS + self.clock_ahead_ms) * 1_000_000)
+
     # --- power ---
 
     def start(self, *, keeps_state: bool = False) -> None:
@@ -211,7 +219,7 @@ class Server:
         self.process += 1
         self.exit = None
         self.members, self.links, self.problems, self.inbox = {}, {}, {}, []
-        started = self.world.now
+        started_ns = self.clock_ns()
         try:
             found = self.disk.open()
             powered = PoweredDisk(self, found)
@@ -230,7 +238,7 @@ class Server:
                 settings=settings(self.address, **self.world.settings),
                 random=Random(self.world.random.getrandbits(32)),
                 wall_clock_ms=self.world.wall_clock_ms,
-                uptime_ms=lambda: int((self.world.now - started) * TICK_MS),
+                uptime_ns=lambda: self.clock_ns() - started_ns,
                 mint_cluster_id=self.world.mint_cluster_id,
                 free_bytes=lambda: self.free_bytes,
             )

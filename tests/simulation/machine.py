@@ -150,7 +150,8 @@ class Machine:
         self._is_damaged = False
         self.is_held = False
         """Nobody starts it for now."""
-        self.clock_rate = 1.0
+        self._clock = (1.0, 0, 0.0)
+        """Its rate, since when it has it, and what the clock said then, in microseconds."""
         self.paused_until_us = 0
         self.background_from_us = 0
         """No step in the background happens before."""
@@ -361,7 +362,7 @@ class Machine:
         self._compare_with_durable(log, snapshots)
         survivor, self._survivor = self._survivor, None
         store = live_state(survivor, snapshots, log, self)
-        process, started_us = self.process, world.now_us
+        process, started_us = self.process, self.clock_us()
         self.snapshots = Snapshots(
             self, snapshots, store, self.receive, lambda lane: self._work_later(process, lane)
         )
@@ -378,7 +379,7 @@ class Machine:
             settings=self._settings_now(),
             random=world.random(f"elections {self.name} {self.process}"),
             wall_clock_ms=world.wall_clock_ms,
-            uptime_ms=lambda: (world.now_us - started_us) // MILLISECOND,
+            uptime_ns=lambda: round((self.clock_us() - started_us) * 1_000),
             mint_cluster_id=world.mint,
             free_bytes=lambda: self.disk.free_bytes(DATA),
             trace=self._trace,
@@ -454,6 +455,20 @@ class Machine:
         self.id = ""
 
     # --- time ---
+
+    @property
+    def clock_rate(self) -> float:
+        """How much faster than the world's its clock runs."""
+        return self._clock[0]
+
+    @clock_rate.setter
+    def clock_rate(self, rate: float) -> None:
+        self._clock = (rate, self.world.now_us, self.clock_us())
+
+    def clock_us(self) -> float:
+        """Return what its clock says; it goes on whatever becomes of the process."""
+        rate, since_us, said_us = self._clock
+        return said_us + (self.world.now_us - since_us) * rate
 
     def _tick_us(self) -> int:
         return round(self.world.profile.tick_us / self.clock_rate)

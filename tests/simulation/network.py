@@ -20,12 +20,22 @@ from raftd.core.messages import (
     Envelope,
     InstallSnapshotResponse,
     PreVoteResponse,
+    ReadIndex,
+    ReadIndexResponse,
     RequestVoteResponse,
     StateCheckResponse,
 )
 from raftd.core.types import Index, ServerId, server_name
 from raftd.inputs import Contacted, PeerRefused, Received, Requested
-from raftd.protocol import ErrorReply, Hello, Refusal, Reply, Request, Welcome
+from raftd.protocol import (
+    READ_INDEX_VERSION,
+    ErrorReply,
+    Hello,
+    Refusal,
+    Reply,
+    Request,
+    Welcome,
+)
 from tests.simulation.profile import MILLISECOND
 from tests.simulation.world import World
 
@@ -37,8 +47,10 @@ STRAGGLER_US = 3_000 * MILLISECOND
 CALM_DELAY_US = (100, 3 * MILLISECOND)
 _ANSWERS = (
     *(PreVoteResponse, RequestVoteResponse, AppendEntriesResponse),
-    *(InstallSnapshotResponse, StateCheckResponse),
+    *(InstallSnapshotResponse, StateCheckResponse, ReadIndexResponse),
 )
+_SINCE_VERSION_4 = (ReadIndex, ReadIndexResponse)
+"""As in `raftd.network`: a server of an older release would close the connection for them."""
 
 
 @attrs.define(eq=False)
@@ -135,6 +147,8 @@ class Network:
         """Take a message on its way, or lose it."""
         link, target = self._way(source, envelope)
         if link is None or target is None or self._is_cut(source, target):
+            return
+        if target.version < READ_INDEX_VERSION and isinstance(envelope.message, _SINCE_VERSION_4):
             return
         world, profile = self.world, self.world.profile
         bad = self.is_bad

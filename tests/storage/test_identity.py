@@ -238,8 +238,8 @@ def test_an_identity_of_a_newer_format_is_refused_and_says_so(tmp_path: Path) ->
     open_identity(tmp_path)
     path = tmp_path / "identity.json"
     document = json.loads(path.read_text())
-    path.write_text(json.dumps({**document, "format": 2}))
-    with pytest.raises(StorageFault, match="written in format 2") as raised:
+    path.write_text(json.dumps({**document, "format": 3}))
+    with pytest.raises(StorageFault, match="written in format 3") as raised:
         DataDirectory.open(tmp_path, "n1", FILES)
     assert raised.value.remedy is Remedy.NAMED
 
