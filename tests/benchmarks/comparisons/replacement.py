@@ -16,6 +16,7 @@ what is left of their throughput. The server that leaves is a follower.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -84,10 +85,10 @@ class Replaced:
     start_ns: int
     end_ns: int
     """By the monotonic clock."""
-    parts_ms: dict[str, float]
-    """What is known of its parts, by name."""
     resident_mib: list[float]
     """Of all servers that ran when it was done, the new one last."""
+    parts_ms: dict[str, float] = attrs.field(factory=dict)
+    """What is known of its parts, by name."""
 
     @property
     def seconds(self) -> float:
@@ -127,8 +128,11 @@ class _Subject(ABC):
         """Replace a follower."""
 
     @abstractmethod
-    def settle(self) -> None:
-        """End the server that was replaced, and wait until all is well again."""
+    def settle(self) -> dict[str, float]:
+        """End the server that was replaced, and wait until all is well again.
+
+        Returns: how long the parts of the replacement took, in milliseconds.
+        """
 
 
 class _Raftd(_Subject):
@@ -137,7 +141,7 @@ class _Raftd(_Subject):
     def __init__(self, stage: Stage) -> None:
         self.running = self._raftd = RaftdCluster(stage)
         self._cluster = self._raftd.cluster
-        self._old = self._new = ""
+        self._old = self._new = self._operation = ""
         self._count = len(self._cluster.servers)
 
     def prepare(self) -> None:
@@ -155,30 +159,28 @@ class _Raftd(_Subject):
         end_ns = time.monotonic_ns()
         if command.returncode:
             raise ComparisonProblem(f"raftctl replace ended with {command.returncode}: {told}")
-        operation = json.loads(printed.splitlines()[-1])["operation"]
+        self._operation = json.loads(printed.splitlines()[-1])["operation"]
         servers = [one for one in self._cluster.servers.values() if one.running]
         resident = [mebibytes(memory_of(server.pid).resident_bytes) for server in servers]
-        record = self._cluster.ctl("operation", "show", operation, "-o", "json").document
-        moments = [phase["time_ms"] for phase in record["phases"]]
-        parts = {
-            phase["phase"]: float(after - phase["time_ms"])
-            for phase, after in zip(record["phases"], moments[1:], strict=False)
-        }
-        return Replaced(
-            start_ns=start_ns,
-            end_ns=end_ns,
-            parts_ms={"log": float(moments[-1] - moments[0]), **parts},
-            resident_mib=resident,
-        )
+        return Replaced(start_ns=start_ns, end_ns=end_ns, resident_mib=resident)
 
-    def settle(self) -> None:
+    def settle(self) -> dict[str, float]:
         old = self._cluster[self._old]
         old.wait_exit()
         old.wipe()
         del self._cluster.servers[self._old]
         members = list(self._cluster.servers.values())
         self._cluster.write_config(self._cluster.config_path, members)
-        self._cluster.wait_settled(server.name for server in members)
+        self._cluster.wait_settled([server.name for server in members])
+        shown = self._cluster.ctl("operation", "show", self._operation, "-o", "json")
+        if shown.code:
+            raise ComparisonProblem(f"raftctl operation show: {shown.stderr}")
+        phases = shown.document["phases"]
+        parts = {
+            before["phase"]: float(after["time_ms"] - before["time_ms"])
+            for before, after in itertools.pairwise(phases)
+        }
+        return {"log": float(phases[-1]["time_ms"] - phases[0]["time_ms"]), **parts}
 
 
 class _Etcd(_Subject):
@@ -190,6 +192,7 @@ class _Etcd(_Subject):
         self._old = self._new = ""
         self._count = len(self._etcd.processes)
         self._process: subprocess.Popen[str] | None = None
+        self._parts_ms: dict[str, float] = {}
 
     def prepare(self) -> None:
         leader = self._etcd.leader()
@@ -219,17 +222,13 @@ class _Etcd(_Subject):
         pids = [one.pid for one in self._etcd.processes.values() if one.poll() is None]
         resident = [mebibytes(memory_of(pid).resident_bytes) for pid in pids]
         self._stage.generator.end(process)
-        return Replaced(
-            start_ns=added["start_ns"],
-            end_ns=removed["end_ns"],
-            parts_ms={
-                "add": (added["end_ns"] - added["start_ns"]) / 1e6,
-                "start": (listening_ns - started_ns) / 1e6,
-                "start to promoted": (promoted["end_ns"] - started_ns) / 1e6,
-                "remove": (removed["end_ns"] - removed["start_ns"]) / 1e6,
-            },
-            resident_mib=resident,
-        )
+        self._parts_ms = {
+            "add": (added["end_ns"] - added["start_ns"]) / 1e6,
+            "start": (listening_ns - started_ns) / 1e6,
+            "start to promoted": (promoted["end_ns"] - started_ns) / 1e6,
+            "remove": (removed["end_ns"] - removed["start_ns"]) / 1e6,
+        }
+        return Replaced(start_ns=added["start_ns"], end_ns=removed["end_ns"], resident_mib=resident)
 
     def _step(self, name: str) -> dict[str, int]:
         assert self._process is not None
@@ -240,9 +239,10 @@ class _Etcd(_Subject):
         step: dict[str, int] = json.loads(line)
         return step
 
-    def settle(self) -> None:
+    def settle(self) -> dict[str, float]:
         self._etcd.forget(self._old)
         self._etcd.wait_healthy()
+        return self._parts_ms
 
 
 def _wait_listening(url: str) -> None:
@@ -401,15 +401,14 @@ def _one_round(
     # What is still to be written back would disturb one of both, and not the other.
     os.sync()
     wait_quiet(quiet_seconds)
-    alone = mine.alone[number] = subject.replace()
-    subject.settle()
+    replaced = subject.replace()
+    alone = mine.alone[number] = attrs.evolve(replaced, parts_ms=subject.settle())
     subject.prepare()
     os.sync()
     wait_quiet(quiet_seconds)
-    loaded, foreground = _under_load(stage, subject, clients)
-    mine.loaded[number] = loaded
+    replaced, foreground = _under_load(stage, subject, clients)
     mine.foreground.append(foreground)
-    subject.settle()
+    loaded = mine.loaded[number] = attrs.evolve(replaced, parts_ms=subject.settle())
     points.write(
         "replacement",
         {

@@ -88,7 +88,7 @@ def test_lowest_throughput_is_that_of_the_worst_window() -> None:
 
 def test_foreground_is_compared_with_the_time_before_the_replacement() -> None:
     report = _report(*[20] * 10, *[10] * 5, *[5] * 5, *[20] * 5)
-    replaced = Replaced(start_ns=11 * SECOND, end_ns=12 * SECOND, parts_ms={}, resident_mib=[])
+    replaced = Replaced(start_ns=11 * SECOND, end_ns=12 * SECOND, resident_mib=[])
     foreground = foreground_of(attrs.evolve(report, errors={"MOVED": 1}), replaced)
     assert foreground.before_per_second == pytest.approx(200.0)
     assert foreground.share == pytest.approx(0.375)
