@@ -26,7 +26,7 @@ from tests.simulation.machine import (
 )
 from tests.simulation.network import Network
 from tests.simulation.operator import Operator
-from tests.simulation.profile import MILLISECOND, MOVING, UPGRADING
+from tests.simulation.profile import HITTING_LEASE, MILLISECOND, MOVING, UPGRADING
 from tests.simulation.world import World
 
 DISK_CALLS = (
@@ -142,6 +142,7 @@ class Adversary:
             "wipe": self._wipe,
             UPGRADING: self._upgrade,
             MOVING: self._move,
+            HITTING_LEASE: self._hit_lease,
         }
         actions[kind](random)
 
@@ -266,6 +267,42 @@ class Adversary:
         if random.random() < 0.3:
             self._make_late(leader)
         self._network.partition([leader.name, *others[:company]], others[company:])
+
+    def _hit_lease(self, random: Random) -> None:
+        """Leave a leader just a majority, then nobody, while the others are about to elect one.
+
+        Those who heard it last have promised not to vote. Often they restart at once, or the clocks
+        disagree; and often nobody writes, so that the others have logs to be elected with.
+        """
+        leader = self._operator.believed_leader()
+        latest = leader.raft.configuration if leader is not None else None
+        if leader is None or latest is None:
+            return
+        others = [m for m in self._machines() if m is not leader]
+        voters = [m for m in others if m.id in latest.configuration.voters]
+        kept = random.sample(voters, majority(len(voters) + 1) - 1)
+        self._count("lease hit", leader)
+        if random.random() < 0.5:
+            self._make_late(leader)
+        self._cut_off(leader, [m for m in others if m not in kept])
+        self._network.loses_requests = random.random() < 0.5
+        restarts, processes = random.random() < 0.6, [m.process for m in kept]
+
+        def leave_alone() -> None:
+            if not self.is_active or processes != [m.process for m in kept]:
+                return
+            self._cut_off(leader, kept)
+            for machine in kept if restarts else ():
+                machine.end(loses_power=random.random() < 0.3)
+                self._world.after(random.randint(1, 30) * MILLISECOND, self.start_again, machine)
+
+        timeout_us = self._world.profile.election_ticks * self._world.profile.tick_us
+        self._world.after(round(timeout_us * random.uniform(1.0, 3.0)), leave_alone)
+        self._world.after(round(timeout_us * random.uniform(4.0, 6.0)), self._network.heal)
+
+    def _cut_off(self, machine: Machine, others: Sequence[Machine]) -> None:
+        names = [(machine.name, other.name) for other in others]
+        self._network.cuts |= {*names, *((b, a) for a, b in names)}
 
     def _cut_one_way(self, random: Random) -> None:
         names = self._names()

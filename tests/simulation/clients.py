@@ -63,6 +63,7 @@ class Client:
         self._recorder = recorder
         self._keys = [f"k{number}" for number in range(keys)]
         self._random = world.random(f"client {name}")
+        self._wishes = world.random(f"reads of {name}")
         self._session = ""
         self._sessions = 0
         self._serial = 0
@@ -165,7 +166,10 @@ class Client:
                 self._recorder.unknown(op, time_us=self._world.now_us)
             self._rest()
 
-        self._ask(GetRequest(key=key), go_on)
+        self._ask(GetRequest(key=key, through_follower=self._wants_it_here()), go_on)
+
+    def _wants_it_here(self) -> bool:
+        return self._wishes.random() < self._world.profile.here_chance
 
     def _list(self) -> None:
         """Read all keys at once: for the history, each of them at the same time."""
@@ -182,7 +186,8 @@ class Client:
                     self._recorder.unknown(op, time_us=now_us)
             self._rest()
 
-        self._ask(ListRequest(prefix="k", limit=len(self._keys)), go_on)
+        here = self._wants_it_here()
+        self._ask(ListRequest(prefix="k", limit=len(self._keys), through_follower=here), go_on)
 
     def _write(self, kind: str, key: str, **fields: str) -> None:
         op = self._invoke(kind, key, **fields)
@@ -295,6 +300,9 @@ class Client:
         self._attempt += 1
         attempt = self._attempt
         machine = self._choose()
+        if isinstance(request, GetRequest | ListRequest) and request.through_follower:
+            # Not whoever leads: that is what it is for.
+            machine = self._wishes.choice(self._network.up() or [None])
         asked = False
 
         def silence() -> None:

@@ -92,6 +92,13 @@ class Coverage(Invariant):
             if self.world.profile.release == "upgraded":
                 self.world.count("features switched on after an upgrade")
 
+    def read_answered(self, server: Server, read: object) -> None:
+        """Count how reads are answered."""
+        if not isinstance(server.raft.role, Leader):
+            self.world.count("reads answered by a server that does not lead")
+        elif server.lease_is_held():
+            self.world.count("reads answered under a lease")
+
     def turned(self, server: Server) -> None:
         """Count the steps, and the elections that somebody has won."""
         self.world.count("steps")

@@ -150,6 +150,9 @@ class Machine:
         self._is_damaged = False
         self.is_held = False
         """Nobody starts it for now."""
+        self.may_reconfigure = False
+        """A start may find another configuration of leases than the one before."""
+        self._started_us = 0.0
         self._clock = (1.0, 0, 0.0)
         """Its rate, since when it has it, and what the clock said then, in microseconds."""
         self.paused_until_us = 0
@@ -166,6 +169,7 @@ class Machine:
         self._durable = durable
         self._settings = settings
         self._random = world.random(f"machine {name}")
+        self._reconfigured = world.random(f"leases of {name}")
         self._inbox: list[Input] = []
         self._tick_due = False
         self._passed_ticks = 0
@@ -224,6 +228,14 @@ class Machine:
         """Let the disk flip a bit; return where."""
         self._is_damaged = True
         return self.disk.flip_a_bit()
+
+    def lease_is_held(self) -> bool:
+        leader = self.raft.role
+        return (
+            isinstance(leader, Leader)
+            and leader.has_committed_in_term
+            and leader.reads.lease.remaining_ns(self._uptime_ns()) > 0
+        )
 
     @property
     def is_paused(self) -> bool:
@@ -319,9 +331,28 @@ class Machine:
         if self.is_upgraded_next:
             self.version, self.is_upgraded_next = PROTOCOL_VERSION_MAX, False
         self.move()
+        self._reconfigure()
         if not self.is_old:
             machines = self.network.machines.values()
             self.file_addresses = {machine.name: machine.address for machine in machines}
+
+    def use_leases(self, clock_drift: float) -> None:
+        """Have this in its configuration from the next start on."""
+        self._settings = attrs.evolve(self._settings, reads_by_lease=True, clock_drift=clock_drift)
+
+    def _reconfigure(self) -> None:
+        """Perhaps use leases from now on or stop to, or with other time-outs."""
+        if self.may_reconfigure and self._reconfigured.random() < 0.3:
+            profile = self.world.profile
+            shortest = max(3 * profile.heartbeat_ticks, profile.election_ticks // 2)
+            ticks = self._reconfigured.randint(shortest, profile.election_ticks)
+            self._settings = attrs.evolve(
+                self._settings,
+                reads_by_lease=self._reconfigured.random() < 0.6,
+                clock_drift=profile.clock_drift,
+                election_timeout_ms=ticks * profile.tick_us / MILLISECOND,
+            )
+            self.world.count("starts with another configuration of leases")
 
     def move(self) -> None:
         """Be where it is to be; only while it does not run."""
@@ -337,7 +368,9 @@ class Machine:
     def _settings_now(self) -> Settings:
         """Return what its configuration says, for its release and its place."""
         settings = attrs.evolve(self._settings, address=self.address)
-        return attrs.evolve(settings, features_max=0) if self.is_old else settings
+        if self.is_old:
+            settings = attrs.evolve(settings, features_max=0, reads_by_lease=False)
+        return settings
 
     def _recover(self) -> None:
         world = self.world
@@ -362,7 +395,7 @@ class Machine:
         self._compare_with_durable(log, snapshots)
         survivor, self._survivor = self._survivor, None
         store = live_state(survivor, snapshots, log, self)
-        process, started_us = self.process, self.clock_us()
+        process, self._started_us = self.process, self.clock_us()
         self.snapshots = Snapshots(
             self, snapshots, store, self.receive, lambda lane: self._work_later(process, lane)
         )
@@ -379,7 +412,7 @@ class Machine:
             settings=self._settings_now(),
             random=world.random(f"elections {self.name} {self.process}"),
             wall_clock_ms=world.wall_clock_ms,
-            uptime_ns=lambda: round((self.clock_us() - started_us) * 1_000),
+            uptime_ns=self._uptime_ns,
             mint_cluster_id=world.mint,
             free_bytes=lambda: self.disk.free_bytes(DATA),
             trace=self._trace,
@@ -469,6 +502,9 @@ class Machine:
         """Return what its clock says; it goes on whatever becomes of the process."""
         rate, since_us, said_us = self._clock
         return said_us + (self.world.now_us - since_us) * rate
+
+    def _uptime_ns(self) -> int:
+        return round((self.clock_us() - self._started_us) * 1_000)
 
     def _tick_us(self) -> int:
         return round(self.world.profile.tick_us / self.clock_rate)

@@ -77,6 +77,8 @@ class Network:
         self.is_bad = False
         """Whether messages get lost, late and double now."""
         self.cuts: set[tuple[str, str]] = set()
+        self.loses_requests = False
+        """Whether what clients ask gets lost now."""
         self.withheld: tuple[Index, frozenset[str]] | None = None
         """Messages with the entry at this index are lost, but for those to these machines."""
         self.slow: dict[tuple[str, str], int] = {}
@@ -109,6 +111,7 @@ class Network:
         self.cuts.clear()
         self.slow.clear()
         self.withheld = None
+        self.loses_requests = False
 
     def calm_down(self) -> None:
         """Heal, and let nothing wait behind messages that were slow before."""
@@ -279,7 +282,9 @@ class Network:
             delay_us += self._random.randint(0, STRAGGLER_US)
 
         def arrive() -> None:
-            if target.node is None or target.process != process or self._is_lost():
+            if target.node is None or target.process != process:
+                return
+            if self.loses_requests or self._is_lost():
                 return
             understood = target.understood(request)
             if understood is not None:

@@ -85,8 +85,10 @@ CHANGING_ADVERSARY = {
 
 UPGRADING = "upgrade"
 MOVING = "move"
-MORE_ADVERSARY = (UPGRADING, MOVING)
-"""What is done to machines in a part of the runs: another release, another address."""
+HITTING_LEASE = "hit-lease"
+MORE_ADVERSARY = (UPGRADING, MOVING, HITTING_LEASE)
+"""What is done to machines in a part of the runs: another release, another address, and what could
+break a lease."""
 ROLLING = "rolling"
 """The operator begins a rolling operation or goes on with it, in a part of the runs: while one
 runs, other changes of the members are refused."""
@@ -163,6 +165,14 @@ class Profile:
     """A key of `RELEASES`."""
     old_chance: float = 0.0
     """Chance that a machine begins with the older release; the founder does unless it is 0."""
+    here_chance: float = 0.0
+    """Chance that a client wants its read answered by the server that it asks."""
+    lease_chance: float = 0.0
+    """Chance that a machine uses leases."""
+    clock_drift: float = 0.0
+    """What they go by."""
+    reconfigures: bool = False
+    """Whether machines start with other settings of leases than before."""
 
     @property
     def moves(self) -> bool:
@@ -207,6 +217,8 @@ SNAPSHOT_LIMITS = {
     "raftd.storage.snapshots.REWRITE_SYNC_BYTES": (1, 1_000),
 }
 """Those without which a snapshot of a small state is over in one step: small in every run."""
+CLOCK_GRAIN = 0.001
+"""What rounding may cost a lease."""
 LATER_LIMITS = {"raftd.storage.history.HISTORY_MAX": (1, 2, 5)}
 """Likewise shrunk in some runs, and drawn after everything else."""
 
@@ -270,7 +282,29 @@ def draw(seed: int) -> Profile:
         background_us=random.choice((1, 20, 200)) * MILLISECOND,
         steps=_schedule(random, duration_us, is_about_changes),
     )
-    return _with_administration(profile, is_about_changes)
+    return _with_reads(_with_administration(profile, is_about_changes))
+
+
+def _with_reads(profile: Profile) -> Profile:
+    """Return the profile with what it says about reads, from a generator of its own."""
+    random = Random(f"profile {profile.seed} reads")
+    spread = profile.clock_spread
+    lease_chance = random.choice((0.0, 1.0, 1.0, 0.7))
+    hits = round(profile.duration_us / SECOND * random.choice((0.0, 0.3, 0.6)))
+    begin = len(profile.steps) + 1
+    steps = tuple(
+        Step(number=begin + number, at_us=random.randrange(profile.duration_us), kind=HITTING_LEASE)
+        for number in range(hits if lease_chance else 0)
+    )
+    return attrs.evolve(
+        profile,
+        steps=(*profile.steps, *steps),
+        here_chance=random.choice((0.0, 0.3, 0.8)),
+        lease_chance=lease_chance,
+        # By how much the slowest clock counts less than the fastest one, and no more.
+        clock_drift=2 * spread / (1 + spread) + CLOCK_GRAIN,
+        reconfigures=random.random() < 0.3,
+    )
 
 
 def _with_administration(profile: Profile, is_about_changes: bool) -> Profile:

@@ -289,6 +289,9 @@ def describe_profile(profile: Profile, kept: Collection[int] | None = None) -> s
         f"{profile.catch_up_bytes_per_second or 'unlimited'} B/s, reserve "
         f"{profile.disk_reserve_bytes} B, background steps up to {profile.background_us / 1_000:g} "
         "ms",
+        "reads": f"{profile.here_chance:.0%} answered by whoever is asked; leases on "
+        f"{profile.lease_chance:.0%} of the machines, for clocks that differ by "
+        f"{profile.clock_drift:.0%}" + (", changed by restarts" * profile.reconfigures),
         "malice": f"at {profile.malice:.0%} of the configurations",
         "limits": _values(profile.limits),
         "steps": f"{sum(kinds.values())} in {profile.duration_us / SECOND:.1f} s: "

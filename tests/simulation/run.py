@@ -185,6 +185,9 @@ class Simulation:
         draw = self.world.random(f"release of {name}").random()
         if profile.old_chance and (is_founder or draw < profile.old_chance):
             machine.version = OLD_VERSION
+        if self.world.random(f"leases of {name}").random() < profile.lease_chance:
+            machine.use_leases(profile.clock_drift)
+        machine.may_reconfigure = profile.reconfigures and profile.lease_chance > 0
         machine.on_append = self.adversary.on_append
         machine.on_received = self.adversary.on_received
         machine.on_elected = self.adversary.on_elected

@@ -63,6 +63,11 @@ class Server:
     raft: Any = None
     state: Any = attrs.field(factory=State)
     state_hash: int = 0
+    holds_lease: bool = False
+
+    def lease_is_held(self) -> bool:
+        """Return what the test has written."""
+        return self.holds_lease
 
     @property
     def log(self) -> RaftLog:

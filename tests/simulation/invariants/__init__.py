@@ -58,6 +58,9 @@ class Server(Protocol):
     def state_hash(self) -> int:
         """Of everything in the state machine's store: keys, sessions, operations, tombstones."""
 
+    def lease_is_held(self) -> bool:
+        """Return whether it would answer a read now by its lease, as a leader and by its clock."""
+
 
 class Invariant:
     """One property. The methods do nothing here: each property overrides what it needs."""

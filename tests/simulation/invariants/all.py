@@ -11,6 +11,7 @@ from tests.simulation.invariants.core_invariants import CoreInvariants
 from tests.simulation.invariants.durable_before_sent import DurableBeforeSent
 from tests.simulation.invariants.election_safety import ElectionSafety
 from tests.simulation.invariants.equal_state import EqualState
+from tests.simulation.invariants.exclusive_leases import ExclusiveLeases
 from tests.simulation.invariants.fresh_reads import FreshReads
 from tests.simulation.invariants.leader_append_only import LeaderAppendOnly
 from tests.simulation.invariants.leader_completeness import LeaderCompleteness
@@ -47,6 +48,7 @@ ALL: tuple[type[Invariant], ...] = (
     SnapshotContent,
     SnapshotsInUse,
     FreshReads,
+    ExclusiveLeases,
     Removal,
     CoreInvariants,
 )
