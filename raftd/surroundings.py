@@ -99,8 +99,8 @@ class Snapshots(Protocol):
     def keep(self, in_use: frozenset[SnapshotId]) -> None:
         """Let go of published snapshots that are not in use."""
 
-    def received_bytes(self, snapshot: SnapshotId) -> int:
-        """Return how much of a snapshot there is that a leader sends, from its beginning on."""
+    def progress_of(self, snapshot: SnapshotId) -> tuple[int, int]:
+        """Return how much there is of a snapshot that a leader sends, as `receive` does."""
 
     def receive(self, snapshot: SnapshotId, offset: int, data: bytes) -> tuple[int, int]:
         """Store a part of a snapshot that a leader sends; another one that was begun is dropped.
