@@ -19,9 +19,10 @@ INFLIGHT_BYTES_MAX = 8 * 1024 * 1024
 """Bytes of entries that may be unanswered: bounds what a slow follower costs the leader."""
 
 
-SNAPSHOT_CHUNK_BYTES = 256 * 1024
-"""One `InstallSnapshot`: long enough to be cheap, short enough not to hold up a heartbeat."""
-SNAPSHOT_INFLIGHT_BYTES_MAX = 1024 * 1024
+SNAPSHOT_CHUNK_BYTES = 1024 * 1024
+"""One `InstallSnapshot`: each costs a turn here and one there, whatever its length. Short enough
+not to hold up clients: a millisecond or two."""
+SNAPSHOT_INFLIGHT_BYTES_MAX = 4 * 1024 * 1024
 """Bytes of a snapshot that may be unanswered: four chunks keep a link and two disks busy."""
 SNAPSHOT_PATIENCE_ELECTION_TIMEOUTS = 60
 """A server that is silent for so long in the middle of a snapshot is not waited for: half a minute
