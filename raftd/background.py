@@ -3,6 +3,7 @@
 | what | where |
 |---|---|
 | writing a snapshot, building a state from one | a child process, `raftd.storage.worker` |
+| writing back a state that was installed | a child process as well |
 | building a small state, for which a process would only begin | a thread |
 | syncing what is received, checking what was received earlier, removing files | a thread |
 | renaming and syncing a directory, reading a chunk | at once, in the driver |
@@ -31,7 +32,7 @@ from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.inputs import DiskFailed, Input, SnapshotProgressed, SnapshotReceived, SnapshotTaken
 from raftd.storage.files import FileSystem, Remedy, StorageFault, unlink_in_order
 from raftd.storage.live import LiveState, remove_tree
-from raftd.storage.lmdb_store import LmdbStore
+from raftd.storage.lmdb_store import DATABASE_FILE, LmdbStore
 from raftd.storage.snapshot_file import (
     CorruptSnapshot,
     UnknownSnapshotFormat,
@@ -47,6 +48,8 @@ SYNC_RECEIVED_BYTES = 4 * 1024 * 1024
 THREAD_BUILD_BYTES_MAX = 4 * 1024 * 1024
 """Of a snapshot whose state is built in a thread: that takes some 10 ms, a child process begins
 after a tenth of a second. It is little enough to hold in memory, and for the interpreter's lock."""
+WRITE_BACK_BYTES_MIN = 16 * 1024 * 1024
+"""A state that takes no more is left to the kernel: it writes so much without being noticed."""
 BUILD_RETRY_SECONDS = 5.0
 """After a worker that was killed or crashed, before the next one is tried."""
 STORAGE_THREADS_MAX = 8
@@ -376,7 +379,7 @@ class BackgroundSnapshots:
 
     def _build_here(self, build: _Build) -> None:
         try:
-            build_database(self._files, build.file, build.path)
+            build_database(self._files, build.file, build.path, durable=False)
         except (CorruptSnapshot, UnknownSnapshotFormat, StateError) as error:
             raise WorkerFailed(kind_of(error), str(error)) from error
 
@@ -443,7 +446,23 @@ class BackgroundSnapshots:
         self.store = self._live.adopt(build.path)
         self._build = None
         self._start(self._remove_trees, self._leftovers())
+        self._start(self._write_back, self.store.path / DATABASE_FILE)
         return self.store
+
+    async def _write_back(self, path: Path) -> None:
+        """Make an installed state durable at leisure, before the kernel does it in one go.
+
+        Nobody depends on it: without a loss of power a state proves itself, after one it is built
+        again.
+        """
+        if self._files.size(path) <= WRITE_BACK_BYTES_MIN:
+            return
+        arguments = ["flush", str(path), "--bytes-per-second", str(self._taking_bytes_per_second)]
+        try:
+            await _run_worker(arguments, lambda done_bytes: None)
+        except WorkerFailed as failure:
+            if failure.kind == "disk" and self.store.path == path.parent:
+                self._put(DiskFailed(failure.fault()))
 
     # --- removing ---
 
