@@ -32,6 +32,7 @@ import attrs
 from raftd.administration import Administration
 from raftd.admission import admit, our_hello
 from raftd.agreement import CHECK_INTERVAL_MS, CHECK_PATIENCE_MS, Agreement, Standing
+from raftd.applying import puts_off_applying
 from raftd.backup import Backups
 from raftd.commands import (
     Command,
@@ -97,7 +98,6 @@ from raftd.protocol import (
     JoinRequest,
     ListRequest,
     OpenSessionRequest,
-    OperationsReply,
     OperationsRequest,
     PeerView,
     PutRequest,
@@ -348,6 +348,7 @@ class Node:
 
     def _work(self) -> None:
         applied_entries = applied_bytes = 0
+        applies = not puts_off_applying(self.raft)
         while True:
             self.operations.advance(self.raft, self._cluster())
             change_begins = self.operations.change_begins(self.raft)
@@ -355,7 +356,9 @@ class Node:
             # After a restart there may be a million entries to apply. A server that does nothing
             # else for seconds is taken for dead.
             ready = self.raft.take_ready(
-                hands_out=applied_entries < TURN_ENTRIES_MAX and applied_bytes < TURN_BYTES_MAX
+                hands_out=applies
+                and applied_entries < TURN_ENTRIES_MAX
+                and applied_bytes < TURN_BYTES_MAX
             )
             if ready is None:
                 return
@@ -403,7 +406,9 @@ class Node:
                 self._on_request(request, respond)
             case LinkChanged():
                 self._links[item.server] = item
-                if not item.connected:
+                if item.connected:
+                    self.raft.report_connected(item.server)
+                else:
                     self.raft.report_unreachable(item.server)
             case PeerRefused(server, refusal):
                 self._on_peer_refused(server, refusal)
@@ -612,8 +617,7 @@ class Node:
             case AbortRequest():
                 self._on_abort(request, respond)
             case OperationsRequest():
-                views = self.operations.views(self.raft, request.operation)
-                respond(OperationsReply(operations=views))
+                self.operations.answer(self.raft, request, respond)
             case TransferRequest():
                 self._handovers.request(self.raft, request, respond)
             case BootstrapRequest() | JoinRequest():

@@ -159,6 +159,17 @@ class Progress:
         """Send again what was not answered: it may be lost."""
         self.sent_bytes = self.received_bytes
 
+    def tick(self, share_bytes: int, now: int, election_ticks: int) -> None:
+        """Renew what may be sent in this tick; what was not used is lost, so there are no bursts.
+
+        What was sent too much, since chunks and batches are not cut, is paid back.
+        """
+        self.allowance_bytes = min(self.allowance_bytes + share_bytes, share_bytes)
+        stalled_ticks = now - self.snapshot_progress_tick
+        if self.snapshot is not None and stalled_ticks >= election_ticks:
+            self.snapshot_progress_tick = now
+            self.resend_snapshot()
+
     def sent(self, last_index: Index, size_bytes: int) -> None:
         """Note that entries up to `last_index` are on their way."""
         if self.state is ReplicationState.REPLICATE:

@@ -270,6 +270,12 @@ class Raft:
         if isinstance(self.role, Leader):
             self.role.report_unreachable(server)
 
+    def report_connected(self, server: ServerId) -> None:
+        """Note that there is a link to `server` now, so that nothing waits for a heartbeat."""
+        self._assert_settled()
+        if isinstance(self.role, Leader):
+            self.role.report_connected(server)
+
     # --- snapshots ---
 
     def snapshot_taken(self, snapshot: Snapshot) -> None:
