@@ -329,7 +329,8 @@ class Node:
     @property
     def is_behind(self) -> bool:
         """Whether there is more to be done at once: call `turn` again, also without inputs."""
-        return self.raft.log.handed_index < self.raft.log.commit_index
+        log = self.raft.log
+        return log.handed_index < log.commit_index and not puts_off_applying(self.raft)
 
     def drain(self) -> None:
         """Hand leadership over from the next turn on. Ask `is_drained` after turns."""
@@ -347,8 +348,8 @@ class Node:
         return self._identities.identity
 
     def _work(self) -> None:
-        applied_entries = applied_bytes = 0
-        applies = not puts_off_applying(self.raft)
+        applied_entries = TURN_ENTRIES_MAX if puts_off_applying(self.raft) else 0
+        applied_bytes = 0
         while True:
             self.operations.advance(self.raft, self._cluster())
             change_begins = self.operations.change_begins(self.raft)
@@ -356,9 +357,7 @@ class Node:
             # After a restart there may be a million entries to apply. A server that does nothing
             # else for seconds is taken for dead.
             ready = self.raft.take_ready(
-                hands_out=applies
-                and applied_entries < TURN_ENTRIES_MAX
-                and applied_bytes < TURN_BYTES_MAX
+                hands_out=applied_entries < TURN_ENTRIES_MAX and applied_bytes < TURN_BYTES_MAX
             )
             if ready is None:
                 return

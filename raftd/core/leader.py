@@ -131,9 +131,9 @@ class Leader:
         for server, departing in sorted(self._departing.items()):
             if now >= departing.deadline_tick:
                 self._forget_departing(server)
-        share_bytes = self._pace.share_bytes(self._log, max(1, self._count_of_fed()))
+        share = self._pace.share(self._log, max(1, self._count_of_fed()))
         for progress in self.progress.values():
-            progress.tick(share_bytes, now, self._options.election_ticks)
+            progress.tick(share, now, self._options.election_ticks)
         self._heartbeat_elapsed_ticks += 1
         if self._heartbeat_elapsed_ticks >= self._options.heartbeat_ticks:
             self._heartbeat_elapsed_ticks = 0
@@ -545,7 +545,7 @@ class Leader:
             progress.sent(entries[-1].index, size_bytes)
             if server in self._latest().configuration.learners:
                 # What is not limited runs up no debts either.
-                progress.allowance_bytes -= size_bytes
+                progress.allowance_bytes -= size_bytes + len(entries) * progress.entry_bytes
             sent = True
         if forced and not sent:
             self._send_append(server, progress.next_index - 1, ())

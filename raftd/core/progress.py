@@ -10,6 +10,7 @@ from enum import Enum
 
 import attrs
 
+from raftd.core.pacing import Share
 from raftd.core.snapshot import SnapshotId
 from raftd.core.types import Index
 
@@ -82,6 +83,8 @@ class Progress:
     inflight_bytes: int = 0
     allowance_bytes: int = 0
     """What may still be sent before the next tick, where the rate is limited."""
+    entry_bytes: int = 0
+    """What each entry takes of that beyond its own bytes."""
     snapshot: SnapshotId | None = None
     """The snapshot that is being sent. Set exactly in the state SNAPSHOT."""
     sent_bytes: int = 0
@@ -159,12 +162,13 @@ class Progress:
         """Send again what was not answered: it may be lost."""
         self.sent_bytes = self.received_bytes
 
-    def tick(self, share_bytes: int, now: int, election_ticks: int) -> None:
+    def tick(self, share: Share, now: int, election_ticks: int) -> None:
         """Renew what may be sent in this tick; what was not used is lost, so there are no bursts.
 
         What was sent too much, since chunks and batches are not cut, is paid back.
         """
-        self.allowance_bytes = min(self.allowance_bytes + share_bytes, share_bytes)
+        self.entry_bytes = share.entry_bytes
+        self.allowance_bytes = min(self.allowance_bytes + share.size_bytes, share.size_bytes)
         stalled_ticks = now - self.snapshot_progress_tick
         if self.snapshot is not None and stalled_ticks >= election_ticks:
             self.snapshot_progress_tick = now
