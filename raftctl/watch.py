@@ -59,9 +59,10 @@ from raftd.protocol import (
 )
 
 POLL_MS_MIN = 100.0
-"""Between two questions at first: most changes take less than a second."""
+"""Between two answers at first: most changes take less than a second. The end of an operation is
+told at once by a leader."""
 POLL_MS_MAX = 500.0
-"""Between two questions later; somebody who waits for minutes does not miss the half second."""
+"""Between two answers later; somebody who waits for minutes does not miss the half second."""
 ASK_TIMEOUT_MS = 1_000.0
 """For one server. A healthy one answers at once, and the next may be the new leader."""
 LINE_MS = 5_000.0
@@ -377,10 +378,13 @@ class _Sighting:
     """How each server failed that did not help, on one line."""
 
 
-def look(cluster: Cluster, operation: str) -> _Sighting:
+def look(cluster: Cluster, operation: str, *, wait_ms: int = 0) -> _Sighting:
     """Ask for `operation` until a leader has answered or every known address has been tried.
 
     An ended record is final whoever shows it: it has been applied, so it is committed.
+
+    Args:
+        wait_ms: how long a leader may hold back its answer while the operation has not ended.
     """
     waiting = deque(cluster.leader_first())
     asked: set[str] = set()
@@ -392,7 +396,7 @@ def look(cluster: Cluster, operation: str) -> _Sighting:
             continue
         asked.add(address)
         try:
-            status, view = _ask_one(cluster, address, operation)
+            status, view = _ask_one(cluster, address, operation, wait_ms)
         except ConnectionProblem as problem:
             failures[address] = str(problem)
             continue
@@ -415,7 +419,7 @@ def look(cluster: Cluster, operation: str) -> _Sighting:
 
 
 def _ask_one(
-    cluster: Cluster, address: str, operation: str
+    cluster: Cluster, address: str, operation: str, wait_ms: int
 ) -> tuple[StatusReply, OperationView | None]:
     status = expect(
         cluster.ask_at(address, StatusRequest(), deadline=Deadline.after_ms(ASK_TIMEOUT_MS)),
@@ -425,8 +429,8 @@ def _ask_one(
         raise ConnectionProblem(address, "blank", "blank: it belongs to no cluster yet")
     reply = cluster.ask_at(
         address,
-        OperationsRequest(operation=operation),
-        deadline=Deadline.after_ms(ASK_TIMEOUT_MS),
+        OperationsRequest(operation=operation, wait_ms=wait_ms),
+        deadline=Deadline.after_ms(ASK_TIMEOUT_MS + wait_ms),
     )
     if isinstance(reply, ErrorReply):
         return status, None
@@ -489,9 +493,11 @@ class _Watch:
 
     def run(self) -> OperationView:
         poll_ms = POLL_MS_MIN
+        wait_ms = 0.0
         started_s = time.monotonic()
         while True:
-            sighting = look(self._cluster, self._operation)
+            asked_s = time.monotonic()
+            sighting = look(self._cluster, self._operation, wait_ms=round(wait_ms))
             self._failures = sighting.failures
             view = sighting.view
             if view is not None:
@@ -507,8 +513,9 @@ class _Watch:
             timeout_ms = self._context.timeout_ms
             if timeout_ms and self._seconds_since(self._moved_s) >= timeout_ms / 1000:
                 raise self._still_running()
-            time.sleep(poll_ms / 1000)
-            poll_ms = min(poll_ms * 1.25, POLL_MS_MAX)
+            # Nobody holds back an answer who does not lead, or is of an older release.
+            time.sleep(max(0.0, wait_ms / 1000 - self._seconds_since(asked_s)))
+            wait_ms, poll_ms = poll_ms, min(poll_ms * 1.25, POLL_MS_MAX)
 
     def _note_movement(self, view: OperationView) -> None:
         marker = (

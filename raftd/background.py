@@ -3,8 +3,13 @@
 | what | where |
 |---|---|
 | writing a snapshot, building a state from one | a child process, `raftd.storage.worker` |
+| writing back a state that was installed | a child process as well |
+| building a small state, for which a process would only begin | a thread |
 | syncing what is received, checking what was received earlier, removing files | a thread |
 | renaming and syncing a directory, reading a chunk | at once, in the driver |
+
+A state is built while its snapshot is being received: the child reads the file as far as it is
+there. So it is ready a moment after the last byte, and works no faster than the leader sends.
 
 `BackgroundSnapshots` is the `Snapshots` of `raftd.surroundings`. It never waits; `run` does.
 """
@@ -16,6 +21,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +32,24 @@ from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.inputs import DiskFailed, Input, SnapshotProgressed, SnapshotReceived, SnapshotTaken
 from raftd.storage.files import FileSystem, Remedy, StorageFault, unlink_in_order
 from raftd.storage.live import LiveState, remove_tree
-from raftd.storage.lmdb_store import LmdbStore
-from raftd.storage.snapshot_file import open_ends, snapshot_of
+from raftd.storage.lmdb_store import DATABASE_FILE, LmdbStore
+from raftd.storage.snapshot_file import (
+    CorruptSnapshot,
+    UnknownSnapshotFormat,
+    open_ends,
+    snapshot_of,
+)
 from raftd.storage.snapshots import REWRITE_SYNC_BYTES, SnapshotDirectory
+from raftd.storage.state import StateError
+from raftd.storage.worker import build_database, kind_of
 
 SYNC_RECEIVED_BYTES = 4 * 1024 * 1024
 """What is received between two syncs: one of a whole large file makes those of the log wait."""
+THREAD_BUILD_BYTES_MAX = 4 * 1024 * 1024
+"""Of a snapshot whose state is built in a thread: that takes some 10 ms, a child process begins
+after a tenth of a second. It is little enough to hold in memory, and for the interpreter's lock."""
+WRITE_BACK_BYTES_MIN = 16 * 1024 * 1024
+"""A state that takes no more is left to the kernel: it writes so much without being noticed."""
 BUILD_RETRY_SECONDS = 5.0
 """After a worker that was killed or crashed, before the next one is tried."""
 STORAGE_THREADS_MAX = 8
@@ -56,15 +74,41 @@ class WorkerFailed(Exception):
         return StorageFault(str(self), Remedy.NAMED if self.kind == "format" else Remedy.RESTART)
 
 
-@attrs.define
+class Arrived:
+    """How much of a file there is that is being received, for tasks that follow it."""
+
+    def __init__(self) -> None:
+        """Nothing is there yet."""
+        self.arrived_bytes = 0
+        self._waiting = trio.lowlevel.ParkingLot()
+
+    def note(self, arrived_bytes: int) -> None:
+        """Let those go on who wait for less than `arrived_bytes`."""
+        if arrived_bytes > self.arrived_bytes:
+            self.arrived_bytes = arrived_bytes
+            self._waiting.unpark_all()
+
+    async def more_than(self, known_bytes: int) -> int:
+        """Return how much there is once it is more than `known_bytes`."""
+        while self.arrived_bytes <= known_bytes:
+            await self._waiting.park()
+        return self.arrived_bytes
+
+
+@attrs.define(eq=False)
 class _Build:
     """A state that is being built from a snapshot that was received."""
 
     snapshot: SnapshotId
+    file: Path
+    """The snapshot, as far as it is there."""
     path: Path
+    """Of the database."""
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    arrived: Arrived = attrs.field(factory=Arrived)
     installed_bytes: int = 0
     is_done: bool = False
+    """The state is there and durable as far as it has to be."""
 
 
 class BackgroundSnapshots:
@@ -79,6 +123,7 @@ class BackgroundSnapshots:
         put: Callable[[Input], None],
         *,
         snapshot_bytes_per_second: int,
+        catch_up_bytes_per_second: int,
     ) -> None:
         """Go on from what recovery found.
 
@@ -86,7 +131,8 @@ class BackgroundSnapshots:
             directory: open.
             live, store: the live database.
             put: takes what has happened; never blocks.
-            snapshot_bytes_per_second: how fast a snapshot is written, checked or worked into a
+            snapshot_bytes_per_second: how fast a snapshot is written; 0 for no limit.
+            catch_up_bytes_per_second: how fast one that was received is checked or worked into a
                 state; 0 for no limit.
         """
         self.store = store
@@ -95,13 +141,16 @@ class BackgroundSnapshots:
         self._live = live
         self._files = files
         self._put = put
-        self._bytes_per_second = snapshot_bytes_per_second
+        self._taking_bytes_per_second = snapshot_bytes_per_second
+        self._building_bytes_per_second = catch_up_bytes_per_second
         self._threads = trio.CapacityLimiter(STORAGE_THREADS_MAX)
         self._nursery: trio.Nursery | None = None
         self._taking: trio.CancelScope | None = None
         self._build_after = 0.0
         """When a state may be built again after a worker that has ended without a result."""
         self._build: _Build | None = None
+        self._building_paths: set[Path] = set()
+        """Where somebody writes, be it only until he has noticed that he was given up."""
         self._is_syncing = False
         self._unsynced_bytes = 0
         self._removals_send, self._removals = trio.open_memory_channel[list[Path]](float("inf"))
@@ -120,7 +169,7 @@ class BackgroundSnapshots:
             if self._directory.is_checking:
                 nursery.start_soon(self._check_received)
             else:
-                self._build_if_whole()
+                self._build_if_due()
             task_status.started()
             await trio.sleep_forever()
 
@@ -152,7 +201,7 @@ class BackgroundSnapshots:
         path = self._directory.temporary_path()
         arguments = [
             *("take", str(self._live.live_path), str(path)),
-            *("--cluster", cluster_id, "--bytes-per-second", str(self._bytes_per_second)),
+            *("--cluster", cluster_id, "--bytes-per-second", str(self._taking_bytes_per_second)),
         ]
         problem = ""
         with scope:
@@ -188,9 +237,11 @@ class BackgroundSnapshots:
 
     # --- receiving ---
 
-    def received_bytes(self, snapshot: SnapshotId) -> int:
-        """Return how much of a snapshot there is that a leader sends."""
-        return self._directory.received_bytes if self._directory.receiving == snapshot else 0
+    def progress_of(self, snapshot: SnapshotId) -> tuple[int, int]:
+        """Return how much there is of a snapshot that a leader sends, and is worked in."""
+        if self._directory.receiving != snapshot:
+            return 0, 0
+        return self._directory.received_bytes, self._installed_bytes
 
     def receive(self, snapshot: SnapshotId, offset: int, data: bytes) -> tuple[int, int]:
         """Store a part of a snapshot; return how much there is, and how much is worked in."""
@@ -203,7 +254,7 @@ class BackgroundSnapshots:
             return 0, 0
         received_bytes = self._directory.receive(snapshot, offset, data)
         self._unsynced_bytes += received_bytes - before_bytes
-        self._build_if_whole()
+        self._build_if_due()
         if self._unsynced_bytes >= SYNC_RECEIVED_BYTES and not self._is_syncing:
             self._is_syncing = True
             self._start(self._sync_received)
@@ -221,11 +272,11 @@ class BackgroundSnapshots:
         return self._directory.checked_bytes
 
     async def _check_received(self) -> None:
-        """Make sure of what an earlier process has received, as fast as snapshots are written.
+        """Make sure of what an earlier process has received, as fast as a state is built.
 
         Each step is told: the leader gives up a server that does not move.
         """
-        rate = self._bytes_per_second
+        rate = self._building_bytes_per_second
         step_seconds = REWRITE_SYNC_BYTES / rate if rate else 0.0
         try:
             while self._directory.is_checking:
@@ -238,7 +289,7 @@ class BackgroundSnapshots:
             self._put(DiskFailed(fault))
             return
         # All of it may have been received before the last stop.
-        self._build_if_whole()
+        self._build_if_due()
 
     def _tell_checked(self) -> None:
         snapshot = self._directory.receiving
@@ -260,31 +311,36 @@ class BackgroundSnapshots:
         finally:
             self._is_syncing = False
 
-    def _build_if_whole(self) -> None:
+    def _build_if_due(self) -> None:
+        """Begin to build a state, or let the one that is being built go on."""
         snapshot = self._directory.receiving
-        if (
-            self._build is None
-            and trio.current_time() >= self._build_after
-            and snapshot is not None
-            and not self._directory.is_checking
-            and self._directory.received_bytes == snapshot.size_bytes
-        ):
-            self._build = _Build(snapshot, self._live.building_path())
+        if snapshot is None or self._directory.is_checking:
+            return
+        if self._build is None:
+            if trio.current_time() < self._build_after:
+                return
+            file = self._directory.received_path(snapshot)
+            self._build = _Build(snapshot, file, self._live.building_path())
+            self._building_paths.add(self._build.path)
             self._start(self._build_state, self._build)
+        self._build.arrived.note(self._directory.received_bytes)
 
     async def _build_state(self, build: _Build) -> None:
         with build.scope:
             try:
                 await self._build_or_fail(build)
-            except StorageFault as fault:
-                self._put(DiskFailed(fault))
-            except WorkerFailed as failure:
+            except (StorageFault, WorkerFailed) as failure:
                 # Unless it was given up meanwhile, and its file is gone.
                 if self._build is build:
                     self._build_failed(build, failure)
+        self._building_paths.remove(build.path)
+        if self._build is not build:
+            await self._remove_trees([build.path])
 
-    def _build_failed(self, build: _Build, failure: WorkerFailed) -> None:
-        if failure.kind in ("disk", "format"):
+    def _build_failed(self, build: _Build, failure: StorageFault | WorkerFailed) -> None:
+        if isinstance(failure, StorageFault):
+            self._put(DiskFailed(failure))
+        elif failure.kind in ("disk", "format"):
             # Of another format it would come again and again.
             self._put(DiskFailed(failure.fault()))
         elif failure.kind == "corrupt":
@@ -301,36 +357,58 @@ class BackgroundSnapshots:
 
     async def _build_again(self) -> None:
         await trio.sleep(BUILD_RETRY_SECONDS)
-        self._build_if_whole()
+        self._build_if_due()
 
     async def _build_or_fail(self, build: _Build) -> None:
-        def progress(done_bytes: int) -> None:
-            build.installed_bytes = done_bytes
-            self._put(
-                SnapshotProgressed(
-                    snapshot=build.snapshot,
-                    received_bytes=build.snapshot.size_bytes,
-                    installed_bytes=done_bytes,
-                )
-            )
-
-        path = self._directory.received_path(build.snapshot)
+        if build.snapshot.size_bytes <= THREAD_BUILD_BYTES_MAX:
+            await build.arrived.more_than(build.snapshot.size_bytes - 1)
+            await self._in_thread(self._build_here, build)
+        else:
+            await self._build_by_worker(build)
         await self._in_thread(self._directory.sync_received)
         if self._build is not build:
             # The thread could not be interrupted, and its file is gone by now.
             return
-        arguments = [
-            *("build", str(path), str(build.path)),
-            *("--bytes-per-second", str(self._bytes_per_second)),
-        ]
-        await _run_worker(arguments, progress)
-        if self._build is not build:
-            return
-        head, id = open_ends(self._files, path)
+        head, id = open_ends(self._files, build.file)
         if id != build.snapshot:
-            raise WorkerFailed("corrupt", f"{path}: it is another snapshot than was announced")
+            raise WorkerFailed(
+                "corrupt", f"{build.file}: it is another snapshot than was announced"
+            )
         build.is_done = True
         self._put(SnapshotReceived(snapshot_of(head, id)))
+
+    def _build_here(self, build: _Build) -> None:
+        try:
+            build_database(self._files, build.file, build.path, durable=False)
+        except (CorruptSnapshot, UnknownSnapshotFormat, StateError) as error:
+            raise WorkerFailed(kind_of(error), str(error)) from error
+
+    async def _build_by_worker(self, build: _Build) -> None:
+        id = build.snapshot
+
+        def progress(done_bytes: int) -> None:
+            build.installed_bytes = done_bytes
+            self._put(
+                SnapshotProgressed(
+                    snapshot=id,
+                    received_bytes=self._directory.received_bytes,
+                    installed_bytes=done_bytes,
+                )
+            )
+
+        arguments = [
+            *("build", str(build.file), str(build.path)),
+            *("--bytes-per-second", str(self._building_bytes_per_second)),
+            *("--announced", str(id.last_included_index), str(id.last_included_term)),
+            *(str(id.size_bytes), id.checksum),
+        ]
+        try:
+            await _run_worker(arguments, progress, build.arrived)
+        except WorkerFailed as failure:
+            if failure.kind == "corrupt":
+                # A leader knows that what it sends is of no use once it has sent all of it.
+                await build.arrived.more_than(id.size_bytes - 1)
+            raise
 
     def is_received(self, snapshot: SnapshotId) -> bool:
         """Return whether `install` would find it: another one may have taken its place."""
@@ -349,9 +427,11 @@ class BackgroundSnapshots:
 
     def _stop_building(self) -> None:
         if self._build is not None:
-            self._build.scope.cancel()
-            self._build = None
-            self._start(self._remove_leftovers)
+            build, self._build = self._build, None
+            build.scope.cancel()
+            if build.path not in self._building_paths:
+                # Else whoever builds it removes it in the end.
+                self._start(self._remove_trees, [build.path])
 
     def install(self, snapshot: Snapshot) -> LmdbStore:
         """Make what was received the newest snapshot, durably; return the store with its state."""
@@ -365,8 +445,24 @@ class BackgroundSnapshots:
         self._directory.publish_received(snapshot.id)
         self.store = self._live.adopt(build.path)
         self._build = None
-        self._start(self._remove_leftovers)
+        self._start(self._remove_trees, self._leftovers())
+        self._start(self._write_back, self.store.path / DATABASE_FILE)
         return self.store
+
+    async def _write_back(self, path: Path) -> None:
+        """Make an installed state durable at leisure, before the kernel does it in one go.
+
+        Nobody depends on it: without a loss of power a state proves itself, after one it is built
+        again.
+        """
+        if self._files.size(path) <= WRITE_BACK_BYTES_MIN:
+            return
+        arguments = ["flush", str(path), "--bytes-per-second", str(self._taking_bytes_per_second)]
+        try:
+            await _run_worker(arguments, lambda done_bytes: None)
+        except WorkerFailed as failure:
+            if failure.kind == "disk" and self.store.path == path.parent:
+                self._put(DiskFailed(failure.fault()))
 
     # --- removing ---
 
@@ -382,12 +478,13 @@ class BackgroundSnapshots:
             except StorageFault as fault:
                 self._put(DiskFailed(fault))
 
-    async def _remove_leftovers(self) -> None:
-        building = self._build.path if self._build is not None else None
-        # Listed before anything else can begin: a build that does is not among them.
-        leftovers = self._live.leftovers(building)
+    def _leftovers(self) -> list[Path]:
+        """Return databases that nobody uses: what is being built is not among them."""
+        return [path for path in self._live.leftovers() if path not in self._building_paths]
+
+    async def _remove_trees(self, paths: Sequence[Path]) -> None:
         try:
-            for path in leftovers:
+            for path in paths:
                 await self._in_thread(remove_tree, path)
         except StorageFault as fault:
             self._put(DiskFailed(fault))
@@ -400,8 +497,16 @@ class BackgroundSnapshots:
         self._nursery.start_soon(task, *arguments)
 
 
-async def _run_worker(arguments: Sequence[str], progress: Callable[[int], None]) -> None:
+async def _run_worker(
+    arguments: Sequence[str],
+    progress: Callable[[int], None],
+    arrived: Arrived | None = None,
+) -> None:
     """Run one worker to its end; it ends with us, however we end.
+
+    Args:
+        progress: told how far it is.
+        arrived: what it may read of a file that is being received.
 
     Raises:
         WorkerFailed: it says that it could not do it, or ended without a word.
@@ -413,17 +518,13 @@ async def _run_worker(arguments: Sequence[str], progress: Callable[[int], None])
     )
     assert process.stdout is not None
     assert process.stdin is not None
-    last: dict[str, Any] = {}
     try:
-        rest = b""
-        async for received in process.stdout:
-            *lines, rest = (rest + received).split(b"\n")
-            for line in lines:
-                last = json.loads(line)
-                if "bytes" in last:
-                    progress(last["bytes"])
-            rest = rest[-WORKER_LINE_BYTES_MAX:]
-        await process.wait()
+        async with trio.open_nursery() as nursery:
+            if arrived is not None:
+                nursery.start_soon(_tell, process.stdin, arrived)
+            last = await _read_lines(process.stdout, progress)
+            await process.wait()
+            nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
             await process.stdin.aclose()
@@ -435,3 +536,28 @@ async def _run_worker(arguments: Sequence[str], progress: Callable[[int], None])
         raise WorkerFailed(last["kind"], last["error"])
     if process.returncode or "done" not in last:
         raise WorkerFailed("", f"its worker ended with {process.returncode} and without a result")
+
+
+async def _read_lines(
+    stdout: trio.abc.ReceiveStream, progress: Callable[[int], None]
+) -> dict[str, Any]:
+    """Return the last line of a worker, once it writes no more."""
+    last: dict[str, Any] = {}
+    rest = b""
+    async for received in stdout:
+        *lines, rest = (rest + received).split(b"\n")
+        for line in lines:
+            last = json.loads(line)
+            if "bytes" in last:
+                progress(last["bytes"])
+        rest = rest[-WORKER_LINE_BYTES_MAX:]
+    return last
+
+
+async def _tell(stdin: trio.abc.SendStream, arrived: Arrived) -> None:
+    """Tell a worker what it may read, for as long as it listens."""
+    told_bytes = -1
+    with suppress(trio.BrokenResourceError):
+        while True:
+            told_bytes = await arrived.more_than(told_bytes)
+            await stdin.send_all(b"%d\n" % told_bytes)

@@ -12,7 +12,7 @@ restart; then the client asks for another one.
 
 from __future__ import annotations
 
-from raftd.compaction import ROOM_FOR_STATE, Compaction
+from raftd.compaction import Compaction, room_needed
 from raftd.core.raft import Raft
 from raftd.core.snapshot import SnapshotId, included_index
 from raftd.core.types import Index
@@ -173,10 +173,10 @@ class Backups:
     def _receive(self, identity: Identity, request: RestoreRequest, free_bytes: int) -> Reply:
         id = request.snapshot
         # What was received already is no longer free.
-        missing_bytes = id.size_bytes - self._snapshots.received_bytes(id)
-        needed_bytes = missing_bytes + ROOM_FOR_STATE * id.size_bytes
+        here_bytes, built_bytes = self._snapshots.progress_of(id)
+        needed_bytes = room_needed(id.size_bytes, here_bytes, built_bytes)
         needed_bytes += self._settings.disk_reserve_bytes
-        if missing_bytes and free_bytes < needed_bytes:
+        if here_bytes < id.size_bytes and free_bytes < needed_bytes:
             return ErrorReply(
                 code="disk-full",
                 message=f"{identity.name} has no room for the backup and the state built from it",

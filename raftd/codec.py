@@ -56,6 +56,8 @@ INTEGER_MAX = 2**63 - 1
 """The largest integer of the protocol; it leaves room to add to one and to store it signed."""
 
 _LENGTH = struct.Struct("<I")
+_LARGE_PAYLOAD_BYTES = 64 * 1024
+"""From here on a second copy costs more than to avoid it."""
 _RECEIVED_SHOWN_CHARACTERS = 40
 """How much of an ill-typed value an error message repeats."""
 
@@ -83,12 +85,19 @@ class FrameDecoder:
     def __init__(self, *, first_frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
         """Start before the first frame, which may be held to a shorter length than the others."""
         self._buffer = bytearray()
+        self._frame_end = 0
+        """Of the frame that has begun, in the buffer; 0 while its length is not there."""
         self._frame_bytes_max = first_frame_bytes_max
 
     @property
     def buffered_bytes(self) -> int:
         """Bytes of the frame that has begun and is not complete."""
         return len(self._buffer)
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes that a frame that has begun still lacks; 0 where nobody knows yet."""
+        return max(0, self._frame_end - len(self._buffer))
 
     def feed(self, received: bytes | bytearray) -> list[bytes]:
         """Return the payloads that `received` completes, in order.
@@ -102,7 +111,7 @@ class FrameDecoder:
             self._buffer += received
             source = self._buffer
         payloads: list[bytes] = []
-        start = 0
+        start = self._frame_end = 0
         available = len(source)
         while available - start >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(source, start)
@@ -112,8 +121,13 @@ class FrameDecoder:
                 )
             end = start + _LENGTH.size + length
             if end > available:
+                self._frame_end = end - start
                 break
-            payloads.append(bytes(source[start + _LENGTH.size : end]))
+            if length < _LARGE_PAYLOAD_BYTES:
+                payloads.append(bytes(source[start + _LENGTH.size : end]))
+            else:
+                with memoryview(source)[start + _LENGTH.size : end] as payload:
+                    payloads.append(bytes(payload))
             self._frame_bytes_max = FRAME_BYTES_MAX
             start = end
         if source is self._buffer:

@@ -237,20 +237,13 @@ class Compaction:
                 # One that reaches further was installed meanwhile; the next heartbeat says so.
                 continue
             self.receive_problem = ""
-            missing_bytes = message.snapshot.size_bytes - self._snapshots.received_bytes(
-                message.snapshot
-            )
-            needed_bytes = (
-                missing_bytes
-                + ROOM_FOR_STATE * message.snapshot.size_bytes
-                + self._settings.disk_reserve_bytes
-            )
-            # Once it is here, its state is being built, and takes what was asked for before.
-            if missing_bytes and free_bytes < needed_bytes:
+            here_bytes, built_bytes = self._snapshots.progress_of(message.snapshot)
+            # What is worked in already takes its room.
+            needed_bytes = room_needed(message.snapshot.size_bytes, here_bytes, built_bytes)
+            needed_bytes += self._settings.disk_reserve_bytes
+            if here_bytes < message.snapshot.size_bytes and free_bytes < needed_bytes:
                 self.receive_problem = _no_room(free_bytes, needed_bytes)
-                raft.snapshot_progress(
-                    message.snapshot, message.snapshot.size_bytes - missing_bytes, 0
-                )
+                raft.snapshot_progress(message.snapshot, here_bytes, built_bytes)
                 continue
             received_bytes, installed_bytes = self._snapshots.receive(
                 message.snapshot, message.offset, message.data
@@ -287,6 +280,15 @@ class Compaction:
         logger.info(
             "installed a snapshot of %d bytes up to entry %d", snapshot.id.size_bytes, index
         )
+
+
+def room_needed(size_bytes: int, here_bytes: int, built_bytes: int) -> int:
+    """Return what the rest of a snapshot takes on the disk, and the rest of its state.
+
+    Args:
+        here_bytes, built_bytes: how much of its `size_bytes` is stored, and is worked in.
+    """
+    return size_bytes - here_bytes + ROOM_FOR_STATE * (size_bytes - built_bytes)
 
 
 def _no_room(free_bytes: int, needed_bytes: int) -> str:

@@ -88,7 +88,7 @@ DEFAULTS: Mapping[str, Any] = {
     "joint_timeout": None,
     "snapshot_log_size": 64 * 1024 * 1024,
     "snapshot_rate": 64 * 1024 * 1024,
-    "catch_up_rate": 32 * 1024 * 1024,
+    "catch_up_rate": 1024 * 1024 * 1024,
     "disk_reserve": 256 * 1024 * 1024,
     "reads": "read-index",
     "clock_drift": 0.05,

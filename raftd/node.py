@@ -30,6 +30,7 @@ import attrs
 from raftd.administration import Administration
 from raftd.admission import admit, our_hello
 from raftd.agreement import CHECK_INTERVAL_MS, CHECK_PATIENCE_MS, Agreement, Standing
+from raftd.applying import puts_off_applying
 from raftd.backup import Backups
 from raftd.commands import (
     Command,
@@ -91,7 +92,6 @@ from raftd.protocol import (
     JoinRequest,
     ListRequest,
     OpenSessionRequest,
-    OperationsReply,
     OperationsRequest,
     PeerView,
     PutRequest,
@@ -319,7 +319,8 @@ class Node:
     @property
     def is_behind(self) -> bool:
         """Whether there is more to be done at once: call `turn` again, also without inputs."""
-        return self.raft.log.handed_index < self.raft.log.commit_index
+        log = self.raft.log
+        return log.handed_index < log.commit_index and not puts_off_applying(self.raft)
 
     def drain(self) -> None:
         """Hand leadership over from the next turn on. Ask `is_drained` after turns."""
@@ -337,7 +338,8 @@ class Node:
         return self._identities.identity
 
     def _work(self) -> None:
-        applied_entries = applied_bytes = 0
+        applied_entries = TURN_ENTRIES_MAX if puts_off_applying(self.raft) else 0
+        applied_bytes = 0
         while True:
             self.operations.advance(self.raft, self._cluster())
             change_begins = self.operations.change_begins(self.raft)
@@ -400,7 +402,9 @@ class Node:
                     self._reading.keys(self.raft, item)
             case LinkChanged():
                 self._links[item.server] = item
-                if not item.connected:
+                if item.connected:
+                    self.raft.report_connected(item.server)
+                else:
                     self.raft.report_unreachable(item.server)
             case PeerRefused(server, refusal):
                 self._on_peer_refused(server, refusal)
@@ -610,8 +614,7 @@ class Node:
             case AbortRequest():
                 self._on_abort(request, respond)
             case OperationsRequest():
-                views = self.operations.views(self.raft, request.operation)
-                respond(OperationsReply(operations=views))
+                self.operations.answer(self.raft, request, respond)
             case TransferRequest():
                 self._handovers.request(self.raft, request, respond)
             case BootstrapRequest() | JoinRequest():

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 
 import attrs
 
@@ -61,6 +62,8 @@ from raftd.protocol import (
     ChangeRequest,
     ErrorReply,
     JoinRequest,
+    OperationsReply,
+    OperationsRequest,
     OperationView,
     PeerView,
     Reply,
@@ -81,10 +84,23 @@ JOIN_ATTEMPTS_MAX = 5
 CATCH_UP_RESTARTS_MAX = 20
 """How often a server may lose what it had of a snapshot, or of the state that it builds from it:
 with each restart of its process, and where the snapshot arrived damaged."""
+WAIT_MS_MAX = 5_000
+"""An answer is held back no longer: whoever asks has to notice that the leader is gone."""
+WAITING_MAX = 64
+"""Answers that are held back at once; who asks beyond that is answered at once, and asks again."""
 CATCH_UP_ROUNDS_MAX = 50
 """A server whose rounds never become short writes slower than the clients do."""
 
 logger = logging.getLogger("raftd.operations")
+
+
+@attrs.frozen
+class _Waiting:
+    """Somebody who wants to hear of the end of an operation."""
+
+    operation: str
+    deadline_tick: int
+    respond: Respond
 
 
 @attrs.frozen
@@ -181,6 +197,7 @@ class Operations:
         )
         self._views = OperationViews(state, peers, settings.tick_ms)
         self._drive: _Drive | None = None
+        self._waiting: list[_Waiting] = []
 
     # --- requests ---
 
@@ -295,11 +312,14 @@ class Operations:
         """Answer the requests that wait with `failure`: nothing was appended for them."""
         self._preflights.lost_leadership(failure)
         self._drive = None
+        # Those who wait for an end are answered by the next `advance`.
 
     # --- driving ---
 
     def advance(self, raft: Raft, cluster: Cluster) -> None:
         """Take the next step of the running operation, if this server leads and can."""
+        if self._waiting:
+            self._answer_waiting(raft)
         leader = raft.role
         operation = self._state.running_operation
         if not isinstance(leader, Leader) or operation is None:
@@ -538,12 +558,39 @@ class Operations:
 
     # --- describing ---
 
-    def views(self, raft: Raft, operation_id: str) -> tuple[OperationView, ...]:
-        """Return the operations of this server's applied state, or the one that is named.
+    def answer(self, raft: Raft, request: OperationsRequest, respond: Respond) -> None:
+        """Answer with the operations of this server's applied state, or the one that is named.
 
-        The newest comes last; the oldest are left out where not all would fit one reply.
+        The newest comes last; the oldest are left out where not all would fit one reply. A leader
+        answers who wants to wait once the operation has ended, or when the time is over.
         """
-        return self._views.views(raft, operation_id, self._waiting_for)
+        wait_ticks = ceil(min(request.wait_ms, WAIT_MS_MAX) / self._tick_ms)
+        waiting = _Waiting(request.operation, raft.now + wait_ticks, respond)
+        if self._may_wait(raft, waiting) and len(self._waiting) < WAITING_MAX:
+            self._waiting.append(waiting)
+        else:
+            self._answer(raft, waiting)
+
+    def _may_wait(self, raft: Raft, waiting: _Waiting) -> bool:
+        record = self._state.operation(waiting.operation)
+        return (
+            raft.now < waiting.deadline_tick
+            and isinstance(raft.role, Leader)
+            and record is not None
+            and record.running
+        )
+
+    def _answer_waiting(self, raft: Raft) -> None:
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            if self._may_wait(raft, one):
+                self._waiting.append(one)
+            else:
+                self._answer(raft, one)
+
+    def _answer(self, raft: Raft, waiting: _Waiting) -> None:
+        views = self._views.views(raft, waiting.operation, self._waiting_for)
+        waiting.respond(OperationsReply(operations=views))
 
     def describe(self, raft: Raft, record: Operation) -> OperationView:
         """Return the record, and on the leader what it is doing right now."""

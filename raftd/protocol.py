@@ -268,6 +268,9 @@ class OperationsRequest(Value):
 
     operation: str = ""
     """Only this one; empty for all."""
+    wait_ms: int = 0
+    """A leader answers once that one has ended, or after so long; a server of an older release, and
+    whoever does not drive it, at once."""
 
 
 @attrs.frozen(kw_only=True, repr=False, eq=False)

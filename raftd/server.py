@@ -153,6 +153,7 @@ def _run_with(
         files,
         inbox.put_nowait,
         snapshot_bytes_per_second=server.snapshot_bytes_per_second,
+        catch_up_bytes_per_second=server.catch_up_bytes_per_second,
     )
     exit_code = EXIT_FAILED
     try:

@@ -23,6 +23,9 @@ from raftd.storage.store import Store
 
 FREE_BYTES_UNKNOWN = 1 << 62
 """What a disk has left of which nobody keeps count."""
+BUSY_CATCH_UP_BYTES_PER_SECOND = 96 * 1024 * 1024
+"""What all servers that catch up are sent at most while clients work: some fifth of a leader's
+time, so that clients keep well over half of their throughput also where more than that suffers."""
 DEPARTING_MS = 10_000.0
 """A leader feeds a server that was dropped for so long: by then it has stopped, or is away."""
 
@@ -100,8 +103,8 @@ class Snapshots(Protocol):
     def keep(self, in_use: frozenset[SnapshotId]) -> None:
         """Let go of published snapshots that are not in use."""
 
-    def received_bytes(self, snapshot: SnapshotId) -> int:
-        """Return how much of a snapshot there is that a leader sends, from its beginning on."""
+    def progress_of(self, snapshot: SnapshotId) -> tuple[int, int]:
+        """Return how much there is of a snapshot that a leader sends, as `receive` does."""
 
     def receive(self, snapshot: SnapshotId, offset: int, data: bytes) -> tuple[int, int]:
         """Store a part of a snapshot that a leader sends; another one that was begun is dropped.
@@ -181,7 +184,7 @@ class Settings:
     """A snapshot is taken when the log has grown by so much, with a large state by up to four
     times as much."""
     catch_up_bytes_per_second: int = 0
-    """What a server that catches up is sent; 0 for no limit."""
+    """What a server that catches up is sent at most; 0 for no limit, also while clients work."""
     snapshot_bytes_per_second: int = 0
     """How fast a snapshot is worked into a state; 0 for no limit."""
     disk_reserve_bytes: int = 0
@@ -208,11 +211,11 @@ class Settings:
             election_ticks=max(self.ticks(self.election_timeout_ms), 2 * heartbeat_ticks),
             joint_timeout_ticks=self.ticks(self.joint_timeout_ms),
             departing_ticks=self.ticks(DEPARTING_MS),
-            catch_up_bytes_per_tick=self._catch_up_bytes_per_tick(),
+            catch_up_bytes_per_tick=self._bytes_per_tick(self.catch_up_bytes_per_second),
+            busy_catch_up_bytes_per_tick=self._bytes_per_tick(BUSY_CATCH_UP_BYTES_PER_SECOND),
             vote_withheld_ms=math.ceil(self.election_timeout_ms) if self.reads_by_lease else 0,
             clock_drift=self.clock_drift,
         )
 
-    def _catch_up_bytes_per_tick(self) -> int:
-        rate = self.catch_up_bytes_per_second
+    def _bytes_per_tick(self, rate: int) -> int:
         return max(1, round(rate * self.tick_ms / 1000)) if rate else 0

@@ -193,6 +193,7 @@ async def running(
         files,
         inputs.append,
         snapshot_bytes_per_second=bytes_per_second,
+        catch_up_bytes_per_second=bytes_per_second,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(snapshots.run)

@@ -143,7 +143,7 @@ def test_sizes_are_bytes_in_the_fields_of_each_server(written):
     assert (n1.snapshot_log_bytes, n2.snapshot_log_bytes) == (4 * 2**30, 64 * 1024)
     assert (n1.disk_reserve_bytes, n2.disk_reserve_bytes) == (0, 2**40)
     assert n1.snapshot_bytes_per_second == n2.snapshot_bytes_per_second == 1_572_864
-    assert (n1.catch_up_bytes_per_second, n2.catch_up_bytes_per_second) == (32 * 2**20, 65_536)
+    assert (n1.catch_up_bytes_per_second, n2.catch_up_bytes_per_second) == (2**30, 65_536)
 
 
 def test_the_data_dir_is_relative_to_the_folder_of_the_file(written, tmp_path, monkeypatch):
@@ -745,7 +745,7 @@ def test_an_export_keeps_the_settings_of_servers_that_are_still_there(written):
     assert (n1.redis, n3.redis) == ("127.0.0.1:21", None)
     assert (n1.role, n1.zone, n1.heartbeat_interval_ms) == ("learner", "true", 20.0)
     assert (n1.catch_up_bytes_per_second, n1.disk_reserve_bytes) == (1_572_864, 0)
-    assert (n3.catch_up_bytes_per_second, n3.disk_reserve_bytes) == (32 * 2**20, 0)
+    assert (n3.catch_up_bytes_per_second, n3.disk_reserve_bytes) == (2**30, 0)
     assert (n3.id, n3.address, n3.role, n3.heartbeat_interval_ms) == (
         "n3",
         members[1][1],

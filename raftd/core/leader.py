@@ -43,6 +43,7 @@ from raftd.core.messages import (
     InstallSnapshotResponse,
     TimeoutNow,
 )
+from raftd.core.pacing import CatchUpPace
 from raftd.core.progress import (
     SNAPSHOT_CHUNK_BYTES,
     Departing,
@@ -83,6 +84,7 @@ class Leader:
         self.progress: dict[ServerId, Progress] = {}
         self._departing: dict[ServerId, Departing] = {}
         self.reads = LeaderReads(raft, lambda: self.has_committed_in_term)
+        self._pace = CatchUpPace(raft.options, raft.log.last_index)
         self._transfer: Transfer | None = None
         self._retire_tick: int | None = None
         self._round = 0
@@ -116,8 +118,9 @@ class Leader:
         for server, departing in sorted(self._departing.items()):
             if now >= departing.deadline_tick:
                 self._forget_departing(server)
+        share = self._pace.share(self._log, max(1, self._count_of_fed()))
         for progress in self.progress.values():
-            self._allow(progress)
+            progress.tick(share, now, self._options.election_ticks)
         self._heartbeat_elapsed_ticks += 1
         if self._heartbeat_elapsed_ticks >= self._options.heartbeat_ticks:
             self._heartbeat_elapsed_ticks = 0
@@ -256,6 +259,12 @@ class Leader:
             progress.snapshot_round = 0
             progress.resend_snapshot()
 
+    def report_connected(self, server: ServerId) -> None:
+        """Ask `server` at once where it is: what was sent before there was a link is lost."""
+        if server in self.progress:
+            self.progress[server].probe_outstanding = False
+            self._broadcast = True
+
     # --- replication ---
 
     def send_outstanding(self) -> None:
@@ -267,6 +276,8 @@ class Leader:
         self._turn_to_snapshots()
         # A read needs the answers of voters alone.
         asked = self._latest().configuration.all_voters if self.reads.want_round else ()
+        if asked:
+            self._pace.note_reads()
         forced = self._broadcast or bool(asked)
         if not forced and not any(map(self._has_work, self.progress, self.progress.values())):
             return
@@ -508,17 +519,12 @@ class Leader:
             and (progress.snapshot is not None or server in self._latest().configuration.learners)
         )
 
-    def _allow(self, progress: Progress) -> None:
-        """Renew what may be sent in this tick; what was not used is lost, so there are no bursts.
-
-        What was sent too much, since chunks and batches are not cut, is paid back.
-        """
-        share_bytes = self._options.catch_up_bytes_per_tick
-        progress.allowance_bytes = min(progress.allowance_bytes + share_bytes, share_bytes)
-        stalled_ticks = self._raft.now - progress.snapshot_progress_tick
-        if progress.snapshot is not None and stalled_ticks >= self._options.election_ticks:
-            progress.snapshot_progress_tick = self._raft.now
-            progress.resend_snapshot()
+    def _count_of_fed(self) -> int:
+        learners = self._latest().configuration.learners
+        return sum(
+            progress.snapshot is not None or server in learners
+            for server, progress in self.progress.items()
+        )
 
     def _has_work(self, server: ServerId, progress: Progress) -> bool:
         if progress.fenced or progress.window_is_full or self._is_throttled(server, progress):
@@ -547,7 +553,7 @@ class Leader:
             progress.sent(entries[-1].index, size_bytes)
             if server in self._latest().configuration.learners:
                 # What is not limited runs up no debts either.
-                progress.allowance_bytes -= size_bytes
+                progress.allowance_bytes -= size_bytes + len(entries) * progress.entry_bytes
             sent = True
         if forced and not sent:
             self._send_append(server, progress.next_index - 1, ())

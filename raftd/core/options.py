@@ -21,8 +21,11 @@ class Options:
     """How long a leader feeds a server that the latest change dropped, until it knows."""
 
     catch_up_bytes_per_tick: int = 0
-    """How much a learner, or whoever needs a snapshot, is sent in a tick, so that clients keep
-    their share of the leader; 0 for as much as its window allows."""
+    """How much a learner, or whoever needs a snapshot, is sent in a tick; 0 for as much as its
+    window allows, whatever clients do."""
+    busy_catch_up_bytes_per_tick: int = 0
+    """How much of that all of them together are sent in a tick after one in which clients have read
+    or written, so that these keep most of the leader; 0 for no difference."""
 
     vote_withheld_ms: int = 0
     """With leases: for how long this server withholds its vote after it has heard from a leader, at

@@ -10,6 +10,7 @@ from enum import Enum
 
 import attrs
 
+from raftd.core.pacing import Share
 from raftd.core.snapshot import SnapshotId
 from raftd.core.types import Index, ServerId
 
@@ -19,9 +20,10 @@ INFLIGHT_BYTES_MAX = 8 * 1024 * 1024
 """Bytes of entries that may be unanswered: bounds what a slow follower costs the leader."""
 
 
-SNAPSHOT_CHUNK_BYTES = 256 * 1024
-"""One `InstallSnapshot`: long enough to be cheap, short enough not to hold up a heartbeat."""
-SNAPSHOT_INFLIGHT_BYTES_MAX = 1024 * 1024
+SNAPSHOT_CHUNK_BYTES = 1024 * 1024
+"""One `InstallSnapshot`: each costs a turn here and one there, whatever its length. Short enough
+not to hold up clients: a millisecond or two."""
+SNAPSHOT_INFLIGHT_BYTES_MAX = 4 * 1024 * 1024
 """Bytes of a snapshot that may be unanswered: four chunks keep a link and two disks busy."""
 SNAPSHOT_PATIENCE_ELECTION_TIMEOUTS = 60
 """A server that is silent for so long in the middle of a snapshot is not waited for: half a minute
@@ -81,6 +83,8 @@ class Progress:
     inflight_bytes: int = 0
     allowance_bytes: int = 0
     """What may still be sent before the next tick, where the rate is limited."""
+    entry_bytes: int = 0
+    """What each entry takes of that beyond its own bytes."""
     snapshot: SnapshotId | None = None
     """The snapshot that is being sent. Set exactly in the state SNAPSHOT."""
     sent_bytes: int = 0
@@ -157,6 +161,18 @@ class Progress:
     def resend_snapshot(self) -> None:
         """Send again what was not answered: it may be lost."""
         self.sent_bytes = self.received_bytes
+
+    def tick(self, share: Share, now: int, election_ticks: int) -> None:
+        """Renew what may be sent in this tick; what was not used is lost, so there are no bursts.
+
+        What was sent too much, since chunks and batches are not cut, is paid back.
+        """
+        self.entry_bytes = share.entry_bytes
+        self.allowance_bytes = min(self.allowance_bytes + share.size_bytes, share.size_bytes)
+        stalled_ticks = now - self.snapshot_progress_tick
+        if self.snapshot is not None and stalled_ticks >= election_ticks:
+            self.snapshot_progress_tick = now
+            self.resend_snapshot()
 
     def sent(self, last_index: Index, size_bytes: int) -> None:
         """Note that entries up to `last_index` are on their way."""

@@ -111,6 +111,8 @@ class Raft:
         self.role: Role = Follower()
         self.now = 0
         """Ticks since the start."""
+        self.behind_tick = -1
+        """When it heard last, with entries, that more than these are committed; -1 for never."""
         self.wall_clock_ms = 0
         """Set by the driver; stamped on configurations and no-ops for people, never compared."""
         self.monotonic_ns = 0
@@ -346,6 +348,12 @@ class Raft:
         self._assert_settled()
         if isinstance(self.role, Leader):
             self.role.report_unreachable(server)
+
+    def report_connected(self, server: ServerId) -> None:
+        """Note that there is a link to `server` now, so that nothing waits for a heartbeat."""
+        self._assert_settled()
+        if isinstance(self.role, Leader):
+            self.role.report_connected(server)
 
     # --- snapshots ---
 
@@ -850,6 +858,8 @@ class Raft:
             return
         log.merge(message.entries)
         last_verified = prev + len(message.entries)
+        if message.entries and message.leader_commit > last_verified:
+            self.behind_tick = self.now
         # Not further than this message has verified: what follows may be a stale suffix.
         log.commit_index = max(log.commit_index, min(message.leader_commit, last_verified))
         self.send(

@@ -25,6 +25,8 @@ from raftd.protocol import PROTOCOL_VERSION_MAX
 
 RECEIVE_BYTES_MAX = 64 * 1024
 """Bytes of one read: some hundred messages or requests, which then share one batch."""
+RECEIVE_LARGE_BYTES_MAX = 1024 * 1024
+"""Bytes of one read in the middle of a frame that lacks so many, as those of a snapshot do."""
 WRITE_PIECE_BYTES = 256 * 1024
 """What has to be written within `WRITE_STALL_TIMEOUT_SECONDS`; the slowest link that we keep
 carries 50 KiB a second."""
@@ -272,7 +274,8 @@ class Connection:
             while True:
                 if payloads:
                     await handle(payloads)
-                received = await self._stream.receive_some(RECEIVE_BYTES_MAX)
+                wanted_bytes = min(self._decoder.missing_bytes, RECEIVE_LARGE_BYTES_MAX)
+                received = await self._stream.receive_some(max(wanted_bytes, RECEIVE_BYTES_MAX))
                 if not received:
                     break
                 payloads = self._decoder.feed(received)

@@ -39,6 +39,8 @@ members that a checkup dials."""
 CONTACTS_KEPT_FOR_JOINS = 32
 """Of these, as many as a change can bring in: one that runs goes on while others are planned, and
 checkups made."""
+PUSH_BYTES = 256 * 1024
+"""So much is on its way before the next message is encoded: its receiver works meanwhile."""
 
 _RESPONSES = (
     PreVoteResponse,
@@ -151,6 +153,8 @@ class Network:
             else:
                 connection.offer(encode_message(envelope.message), wake_writer=False)
                 offered[connection] = None
+                if connection.outbox_bytes >= PUSH_BYTES:
+                    connection.push()
         for connection in offered:
             connection.push()
 

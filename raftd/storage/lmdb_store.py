@@ -35,8 +35,8 @@ READERS_MAX = 32
 PAIRS_BYTES = 256 * 1024
 """Keys and values after which `pairs` ends a list."""
 LOAD_TRANSACTION_BYTES = 4 * 1024 * 1024
-"""Keys and values that `load` writes and syncs at a time: changed pages are in memory until then,
-and a longer sync makes those of the log wait."""
+"""Keys and values that `load` writes at a time, and syncs where it does: changed pages are in
+memory until then, and a longer sync makes those of the log wait."""
 DATABASE_FILE = "data.mdb"
 """LMDB's name for the file with the pages, beside its `lock.mdb`."""
 
@@ -215,13 +215,16 @@ class LmdbStore:
         finally:
             transaction.abort()
 
-    def load(self, pairs: Iterable[list[tuple[bytes, bytes]]]) -> int:
+    def load(self, pairs: Iterable[list[tuple[bytes, bytes]]], *, durable: bool = True) -> int:
         """Put all `pairs`, in ascending order of their keys, into the empty store.
 
         Not in one transaction, but in pieces of about `LOAD_TRANSACTION_BYTES`, so that memory is
         bounded: if it raises, or the process ends, some are there and some are not, and the
-        database is good for nothing but to be removed. All is durable after it has returned; the
-        name of a new directory is not before its parent is synced.
+        database is good for nothing but to be removed.
+
+        Args:
+            durable: whether all is, after it has returned; the name of a new directory is not
+                before its parent is synced. Syncs take longer than all the rest.
 
         Returns:
             The number of pairs.
@@ -244,7 +247,8 @@ class LmdbStore:
                         loaded_bytes += sum(len(key) + len(value) for key, value in some)
                         if loaded_bytes >= LOAD_TRANSACTION_BYTES:
                             break
-            self.sync()
+            if durable:
+                self.sync()
             if loaded_bytes < LOAD_TRANSACTION_BYTES:
                 return count
 

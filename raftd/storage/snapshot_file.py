@@ -221,23 +221,38 @@ class SnapshotWriter:
 class SnapshotReader:
     """Reads one snapshot file as a stream, and believes no byte of it."""
 
-    def __init__(self, files: FileSystem, path: Path) -> None:
-        """Read head and tail.
+    def __init__(
+        self,
+        files: FileSystem,
+        path: Path,
+        *,
+        announced: SnapshotId | None = None,
+        arrived: Callable[[int], None] = lambda end: None,
+    ) -> None:
+        """Read the head, and the tail of a file that is whole.
+
+        Args:
+            announced: what a file that is still being received is to become; its tail is read last.
+            arrived: called with an offset before anything in front of it is read; returns once
+                that is there.
 
         Raises:
-            CorruptSnapshot: one of them is damaged, or the file is cut short or too long; here and
-                in `blocks`.
+            CorruptSnapshot: one of them is damaged, or the file is cut short or too long, or not
+                what was announced; here and in `blocks`.
             UnknownSnapshotFormat: another release wrote it, in another format.
             StorageFault: the disk failed, here and in `blocks`.
         """
         self._files = files
         self._path = path
-        ends = _read_ends(files, path)
-        self.head = ends.head
-        self.id = ends.id
-        """As the tail says it; proven once `blocks` has come to its end."""
-        self.pair_count = ends.pair_count
-        """Likewise."""
+        self._arrived = arrived
+        self._tail_is_read = announced is None
+        self.pair_count = 0
+        """As the tail says it, once it was read; proven once `blocks` has come to its end."""
+        if announced is None:
+            ends = _read_ends(files, path)
+            self.head, self.id, self.pair_count = ends.head, ends.id, ends.pair_count
+        else:
+            self.head, self.id = self._read_head(announced), announced
         self.read_bytes = 0
         """How far `blocks` has come in the file: up to the end of the latest block, and to the end
         of the file once all is verified."""
@@ -253,7 +268,7 @@ class SnapshotReader:
         digest = blake2b(digest_size=DIGEST_BYTES)
         pair_count, last_key, offset = 0, b"", 0
         while offset < tail_offset:
-            record, kind, body = _read_record(self._files, self._path, offset, tail_offset)
+            record, kind, body = self._read_record(offset, tail_offset)
             digest.update(record)
             if kind != (BLOCK if offset else HEAD):
                 raise CorruptSnapshot(self._path, offset, f"a record of kind {kind} is not due")
@@ -269,11 +284,36 @@ class SnapshotReader:
             offset += len(record)
         if digest.hexdigest() != self.id.checksum:
             raise CorruptSnapshot(self._path, tail_offset, "the digest of the file does not match")
+        if not self._tail_is_read:
+            self.pair_count = self._read_tail()
         if pair_count != self.pair_count:
             raise CorruptSnapshot(
                 self._path, tail_offset, f"{pair_count} pairs where {self.pair_count} were written"
             )
         self.read_bytes = self.id.size_bytes
+
+    def _read_head(self, announced: SnapshotId) -> SnapshotHead:
+        _, kind, body = self._read_record(0, announced.size_bytes - TAIL_BYTES)
+        if kind != HEAD:
+            raise CorruptSnapshot(self._path, 0, "it does not begin with the head of a snapshot")
+        head = _decode_head(self._path, body)
+        if not _is_of(announced, head):
+            raise CorruptSnapshot(self._path, 0, "it is another snapshot than was announced")
+        return head
+
+    def _read_tail(self) -> int:
+        """Return how many pairs the tail says; it has to be that of the announced snapshot."""
+        tail_offset = self.id.size_bytes - TAIL_BYTES
+        self._arrived(self.id.size_bytes)
+        ends = _read_ends(self._files, self._path)
+        if ends.id != self.id:
+            raise CorruptSnapshot(
+                self._path, tail_offset, "it is another snapshot than was announced"
+            )
+        return ends.pair_count
+
+    def _read_record(self, offset: int, end: int) -> tuple[bytes, int, bytes]:
+        return _read_record(self._files, self._path, offset, end, self._arrived)
 
 
 def verify(
@@ -367,8 +407,15 @@ def _read_ends(files: FileSystem, path: Path) -> _Ends:
     return _decode_tail(path, head, size_bytes, body)
 
 
-def _read_record(files: FileSystem, path: Path, offset: int, end: int) -> tuple[bytes, int, bytes]:
+def _read_record(
+    files: FileSystem,
+    path: Path,
+    offset: int,
+    end: int,
+    arrived: Callable[[int], None] = lambda end: None,
+) -> tuple[bytes, int, bytes]:
     """Return all bytes, the kind and the body of the record at `offset`, which ends by `end`."""
+    arrived(min(offset + RECORD_HEADER.size, end))
     header = files.read_at(path, offset, min(RECORD_HEADER.size, end - offset))
     if len(header) < RECORD_HEADER.size:
         raise CorruptSnapshot(path, offset, "the header of a record is cut short")
@@ -376,6 +423,7 @@ def _read_record(files: FileSystem, path: Path, offset: int, end: int) -> tuple[
     # Before so much is read: a damaged length may be anything.
     if length > min(RECORD_BODY_BYTES_MAX, end - offset - RECORD_HEADER.size):
         raise CorruptSnapshot(path, offset, f"no record of {length} bytes can be here")
+    arrived(offset + RECORD_HEADER.size + length)
     record = files.read_at(path, offset, RECORD_HEADER.size + length)
     try:
         kind, body, record_end = decode_record(record, 0)

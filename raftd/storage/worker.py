@@ -2,20 +2,29 @@
 
     python -m raftd.storage.worker take LIVE_DIR OUT_FILE --cluster ID --bytes-per-second N
     python -m raftd.storage.worker build SNAPSHOT_FILE OUT_DIR --bytes-per-second N
+        [--announced INDEX TERM SIZE CHECKSUM]
+    python -m raftd.storage.worker flush FILE --bytes-per-second N
 
 `take` writes a snapshot of the live database as it is at the start, `build` makes a database of a
 snapshot that it verifies meanwhile. A process of its own, so that the server's interpreter lock is
 not held for it. Neither publishes anything: that is left to the parent.
 
+With `--announced` the file is still being received: it is read as far as it is there, so that the
+database is ready a moment after the last byte. It is not durable then: `flush` makes it so at
+leisure, as it does with every file that lies in the memory of the kernel. If it were left to that,
+all of it would be written at one moment, and the syncs of the log would wait for it.
+
 What the parent has to know:
 
 - Standard output is one JSON object a line: now and then `{"bytes": N, "total": N or null}`, the
   bytes of the snapshot file so far; the last line is `{"done": {"last_included_index",
-  "last_included_term", "size_bytes", "checksum", "pairs"}}` with exit code 0, or `{"error": TEXT,
+  "last_included_term", "size_bytes", "checksum", "pairs"}}`, of a flush `{"done": {"size_bytes"}}`,
+  with exit code 0, or `{"error": TEXT,
   "kind": KIND}` with exit code 1. Kinds: `corrupt` (the snapshot), `damaged` (the live database),
   `format` (of another release), `disk`, `bug`.
-- Standard input is a pipe that the parent never writes to. When it is closed, the worker ends at
-  once, so a worker does not outlive a parent that was killed.
+- Standard input is a pipe. When it is closed, the worker ends at once, so a worker does not outlive
+  a parent that was killed. With `--announced` the parent writes to it, each time that more is
+  there, how many bytes of the file there are from its beginning on: a decimal number and a newline.
 - SIGTERM ends it at once, SIGINT is ignored: a Ctrl-C is the parent's to handle. What it has
   written by then is worthless and may be left there. After the end of a `take` that did not close
   its database, `LmdbStore.release_dead_readers` has to be called.
@@ -25,6 +34,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import mmap
 import os
 import signal
 import sys
@@ -55,7 +65,8 @@ from raftd.storage.state import StateError
 from raftd.storage.store import STORE_KEY_BYTES_MAX, Store
 
 SYNC_BYTES = 4 * 1024 * 1024
-"""What is written between two syncs: a sync of a whole large file makes those of the log wait."""
+"""What is written between two syncs: a sync of a whole large file makes those of the log wait. A
+multiple of the size of a page."""
 PROGRESS_SECONDS = 0.1
 """At least this is between two lines of progress."""
 NICENESS = 10
@@ -125,11 +136,19 @@ def build_database(
     snapshot: Path,
     directory: Path,
     progress: Progress = lambda read_bytes: None,
+    *,
+    announced: SnapshotId | None = None,
+    arrived: Callable[[int], None] = lambda end: None,
+    durable: bool = True,
 ) -> Copied:
     """Make a database of the snapshot file at `snapshot`, in the new directory `directory`.
 
-    The file is verified to its last byte. The database is closed and durable afterwards, the name
-    of the directory is not. If this raises, there is no directory, unless removing it failed too.
+    The file is verified to its last byte. The database is closed afterwards. If this raises, there
+    is no directory, unless removing it failed too.
+
+    Args:
+        announced, arrived: for a file that is still being received, see `SnapshotReader`.
+        durable: whether the database is, afterwards; the name of its directory is not.
 
     Raises:
         CorruptSnapshot: the file is damaged.
@@ -137,7 +156,7 @@ def build_database(
         StorageFault: the disk failed or is full.
     """
     assert not files.exists(directory), "a database is built under a name of its own"
-    reader = SnapshotReader(files, snapshot)
+    reader = SnapshotReader(files, snapshot, announced=announced, arrived=arrived)
 
     def blocks() -> Iterator[Pairs]:
         for pairs in reader.blocks():
@@ -147,7 +166,7 @@ def build_database(
     try:
         store = LmdbStore.open(directory)
         try:
-            pair_count = store.load(blocks())
+            pair_count = store.load(blocks(), durable=durable)
         finally:
             store.close()
     except BaseException:
@@ -156,6 +175,32 @@ def build_database(
         raise
     progress(reader.read_bytes)
     return Copied(head=reader.head, id=reader.id, pair_count=pair_count)
+
+
+def flush(path: Path, progress: Progress = lambda flushed_bytes: None) -> int:
+    """Make the file at `path` durable as it is now, a little at a time; return its size.
+
+    Others may write to it meanwhile, and use it through a map: nothing is read or changed here.
+
+    Args:
+        progress: told after each step how far it is; may wait, to be slow.
+
+    Raises:
+        StorageFault: the disk failed.
+    """
+    try:
+        with path.open("rb") as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            if size_bytes:
+                # A sync of a file has no range; that of a map has.
+                with mmap.mmap(file.fileno(), size_bytes, prot=mmap.PROT_READ) as pages:
+                    for start in range(0, size_bytes, SYNC_BYTES):
+                        end = min(start + SYNC_BYTES, size_bytes)
+                        pages.flush(start, end - start)
+                        progress(end)
+    except OSError as error:
+        raise StorageFault(f"{path}: syncing it failed: {error.strerror or error}") from error
+    return size_bytes
 
 
 class Pace:
@@ -187,6 +232,26 @@ class Pace:
         self._due = max(self._due + step_seconds, now)
         if self._due > now:
             self._sleep(self._due - now)
+
+
+class Arrivals:
+    """How much of a file there is that is still being received, for a thread that reads it."""
+
+    def __init__(self) -> None:
+        """Nothing is there yet."""
+        self._bytes = 0
+        self._changed = threading.Condition()
+
+    def note(self, arrived_bytes: int) -> None:
+        """Let those go on who wait for no more than `arrived_bytes`."""
+        with self._changed:
+            self._bytes = max(self._bytes, arrived_bytes)
+            self._changed.notify_all()
+
+    def wait(self, end: int) -> None:
+        """Return once there are `end` bytes."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._bytes >= end)
 
 
 class ProgressLines:
@@ -240,9 +305,31 @@ def _take(arguments: argparse.Namespace) -> Copied:
 
 def _build(arguments: argparse.Namespace) -> Copied:
     files = OsFileSystem()
-    snapshot = arguments.snapshot_file
-    progress = _progress(arguments, files.size(snapshot))
-    return build_database(files, snapshot, arguments.out_dir, progress)
+    snapshot, directory = arguments.snapshot_file, arguments.out_dir
+    if arguments.announced is None:
+        return build_database(
+            files, snapshot, directory, _progress(arguments, files.size(snapshot))
+        )
+    index, term, size_bytes, checksum = arguments.announced
+    announced = SnapshotId(
+        last_included_index=int(index),
+        last_included_term=int(term),
+        size_bytes=int(size_bytes),
+        checksum=checksum,
+    )
+    return build_database(
+        files,
+        snapshot,
+        directory,
+        _progress(arguments, announced.size_bytes),
+        announced=announced,
+        arrived=arguments.arrivals.wait,
+        durable=False,
+    )
+
+
+def _flush(arguments: argparse.Namespace) -> int:
+    return flush(arguments.file, _progress(arguments, None))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -256,19 +343,28 @@ def _parser() -> argparse.ArgumentParser:
     build = commands.add_parser("build")
     build.add_argument("snapshot_file", type=Path)
     build.add_argument("out_dir", type=Path)
+    build.add_argument("--announced", nargs=4, metavar=("INDEX", "TERM", "SIZE", "CHECKSUM"))
     build.set_defaults(run=_build)
-    for command in (take, build):
+    flushing = commands.add_parser("flush")
+    flushing.add_argument("file", type=Path)
+    flushing.set_defaults(run=_flush)
+    for command in (take, build, flushing):
         command.add_argument("--bytes-per-second", type=int, default=0)
     return parser
 
 
-def _end_with_standard_input() -> None:
-    while os.read(0, 4096):
-        pass
+def _follow_standard_input(arrivals: Arrivals) -> None:
+    """Note what the parent says is there; end the process with its input."""
+    rest = b""
+    while received := os.read(0, 4096):
+        *lines, rest = (rest + received).split(b"\n")
+        if lines and lines[-1].isdigit():
+            arrivals.note(int(lines[-1]))
     os._exit(1)
 
 
-def _kind_of(error: Exception) -> str:
+def kind_of(error: Exception) -> str:
+    """Return what `error` of `write_snapshot` or `build_database` is called."""
     kinds: tuple[tuple[type[Exception], str], ...] = (
         (CorruptSnapshot, "corrupt"),
         (DamagedDatabase, "damaged"),
@@ -284,17 +380,21 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     arguments = _parser().parse_args()
-    threading.Thread(target=_end_with_standard_input, daemon=True).start()
+    arguments.arrivals = Arrivals()
+    threading.Thread(target=_follow_standard_input, args=(arguments.arrivals,), daemon=True).start()
     os.nice(NICENESS)
     try:
-        copied: Copied = arguments.run(arguments)
+        done: Copied | int = arguments.run(arguments)
     except Exception as error:
-        kind = _kind_of(error)
+        kind = kind_of(error)
         if kind == "bug":
             traceback.print_exc()
         _write_line({"error": str(error) or repr(error), "kind": kind})
         return 1
-    _write_line({"done": {**attrs.asdict(copied.id), "pairs": copied.pair_count}})
+    if isinstance(done, Copied):
+        _write_line({"done": {**attrs.asdict(done.id), "pairs": done.pair_count}})
+    else:
+        _write_line({"done": {"size_bytes": done}})
     return 0
 
 

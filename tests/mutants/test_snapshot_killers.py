@@ -160,7 +160,13 @@ def test_a_snapshot_that_was_overtaken_by_an_installed_one_is_not_published(
     state = LiveState(tmp_path / "state", lambda: "this boot", FILES)
     inputs: list[Input] = []
     snapshots = BackgroundSnapshots(
-        directory, state, state.create(), FILES, inputs.append, snapshot_bytes_per_second=0
+        directory,
+        state,
+        state.create(),
+        FILES,
+        inputs.append,
+        snapshot_bytes_per_second=0,
+        catch_up_bytes_per_second=0,
     )
     own = write_temporary(directory, FILES, taken(10))  # type: ignore[arg-type]
     installed = directory.publish(write_temporary(directory, FILES, taken(20)))  # type: ignore[arg-type]

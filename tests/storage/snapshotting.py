@@ -132,8 +132,10 @@ class SteppedSnapshots:
     def keep(self, in_use: frozenset[SnapshotId]) -> None:
         self.remove(self._directory.remove_old(in_use))
 
-    def received_bytes(self, snapshot: SnapshotId) -> int:
-        return self._directory.received_bytes if self._directory.receiving == snapshot else 0
+    def progress_of(self, snapshot: SnapshotId) -> tuple[int, int]:
+        if self._directory.receiving != snapshot:
+            return 0, 0
+        return self._directory.received_bytes, self._installed_bytes(snapshot)
 
     def receive(self, snapshot: SnapshotId, offset: int, data: bytes) -> tuple[int, int]:
         if self._directory.receiving != snapshot:
@@ -141,9 +143,10 @@ class SteppedSnapshots:
         self._directory.begin_receiving(snapshot)
         received_bytes = self._directory.receive(snapshot, offset, data)
         self._build_if_whole()
-        if self.is_received(snapshot):
-            return received_bytes, snapshot.size_bytes
-        return received_bytes, self._directory.checked_bytes
+        return received_bytes, self._installed_bytes(snapshot)
+
+    def _installed_bytes(self, snapshot: SnapshotId) -> int:
+        return snapshot.size_bytes if self.is_received(snapshot) else self._directory.checked_bytes
 
     def _check(self) -> None:
         directory = self._directory

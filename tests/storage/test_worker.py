@@ -43,8 +43,8 @@ from raftd.storage.worker import (
     Copied,
     Pace,
     ProgressLines,
-    _kind_of,
     build_database,
+    kind_of,
     pairs_of,
     write_snapshot,
 )
@@ -137,7 +137,7 @@ def done(copied: Copied) -> dict[str, Any]:
     return {"done": {**attrs.asdict(copied.id), "pairs": copied.pair_count}}
 
 
-def test_every_kind_of_store_gives_all_its_pairs_in_order(new_store: NewStore) -> None:
+def test_everykind_of_store_gives_all_its_pairs_in_order(new_store: NewStore) -> None:
     store = new_store()
     assert list(pairs_of(store)) == []
     fill(store, 100, 10)
@@ -317,8 +317,8 @@ def test_a_bug_is_reported_with_its_place(tmp_path: Path) -> None:
         (ValueError("no"), "bug"),
     ],
 )
-def test_the_most_specific_kind_of_an_error_is_reported(error: Exception, kind: str) -> None:
-    assert _kind_of(error) == kind
+def test_the_most_specifickind_of_an_error_is_reported(error: Exception, kind: str) -> None:
+    assert kind_of(error) == kind
 
 
 def test_a_damaged_database_is_reported_as_such(tmp_path: Path) -> None:
