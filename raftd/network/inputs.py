@@ -76,6 +76,7 @@ class Inbox:
     def wake(self) -> None:
         """Let the next `take` return at once, with whatever there is: there is work left over."""
         self._is_woken = True
+        self._consumer.unpark()
 
     async def collected(self) -> None:
         """Wait until the sources have been asked once more."""
