@@ -289,6 +289,8 @@ class _Effects:
 
     def answer(self, result: Result) -> int:
         """Note the answer, and return the number that stands for it besides."""
+        if result.number:
+            self.checksum = crc32(b"%d" % result.number, self.checksum)
         if result.applied and not result.code and not result.operation:
             return result.revision
         # Not the message: two releases may say the same in other words.
@@ -748,7 +750,6 @@ class StateMachine:
         number += body.by
         if not INTEGER_MIN <= number <= INTEGER_MAX:
             return self._refused("not-a-number", "increment or decrement would overflow")
-        self._effects.add(number)
         result = self._write(_KEY + key, b"%d" % number, stored)
         return attrs.evolve(result, number=number)
 
@@ -768,7 +769,6 @@ class StateMachine:
             if self._effects.delete(_KEY + key.encode()):
                 self.revision += 1
                 count += 1
-        self._effects.add(count)
         return Result(count > 0, self.revision, number=count)
 
     def _write(self, store_key: bytes, value: bytes, stored: bytes | None) -> Result:
