@@ -9,6 +9,7 @@ Source: dissertation section 6.3 for sessions and serials.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -436,6 +437,7 @@ _ADMINISTRATIVE_CODE_MIN = 16
 
 
 _PACK = msgpack.Packer().pack
+_INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 
 
 @cache
@@ -476,6 +478,17 @@ def structure_configuration_record(data: Any) -> ConfigurationRecord:
     """Return the record of a configuration that `unstructure` took apart."""
     record: ConfigurationRecord = _converter().structure(data, ConfigurationRecord)
     return record
+
+
+def parse_integer(digits: bytes) -> int | None:
+    """Return the number that `digits` are, in the one way to write it; None if it is none.
+
+    None also where it takes more than 64 bits. Every server has to find the same.
+    """
+    if _INTEGER.fullmatch(digits) is None:
+        return None
+    number = int(digits)
+    return number if INTEGER_MIN <= number <= INTEGER_MAX else None
 
 
 def encode_command(command: Command) -> bytes:

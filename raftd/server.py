@@ -414,6 +414,8 @@ class _Server:
                 logger.info("stopped")
                 self.why = "stopped by a signal"
                 break
+        if self._redis is not None:
+            await self._redis.drain(FLUSH_TIMEOUT_MS)
         await self._network.flush(FLUSH_TIMEOUT_MS)
 
     def _distrust_state(self) -> None:

@@ -77,6 +77,7 @@ class Inbox:
     def wake(self) -> None:
         """Let the next `take` return at once, with whatever there is: there is work left over."""
         self._is_woken = True
+        self._consumer.unpark()
 
     @property
     def _has_something(self) -> bool:

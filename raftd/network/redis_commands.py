@@ -27,6 +27,7 @@ from raftd.commands import (
     Result,
     encode_command,
     encode_put,
+    parse_integer,
 )
 from raftd.network.redis_framing import (
     NULL_2,
@@ -40,8 +41,10 @@ from raftd.network.redis_framing import (
     simple,
 )
 
-Form: TypeAlias = Callable[[Result], bytes]
+ResultForm: TypeAlias = Callable[[Result], bytes]
 """Makes a reply of what a command has come to."""
+ValueForm: TypeAlias = Callable[[bytes | None], bytes]
+"""Makes a reply of a value, None for that of a key which does not exist."""
 
 REDIS_VERSION = "7.0.0"
 """What HELLO and INFO name as the version whose commands these are: clients compare it."""
@@ -61,7 +64,7 @@ class Write:
     """A command for the log."""
 
     encoded: bytes
-    form: Form
+    form: ResultForm
     key: bytes
     """For the slot of a redirection."""
 
@@ -71,8 +74,9 @@ class Read:
     """A read of one key."""
 
     key: bytes
-    exists_only: bool = False
-    """Whether the answer is if the key exists, instead of its value."""
+    form: ValueForm
+    stale: bool = False
+    """Whether it is answered from this server's own state, however old."""
 
 
 Action: TypeAlias = Reply | Write | Read
@@ -89,7 +93,7 @@ class Session:
     protocol: int = 2
     """2 or 3."""
     stale_reads: bool = False
-    """Whether it reads from this server's own state, however old: READONLY."""
+    """Whether its reads are answered from this server's own state, however old: READONLY."""
 
 
 def interpret(command: list[bytes], session: Session, features: int) -> Action:
@@ -129,14 +133,14 @@ def _get(command: list[bytes], session: Session, features: int) -> Action:
         raise _wrong_number(command)
     key = command[1]
     _key(key)
-    return Read(key)
+    return Read(key, _value_3 if session.protocol >= 3 else _value_2, session.stale_reads)
 
 
 def _exists(command: list[bytes], session: Session, features: int) -> Action:
     if len(command) != 2:
         raise CommandError("ERR EXISTS takes one key at a time on this server")
     _key(command[1])
-    return Read(command[1], exists_only=True)
+    return Read(command[1], _is_there, session.stale_reads)
 
 
 def _del(command: list[bytes], session: Session, features: int) -> Action:
@@ -273,6 +277,12 @@ def _quit(command: list[bytes], session: Session, features: int) -> Action:
     return Reply(OK, closes=True)
 
 
+def _http(command: list[bytes], session: Session, features: int) -> Action:
+    # A web page can let the browser of whoever looks at it send a request here, and what it puts
+    # into the body would be carried out. Every such request has one of these lines before.
+    return Reply(error("ERR this is no web server"), closes=True)
+
+
 _COMMANDS: Mapping[bytes, Callable[[list[bytes], Session, int], Action]] = {
     b"SET": _set,
     b"GET": _get,
@@ -295,7 +305,24 @@ _COMMANDS: Mapping[bytes, Callable[[list[bytes], Session, int], Action]] = {
     b"READWRITE": _readwrite,
     b"INFO": _info,
     b"QUIT": _quit,
+    b"POST": _http,
+    b"HOST:": _http,
 }
+
+
+# --- the replies to reads -------------------------------------------------------------------
+
+
+def _value_2(value: bytes | None) -> bytes:
+    return NULL_2 if value is None else bulk(value)
+
+
+def _value_3(value: bytes | None) -> bytes:
+    return NULL_3 if value is None else bulk(value)
+
+
+def _is_there(value: bytes | None) -> bytes:
+    return integer(int(value is not None))
 
 
 # --- the replies to writes ------------------------------------------------------------------
@@ -342,11 +369,8 @@ def _key(key: bytes) -> str:
 
 
 def _by(argument: bytes) -> int:
-    try:
-        number = int(argument)
-    except ValueError:
-        number = INTEGER_MAX + 1
-    if not INTEGER_MIN <= number <= INTEGER_MAX:
+    number = parse_integer(argument)
+    if number is None:
         raise CommandError("ERR value is not an integer or out of range")
     return number
 

@@ -1,14 +1,17 @@
 """The Redis protocol as bytes: cutting a stream into commands, and replies in versions 2 and 3.
 
-hiredis does the cutting. Two things it leaves to us, since it was made for clients: it would make
-room at once for as many arguments as a stranger announces, and it does not know commands that are
-typed by hand (a line of words instead of an array).
+hiredis does the cutting. It was made for clients, who trust their server, and leaves three things
+to us: it would make room at once for as many arguments as a stranger announces, it does not know
+commands that are typed by hand (a line of words instead of an array), and it does not say where in
+the stream it stands. So what is not there as a whole, or suspicious, is cut out by going from
+argument to argument. Both accept exactly the same.
 
 Source: the specification of RESP2 and RESP3.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 
@@ -20,13 +23,18 @@ COMMAND_BYTES_MAX = 4 * 1024 * 1024
 """Bytes of one command with its framing: what an entry of the log can hold."""
 LINE_BYTES_MAX = 64 * 1024
 """Bytes of a command that is typed by hand."""
-_ARGUMENTS_DIGITS = re.compile(rb"\n[*>~%|]\d{5}")
-"""What an announcement of too many arguments or elements follows and begins with. Values may
-contain it too. The search is fast since it is for one certain byte first."""
-_ANNOUNCEMENT_BYTES_MAX = 8
-"""Of the announcement of as many arguments as are allowed, without its end."""
-_OVERLAP_BYTES = 2 * _ANNOUNCEMENT_BYTES_MAX
-"""Of what came before, so that an announcement is seen as a whole that comes in pieces."""
+ARGUMENT_MEMORY_BYTES = 64
+"""What an argument takes beside its own bytes, for the count of what is held."""
+_HEAD_BYTES_MAX = 16
+"""Of an announcement, with its mark and the end of its line: seven digits are enough."""
+_LINE_BYTES = [len(str(number)) + 3 for number in range(1024)]
+"""Of the announcement of so many, with its mark and the end of its line."""
+_MANY = re.compile(rb"[*>~%|][0-9]{3}")
+_MANY_IN_A_LINE = re.compile(rb"\n[*>~%|][0-9]{3}")
+"""What announces many arguments, for which hiredis would make room, begins so; a value may contain
+it. The search is fast since it is for one certain byte first."""
+_NUMBER = re.compile(rb"0|[1-9][0-9]*")
+_ARRAY, _BULK = b"*"[0], b"$"[0]
 
 
 class FramingError(ValueError):
@@ -36,130 +44,190 @@ class FramingError(ValueError):
 class CommandDecoder:
     """Cuts a stream of bytes into commands, each a list of byte strings with at least one.
 
-    Holds at most `COMMAND_BYTES_MAX` and what one call of `feed` brought.
+    However the stream is cut into pieces, the commands are the same. Beside what one call of `feed`
+    brought it holds at most one command that is not complete, `COMMAND_BYTES_MAX` bytes of it:
+    nothing is reserved for what is only announced.
     """
 
     def __init__(self) -> None:
-        self._reader = hiredis.Reader()
-        self._partial: list[bytes] = []
-        """The bytes of the command that has begun, as they came."""
-        self.buffered_bytes = 0
-        """How many these are."""
-        self._overlap = b"\n"
+        self._pieces: list[bytes] = []
+        """What came and is not taken apart."""
+        self._pieces_bytes = 0
+        self._wanted_bytes = 0
+        """Before there are so many in the pieces, nothing can be taken from them."""
+        self._arguments: list[bytes] = []
+        """Those that are there of the command that has begun."""
+        self._missing = 0
+        """How many are not."""
+        self._command_bytes = 0
+        """What it has taken of the stream so far."""
+        self._problem: FramingError | None = None
 
-    def feed(self, received: bytes) -> list[list[bytes]]:
-        """Return the commands that `received` completes, in order.
+    @property
+    def buffered_bytes(self) -> int:
+        """How much memory is held, about."""
+        arguments_bytes = len(self._arguments) * ARGUMENT_MEMORY_BYTES
+        return self._pieces_bytes + (self._command_bytes if self._missing else 0) + arguments_bytes
+
+    @property
+    def missing_bytes(self) -> int:
+        """How many more bytes at least are needed before `take` can return anything."""
+        return max(0, self._wanted_bytes - self._pieces_bytes)
+
+    def feed(self, received: bytes) -> None:
+        """Add what has come."""
+        self._pieces.append(received)
+        self._pieces_bytes += len(received)
+
+    def take(self, count_max: int) -> list[list[bytes]]:
+        """Return the next commands that are complete, in order, at most `count_max`.
+
+        Fewer than that are all that there are.
 
         Raises:
-            FramingError: they are no commands, or one is too long.
+            FramingError: what comes next is no command, or one that is too long. All those before
+                it were returned.
         """
-        if not self.buffered_bytes and received[0] != 0x2A:
-            return self._feed_lines(received)
-        if self._partial and self._partial[0][0] != 0x2A:
-            return self._feed_lines(received)
-        self._refuse_excess(received)
-        reader = self._reader
-        reader.feed(received)
+        if self._problem is not None:
+            raise self._problem
+        if self._pieces_bytes < self._wanted_bytes or not self._pieces:
+            return []
+        content = b"".join(self._pieces)
         commands: list[list[bytes]] = []
-        consumed_bytes = 0
+        position = self._wanted_bytes = 0
         try:
-            while (command := reader.gets()) is not False:
-                if type(command) is not list:
-                    raise FramingError("expected a command, an array of bulk strings")
-                consumed_bytes += _wire_bytes(command)
-                if command:
-                    commands.append(command)
-        except hiredis.ProtocolError as error:
-            raise FramingError(str(error).removeprefix("Protocol error, ")) from None
-        left_bytes = self.buffered_bytes + len(received) - consumed_bytes
-        if left_bytes > COMMAND_BYTES_MAX:
-            raise FramingError(f"a command of more than {COMMAND_BYTES_MAX} bytes")
-        if not left_bytes:
-            self._partial.clear()
-        elif consumed_bytes:
-            self._partial = [received[-left_bytes:]]
-        else:
-            self._partial.append(received)
-        self.buffered_bytes = left_bytes
+            if self._missing:
+                position = self._advance(content, 0, commands)
+            if not self._missing and len(commands) < count_max:
+                position = _take_whole(content, position, commands, count_max)
+            end = len(content)
+            while position < end and len(commands) < count_max and not self._wanted_bytes:
+                position = self._advance(content, position, commands)
+        except FramingError as problem:
+            self._problem = problem
+            self._pieces, self._pieces_bytes, position = [], 0, len(content)
+            if not commands:
+                raise
+        rest = content[position:]
+        self._pieces = [rest] if rest else []
+        self._pieces_bytes = len(rest)
         return commands
 
-    def _feed_lines(self, received: bytes) -> list[list[bytes]]:
-        """Take commands that are typed by hand; the stream may go over to the usual form."""
-        self._overlap = b"\n"
-        whole = b"".join((*self._partial, received))
-        self._partial.clear()
-        self.buffered_bytes = 0
-        commands: list[list[bytes]] = []
-        while whole and whole[0] != 0x2A:
-            line, newline, rest = whole.partition(b"\n")
-            if len(line) > LINE_BYTES_MAX:
-                raise FramingError(f"a line of more than {LINE_BYTES_MAX} bytes")
-            if not newline:
-                self._partial = [whole]
-                self.buffered_bytes = len(whole)
-                return commands
-            words = line.split()
-            if words:
-                commands.append(words)
-            whole = rest
-        return commands + self.feed(whole) if whole else commands
+    def _advance(self, content: bytes, position: int, commands: list[list[bytes]]) -> int:
+        """Go on with one command, add it if it is complete, and return how far that went.
 
-    def _refuse_excess(self, received: bytes) -> None:
-        """Refuse an array of too many elements before room is made for them."""
-        seen = self._overlap + received
-        self._overlap = seen[-_OVERLAP_BYTES:]
-        if _ARGUMENTS_DIGITS.search(seen) is None:
-            return
-        # It may be a part of a value: only going from argument to argument tells.
-        content = b"".join((*self._partial, received))
-        position = 0
-        while position < len(content):
-            count, position = _announced(content, position, b"*")
+        Where more has to come first, `_wanted_bytes` says how much there has to be.
+        """
+        if not self._missing:
+            if content[position] != _ARRAY:
+                return self._advance_line(content, position, commands)
+            count, after = self._announced(content, position)
+            if after < 0:
+                return position
             if count > ARGUMENTS_MAX:
                 raise FramingError(f"a command of {count} arguments, more than {ARGUMENTS_MAX}")
-            for _ in range(count):
-                length, position = _announced(content, position, b"$")
-                if length > COMMAND_BYTES_MAX:
-                    raise FramingError(f"an argument of {length} bytes")
-                position += length + 2
-                if position > len(content):
-                    return
+            self._missing, self._command_bytes = count, after - position
+            position = after
+        content_bytes = len(content)
+        while self._missing and position < content_bytes:
+            if content[position] != _BULK:
+                raise FramingError("expected a command, an array of bulk strings")
+            length, after = self._announced(content, position)
+            if after < 0:
+                return position
+            end = after + length
+            argument_bytes = end + 2 - position
+            if self._command_bytes + argument_bytes > COMMAND_BYTES_MAX:
+                raise FramingError(f"a command of more than {COMMAND_BYTES_MAX} bytes")
+            if end + 2 > content_bytes:
+                self._wanted_bytes = argument_bytes
+                return position
+            if not content.startswith(b"\r\n", end):
+                raise FramingError(f"an argument of more than the {length} bytes announced")
+            self._arguments.append(content[after:end])
+            self._missing -= 1
+            self._command_bytes += argument_bytes
+            position = end + 2
+        if self._arguments and not self._missing:
+            commands.append(self._arguments)
+            self._arguments = []
+        return position
+
+    def _advance_line(self, content: bytes, position: int, commands: list[list[bytes]]) -> int:
+        """Likewise, for a command that is typed by hand."""
+        end = content.find(b"\n", position, position + LINE_BYTES_MAX + 1)
+        if end < 0:
+            if len(content) - position > LINE_BYTES_MAX:
+                raise FramingError(f"a line of more than {LINE_BYTES_MAX} bytes")
+            self._wanted_bytes = len(content) - position + 1
+            return position
+        words = content[position:end].split()
+        if len(words) > ARGUMENTS_MAX:
+            raise FramingError(f"a command of {len(words)} arguments, more than {ARGUMENTS_MAX}")
+        if words:
+            commands.append(words)
+        return end + 1
+
+    def _announced(self, content: bytes, position: int) -> tuple[int, int]:
+        """Return the number that is announced at `position`, and where its line ends; -1 if there
+        is more to come of the line."""
+        end = content.find(b"\r\n", position, position + _HEAD_BYTES_MAX)
+        if end < 0:
+            if len(content) - position >= _HEAD_BYTES_MAX:
+                raise FramingError("a number that is too long")
+            self._wanted_bytes = len(content) - position + 1
+            return 0, -1
+        digits = content[position + 1 : end]
+        if _NUMBER.fullmatch(digits) is None:
+            raise FramingError("expected a number in decimal digits")
+        return int(digits), end + 2
 
 
-def _announced(content: bytes, position: int, kind: bytes) -> tuple[int, int]:
-    """Return the number that is announced at `position`, and where what it announces begins.
+def _take_whole(content: bytes, position: int, commands: list[list[bytes]], count_max: int) -> int:
+    """Add the commands at `position` that are whole, as hiredis reads them.
 
-    Where the announcement is not there yet, the number is 0 and the place is the end.
+    Returns:
+        Where the first one begins that was not taken: it is not whole, or no command, or announces
+        so many arguments that room for them must not be made, or is only suspected to.
     """
-    if position >= len(content):
-        return 0, len(content)
-    end = content.find(b"\r\n", position)
-    if content[position : position + 1] != kind:
-        raise FramingError("expected a command, an array of bulk strings")
-    if end < 0:
-        if len(content) - position > _ANNOUNCEMENT_BYTES_MAX and kind == b"*":
-            raise FramingError(f"a command of more than {ARGUMENTS_MAX} arguments")
-        return 0, len(content)
-    digits = content[position + 1 : end]
-    if not digits.isdigit():
-        raise FramingError("expected a command, an array of bulk strings")
-    return int(digits), end + 2
+    if len(content) > COMMAND_BYTES_MAX or not content.startswith(b"*", position):
+        return position
+    if _MANY.match(content, position) or _MANY_IN_A_LINE.search(content, position):
+        return position
+    reader = hiredis.Reader()
+    reader.feed(content, position, len(content) - position)
+    # What it takes for an error is left to be found again, so that there is one text for each. (It
+    # makes maps, too, whose keys it then cannot hash.)
+    with contextlib.suppress(hiredis.ProtocolError, TypeError):
+        while len(commands) < count_max:
+            command = reader.gets()
+            wire_bytes = _wire_bytes(command, content, position)
+            if not wire_bytes:
+                break
+            position += wire_bytes
+            if command:
+                commands.append(command)
+    return position
 
 
-_HEAD_BYTES = [len(str(number)) + 3 for number in range(1024)]
-"""Of an announcement of so many."""
+def _wire_bytes(command: object, content: bytes, position: int) -> int:
+    """Return how many bytes a command has taken of `content`, where it begins at `position`.
 
-
-def _wire_bytes(command: Sequence[object]) -> int:
-    """Return how many bytes of the stream a command has taken: hiredis accepts one form only."""
+    0 if it is none. hiredis accepts one way of writing a number only, so that it can be told from
+    the arguments; but it takes a line for a string as well, and does not look at the end of one.
+    """
+    if type(command) is not list:
+        return 0
     count = len(command)
-    total = _HEAD_BYTES[count] if count < 1024 else len(str(count)) + 3
+    end = position + (_LINE_BYTES[count] if count < 1024 else len(str(count)) + 3)
     for argument in command:
-        if type(argument) is not bytes:
-            raise FramingError("expected a command, an array of bulk strings")
+        if type(argument) is not bytes or content[end] != _BULK:
+            return 0
         length = len(argument)
-        total += length + 2 + (_HEAD_BYTES[length] if length < 1024 else len(str(length)) + 3)
-    return total
+        end += length + 2 + (_LINE_BYTES[length] if length < 1024 else len(str(length)) + 3)
+        if not content.startswith(b"\r\n", end - 2):
+            return 0
+    return end - position
 
 
 # --- replies --------------------------------------------------------------------------------

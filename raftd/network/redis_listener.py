@@ -9,6 +9,10 @@ Replies leave in the order of the commands of their connection. Commands of a co
 way together as long as all of them write or all of them read: what is read must have seen the
 writes before it on the same connection, and none of those after it.
 
+What is held for clients is bounded, and no client can make the others wait for long: who does not
+take its replies, or sends half of a command, gets no further itself and is closed in the end. A
+connection that has to wait is not read: the set must not say again and again that it could be.
+
 Certainly not carried out, so that a client may ask again elsewhere: `-MOVED`, `-CLUSTERDOWN`,
 `-TRYAGAIN`. Perhaps carried out: `-UNCERTAIN`. No code of the first kind is ever used for the
 second.
@@ -18,11 +22,13 @@ from __future__ import annotations
 
 import binascii
 import contextlib
+import errno
 import logging
 import select
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import trio
 
@@ -32,23 +38,17 @@ from raftd.inputs import CommandsArrived, Input, KeysArrived
 from raftd.network.connection import describe, join_address, tune_socket
 from raftd.network.inputs import Inbox
 from raftd.network.redis_commands import (
+    Action,
     CommandError,
-    Form,
     Read,
     Reply,
+    ResultForm,
     Session,
+    ValueForm,
     Write,
     interpret,
 )
-from raftd.network.redis_framing import (
-    NULL_2,
-    NULL_3,
-    CommandDecoder,
-    FramingError,
-    bulk,
-    error,
-    integer,
-)
+from raftd.network.redis_framing import CommandDecoder, FramingError, error
 from raftd.protocol import NOT_NOW, ErrorReply
 from raftd.protocol import Reply as NativeReply
 
@@ -59,83 +59,96 @@ BACKLOG = 1024
 """Connections that wait to be accepted: a thousand clients may start at once."""
 ACCEPTS_MAX = 128
 """Connections accepted in one turn, so that a flood of them does not hold up the others."""
+ACCEPT_PAUSE_SECONDS = 0.5
+"""No connection is accepted for so long when the system has no descriptor or no memory for it."""
 RECEIVE_BYTES = 16 * 1024
 """Of one read: some dozens of commands."""
 RECEIVE_BYTES_LARGE = 256 * 1024
-"""Of the next read, after one that was filled."""
+"""Of a read in the middle of a long argument, or after one that was filled."""
+COMMANDS_TAKEN_MAX = 128
+"""Commands of one connection that are cut out of what it has sent before they are looked at: each
+takes several times the memory of its bytes."""
 PIPELINE_MAX = 1024
 """Commands of one connection that are not answered; beyond, nothing more is read from it."""
 UNDER_WAY_MAX = 16_384
-"""Commands of all connections that are not answered; beyond, nothing more is read."""
+"""Commands of all connections that are not answered; beyond, no more are looked at."""
 BUFFERED_BYTES_MAX = 128 * 1024 * 1024
-"""Of commands that have begun, of all connections together; who goes beyond is closed."""
+"""What was received and not looked at, of all connections together; beyond, nothing more is read in
+large pieces, and who sends a long command is closed."""
 OUTBOX_BYTES_MAX = 4 * 1024 * 1024
 """Replies that a connection has not taken; beyond, no more of its commands are looked at."""
 OUTBOXES_BYTES_MAX = 128 * 1024 * 1024
-"""Of all connections together; beyond, commands are looked at only where there are none."""
+"""Of all connections together; beyond, nothing is looked at that may have a long reply."""
+REPLY_BYTES_HELD_MAX = 1024
+"""A longer reply that is known at once is not made before those ahead of it have left."""
 STALL_SECONDS = 30.0
-"""A connection that takes nothing of its replies for so long is closed."""
+"""A connection that takes nothing of its replies for so long is closed, and so is one that sends
+nothing more of a command that it has begun."""
+STALL_SECONDS_CROWDED = 2.0
+"""Likewise while there are more than `OUTBOXES_BYTES_MAX`: others wait for the memory."""
 SLOTS = 16_384
 """Hash slots of a Redis cluster, for redirections."""
 
-_NONE, _WRITES, _READS = 0, 1, 2
+_NONE, _WRITES, _READS, _STALE_READS = 0, 1, 2, 3
+_SHORT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC)
+"""What the system may lack for a connection, and have again later."""
+_ENDED = select.EPOLLERR | select.EPOLLHUP
 
 logger = logging.getLogger("raftd.network")
+
+Buffer: TypeAlias = bytes | memoryview
 
 
 class _Slot:
     """The place of one reply among those of its connection."""
 
-    __slots__ = ("connection", "exists_only", "form", "key", "reply")
+    __slots__ = ("connection", "key", "reply", "result_form", "value_form")
 
-    def __init__(self, connection: _Connection, key: bytes, form: Form | None) -> None:
+    result_form: ResultForm
+    value_form: ValueForm
+
+    def __init__(self, connection: _Connection, key: bytes) -> None:
         self.connection = connection
         self.key = key
-        self.form = form
-        self.exists_only = False
         self.reply: bytes | None = None
 
     def done(self, result: Result) -> None:
         """Take what a write has come to."""
-        assert self.form is not None
-        self.reply = self.form(result)
-        self.connection.answered(self)
+        self.connection.answered(self, self.result_form(result))
 
     def failed(self, reply: ErrorReply) -> None:
         """Take why there is no answer."""
-        self.reply = self.connection.listener.refusal(reply, self.key)
-        self.connection.answered(self)
+        connection = self.connection
+        connection.answered(self, connection.listener.refusal(reply, self.key))
 
     def found(self, value: bytes | None) -> None:
         """Take what a read has found."""
-        if self.exists_only:
-            self.reply = integer(int(value is not None))
-        elif value is None:
-            self.reply = NULL_3 if self.connection.session.protocol >= 3 else NULL_2
-        else:
-            self.reply = bulk(value)
-        self.connection.answered(self)
+        self.connection.answered(self, self.value_form(value))
 
 
 class _Connection:
     """One client."""
 
     __slots__ = (
-        "closing",
+        "action",
+        "buffered_bytes",
+        "closed",
         "decoder",
         "descriptor",
+        "ended",
         "events",
         "kind",
+        "last_words",
         "listener",
         "outbox",
         "outbox_bytes",
+        "postponed",
         "queue",
         "receive_bytes",
         "remote",
         "session",
         "slots",
         "socket",
-        "stalled_at",
     )
 
     def __init__(self, listener: RedisListener, connected: socket.socket, remote: str) -> None:
@@ -144,45 +157,66 @@ class _Connection:
         self.descriptor = connected.fileno()
         self.remote = remote
         self.decoder = CommandDecoder()
+        self.buffered_bytes = 0
+        """What the decoder held when it was looked at last."""
         self.session = Session()
         self.queue: deque[list[bytes]] = deque()
-        """Commands that were read and are not looked at yet."""
+        """Commands that were received and are not looked at yet."""
+        self.action: Action | None = None
+        """What the one before them asks for, where that has to wait."""
         self.slots: deque[_Slot] = deque()
         """The replies that are due, in their order."""
         self.kind = _NONE
         """What the commands do that are under way."""
-        self.outbox: list[bytes] = []
+        self.postponed: list[_Slot] = []
+        """Reads whose values would not have fitted: the last ones under way, to be asked again."""
+        self.outbox: list[Buffer] = []
+        """Replies that may leave."""
         self.outbox_bytes = 0
-        self.stalled_at = 0.0
-        """Since when the kernel takes no more of the outbox; 0 while it does."""
+        """Of these, and of those that wait in their slots for one before them."""
         self.receive_bytes = RECEIVE_BYTES
         self.events = select.EPOLLIN
-        self.closing = False
-        """Whether it ends as soon as the outbox is empty; nothing more is read."""
+        self.ended = False
+        """Nothing more is read; it is closed when all that is due has left."""
+        self.last_words = b""
+        """What is said before that, behind all replies."""
+        self.closed = False
 
-    def answered(self, slot: _Slot) -> None:
-        """Move the replies that are complete, up to the first that is not, to the outbox."""
+    @property
+    def has_to_wait(self) -> bool:
+        """Whether it has sent commands that are not on their way."""
+        return self.action is not None or bool(self.queue)
+
+    def answered(self, slot: _Slot, reply: bytes) -> None:
+        """Let replies leave up to the first that is not there."""
+        listener = self.listener
+        if self.closed:
+            listener.under_way -= 1
+            return
+        slot.reply = reply
+        self.outbox_bytes += len(reply)
+        listener.outboxes_bytes += len(reply)
         slots = self.slots
-        if slots and slots[0] is slot:
-            outbox = self.outbox
-            while slots:
-                reply = slots[0].reply
-                if reply is None:
-                    break
-                outbox.append(reply)
-                self.outbox_bytes += len(reply)
-                self.listener.outboxes_bytes += len(reply)
-                slots.popleft()
-                self.listener.under_way -= 1
-            if not slots:
-                self.kind = _NONE
-            self.listener.dirty.add(self)
+        if slots[0] is not slot:
+            return
+        outbox = self.outbox
+        while slots:
+            due = slots[0].reply
+            if due is None:
+                break
+            outbox.append(due)
+            slots.popleft()
+            listener.under_way -= 1
+        if not slots:
+            self.kind = _NONE
+        listener.dirty.add(self)
 
 
 class RedisListener:
     """Accepts clients of the Redis protocol and turns their commands into inputs of the node.
 
-    `collect` and `flush` are called by the driver, before and after its turn; `serve` wakes it.
+    `collect`, `flush` and `tick` are called by the driver, before and after its turn; `serve` wakes
+    it.
     """
 
     def __init__(
@@ -211,8 +245,19 @@ class RedisListener:
         self._connections: dict[int, _Connection] = {}
         self._sockets: dict[int, socket.socket] = {}
         self._epoll: select.epoll | None = None
+        self._accepts_again_at: float | None = None
+        """Set while none are accepted, since the system lacks something."""
+        self._lacks = False
+        """Whether it did when a connection was to be accepted last."""
         self._resumable: dict[_Connection, None] = {}
         """Connections with commands that had to wait, and on which something has changed."""
+        self._crowded: dict[_Connection, None] = {}
+        """Connections that wait for others to have fewer commands under way, or replies to take."""
+        self._stalled: dict[_Connection, float] = {}
+        """Those whose replies the kernel does not take, and since when; the first is the one that
+        has taken nothing for the longest time."""
+        self._begun: dict[_Connection, float] = {}
+        """Likewise those of which the rest of a command is awaited."""
         self._commands: list[bytes] = []
         self._waiters: list[_Slot] = []
         self._reads: list[_Slot] = []
@@ -221,7 +266,7 @@ class RedisListener:
         self.dirty: set[_Connection] = set()
         """Connections with replies that were not sent yet."""
         self.under_way = 0
-        """Commands that are not answered."""
+        """Commands that are not answered, also of clients that have gone."""
         self.outboxes_bytes = 0
         """Replies that were not sent."""
 
@@ -276,25 +321,52 @@ class RedisListener:
             self._epoll.close()
             self._epoll = None
 
+    async def drain(self, timeout_ms: float) -> None:
+        """Wait until the kernel has all replies that are due, but no longer than that.
+
+        The driver does not turn any more.
+        """
+        self.flush()
+        with trio.move_on_after(timeout_ms / 1000):
+            async with trio.open_nursery() as nursery:
+                for connection in self._stalled:
+                    nursery.start_soon(self._drain, connection)
+
+    async def _drain(self, connection: _Connection) -> None:
+        while not connection.closed and connection.outbox:
+            await trio.lowlevel.wait_writable(connection.socket)
+            self._send(connection)
+
     # --- taking ---
 
     def collect(self) -> list[Input]:
         """Return what the clients have asked since the last call, without waiting."""
         if self._epoll is None:
             return []
-        if self.under_way < UNDER_WAY_MAX:
-            for descriptor, events in self._epoll.poll(0):
-                connection = self._connections.get(descriptor)
-                if connection is None:
-                    self._accept(descriptor)
-                    continue
-                if events & select.EPOLLOUT:
-                    self._send(connection)
-                if events & ~select.EPOLLOUT and not connection.closing:
-                    self._receive(connection)
+        # Who has waited for others comes before all else. Whoever has to wait again stands behind
+        # those that have not had their turn.
+        while self._crowded and self._has_room():
+            connection = next(iter(self._crowded))
+            del self._crowded[connection]
+            self._resume(connection)
         resumable, self._resumable = self._resumable, {}
         for connection in resumable:
-            self._look_at(connection)
+            self._resume(connection)
+        for descriptor, events in self._epoll.poll(0):
+            # Whatever one of them leads to, no other one is closed meanwhile: its descriptor could
+            # be that of a new connection by the time when its own turn comes.
+            if descriptor not in self._connections:
+                self._accept(descriptor)
+                continue
+            connection = self._connections[descriptor]
+            if events & _ENDED:
+                # The set says so again and again, whatever it was asked for.
+                self._close(connection, "reset by the other side")
+                continue
+            if events & select.EPOLLOUT:
+                self._send(connection)
+            if events & select.EPOLLIN and not connection.closed:
+                self._receive(connection)
         inputs: list[Input] = []
         if self._commands:
             inputs.append(CommandsArrived(self._commands, self._waiters))
@@ -308,12 +380,14 @@ class RedisListener:
     def _keys_arrived(self, slots: list[_Slot], stale: bool) -> KeysArrived:
         def respond(values: Sequence[bytes | None]) -> None:
             for slot, value in zip(slots, values, strict=False):
-                slot.found(value)
-            # What did not fit into the memory of one answer is asked again.
-            rest = slots[len(values) :]
-            if rest:
-                (self._stale_reads if stale else self._reads).extend(rest)
-                self._inbox.wake()
+                connection = slot.connection
+                # Behind one that is asked again all are, so that they are answered in their order.
+                if not connection.postponed and self._has_room_for_replies(connection):
+                    slot.found(value)
+                else:
+                    self._postpone(slot)
+            for slot in slots[len(values) :]:
+                self._postpone(slot)
 
         def failed(reply: NativeReply) -> None:
             assert isinstance(reply, ErrorReply)
@@ -321,6 +395,17 @@ class RedisListener:
                 slot.failed(reply)
 
         return KeysArrived([slot.key for slot in slots], respond, failed, stale)
+
+    def _postpone(self, slot: _Slot) -> None:
+        """Ask for a value again once there is room for it."""
+        connection = slot.connection
+        if connection.closed:
+            self.under_way -= 1
+            return
+        connection.postponed.append(slot)
+        # Otherwise what it takes of its replies lets it go on.
+        if connection.outbox_bytes <= OUTBOX_BYTES_MAX:
+            self._resumable[connection] = None
 
     def _accept(self, descriptor: int) -> None:
         bound = self._sockets.get(descriptor)
@@ -332,20 +417,41 @@ class RedisListener:
             except BlockingIOError:
                 return
             except OSError as error_of_accept:
-                # Reset before it was accepted, or no descriptor is left: the next one may do.
-                logger.debug("accepting a Redis client failed: %s", describe(error_of_accept))
-                return
+                if error_of_accept.errno in _SHORT_OF:
+                    self._pause_accepting(error_of_accept)
+                    return
+                # It was reset before it was accepted.
+                continue
             connected.setblocking(False)
             if len(self._connections) >= self._connections_max:
                 with contextlib.suppress(OSError):
                     connected.send(error("ERR max number of clients reached"))
                 connected.close()
                 continue
+            assert self._epoll is not None
+            try:
+                self._epoll.register(connected.fileno(), select.EPOLLIN)
+            except OSError as error_of_set:
+                connected.close()
+                self._pause_accepting(error_of_set)
+                return
             tune_socket(connected)
             connection = _Connection(self, connected, join_address(*address[:2]))
             self._connections[connection.descriptor] = connection
-            assert self._epoll is not None
-            self._epoll.register(connection.descriptor, select.EPOLLIN)
+            self._lacks = False
+
+    def _pause_accepting(self, problem: OSError) -> None:
+        """Leave new connections waiting: the set would say all the time that there are some."""
+        if not self._lacks:
+            logger.warning("accepts no Redis clients for now: %s", describe(problem))
+        self._lacks = True
+        self._accepts_again_at = self._clock() + ACCEPT_PAUSE_SECONDS
+        self._watch_sockets(0)
+
+    def _watch_sockets(self, events: int) -> None:
+        if self._epoll is not None:
+            for descriptor in self._sockets:
+                self._epoll.modify(descriptor, events)
 
     def _receive(self, connection: _Connection) -> None:
         try:
@@ -356,100 +462,178 @@ class RedisListener:
             self._close(connection, describe(error_of_receive))
             return
         if not received:
-            self._close(connection, "closed by the other side")
+            # It may have said only that it asks nothing more: what it has asked is answered.
+            connection.ended = True
+            self._look_at(connection)
             return
-        connection.receive_bytes = (
-            RECEIVE_BYTES_LARGE if len(received) >= connection.receive_bytes else RECEIVE_BYTES
-        )
+        self._begun.pop(connection, None)
         decoder = connection.decoder
-        self._buffered_bytes -= decoder.buffered_bytes
-        try:
-            commands = decoder.feed(received)
-        except FramingError as problem:
-            self._refuse_for_good(connection, f"ERR Protocol error: {problem}")
-            return
-        self._buffered_bytes += decoder.buffered_bytes
-        if self._buffered_bytes > BUFFERED_BYTES_MAX and decoder.buffered_bytes:
-            self._refuse_for_good(connection, "ERR too many long commands at once, try again")
-            return
-        connection.queue.extend(commands)
-        if connection.queue:
+        decoder.feed(received)
+        was_filled = len(received) >= connection.receive_bytes
+        self._look_at(connection)
+        is_large = was_filled or decoder.missing_bytes > RECEIVE_BYTES
+        has_memory = self._buffered_bytes <= BUFFERED_BYTES_MAX
+        connection.receive_bytes = RECEIVE_BYTES_LARGE if is_large and has_memory else RECEIVE_BYTES
+        if not has_memory and connection.buffered_bytes > 2 * RECEIVE_BYTES_LARGE:
+            self._end_with(connection, "ERR too many long commands at once, try again")
             self._look_at(connection)
 
-    def _refuse_for_good(self, connection: _Connection, problem: str) -> None:
-        """Say why, after all that is due, and end the connection then."""
-        self._buffered_bytes -= connection.decoder.buffered_bytes
+    def _end_with(self, connection: _Connection, problem: str) -> None:
+        """Say why after all that is due, and end the connection then."""
+        connection.ended = True
         connection.decoder = CommandDecoder()
-        connection.closing = True
-        connection.queue.clear()
-        self._answer_at_once(connection, error(problem))
-        self._watch(connection)
+        connection.last_words = error(problem)
+
+    # --- commands on their way ---
 
     def _look_at(self, connection: _Connection) -> None:
         """Put the commands of a connection on their way, as many as may be under way."""
-        queue, slots = connection.queue, connection.slots
+        features = self._features()
         session = connection.session
-        while queue:
-            if (
-                len(slots) >= PIPELINE_MAX
-                or connection.outbox_bytes > OUTBOX_BYTES_MAX
-                or (self.outboxes_bytes > OUTBOXES_BYTES_MAX and connection.outbox_bytes)
-            ):
+        while True:
+            action = connection.action
+            if action is None:
+                command = self._next_command(connection)
+                if command is None:
+                    break
+                try:
+                    action = interpret(command, session, features)
+                except CommandError as refusal:
+                    action = Reply(error(str(refusal)))
+            if not self._may_go(connection, action):
+                connection.action = action
                 break
-            try:
-                action = interpret(queue[0], session, self._features())
-            except CommandError as refusal:
-                queue.popleft()
-                self._answer_at_once(connection, error(str(refusal)))
-                continue
+            connection.action = None
             if type(action) is Reply:
-                queue.popleft()
                 self._answer_at_once(connection, action.content)
                 if action.closes:
-                    connection.closing = True
-                    queue.clear()
+                    connection.ended = True
+                    connection.queue.clear()
+                    connection.decoder = CommandDecoder()
                 continue
-            kind = _WRITES if type(action) is Write else _READS
-            if connection.kind not in (_NONE, kind):
-                break
-            queue.popleft()
-            connection.kind = kind
             if type(action) is Write:
-                slot = _Slot(connection, action.key, action.form)
+                slot = _Slot(connection, action.key)
+                connection.kind = _WRITES
+                slot.result_form = action.form
                 self._commands.append(action.encoded)
                 self._waiters.append(slot)
             else:
                 assert type(action) is Read
-                slot = _Slot(connection, action.key, None)
-                slot.exists_only = action.exists_only
-                (self._stale_reads if session.stale_reads else self._reads).append(slot)
-            slots.append(slot)
+                slot = _Slot(connection, action.key)
+                slot.value_form = action.form
+                if action.stale:
+                    connection.kind = _STALE_READS
+                    self._stale_reads.append(slot)
+                else:
+                    connection.kind = _READS
+                    self._reads.append(slot)
+            connection.slots.append(slot)
             self.under_way += 1
-        self._watch(connection)
+        self._looked_at(connection)
+
+    def _next_command(self, connection: _Connection) -> list[bytes] | None:
+        queue = connection.queue
+        if not queue:
+            try:
+                queue.extend(connection.decoder.take(COMMANDS_TAKEN_MAX))
+            except FramingError as problem:
+                self._end_with(connection, f"ERR Protocol error: {problem}")
+            if not queue:
+                return None
+        return queue.popleft()
+
+    def _may_go(self, connection: _Connection, action: Action) -> bool:
+        """Return whether an action may be put on its way; see to it that it is asked again."""
+        slots = connection.slots
+        if (
+            len(slots) >= PIPELINE_MAX
+            or connection.outbox_bytes > OUTBOX_BYTES_MAX
+            or connection.postponed
+        ):
+            return False
+        if type(action) is Write:
+            kind, is_crowded = _WRITES, self.under_way >= UNDER_WAY_MAX
+        elif type(action) is Read:
+            kind = _STALE_READS if action.stale else _READS
+            is_crowded = not self._has_room()
+        else:
+            assert type(action) is Reply
+            if slots and len(action.content) > REPLY_BYTES_HELD_MAX:
+                return False
+            kind, is_crowded = connection.kind, not self._has_room()
+        if is_crowded:
+            self._crowded[connection] = None
+            return False
+        return connection.kind in (_NONE, kind)
+
+    def _has_room(self) -> bool:
+        """Return whether there is room for one more command with a long reply."""
+        return self.under_way < UNDER_WAY_MAX and self.outboxes_bytes <= OUTBOXES_BYTES_MAX
+
+    def _has_room_for_replies(self, connection: _Connection) -> bool:
+        return (
+            connection.outbox_bytes <= OUTBOX_BYTES_MAX
+            and self.outboxes_bytes <= OUTBOXES_BYTES_MAX
+        )
 
     def _answer_at_once(self, connection: _Connection, reply: bytes) -> None:
-        slot = _Slot(connection, b"", None)
-        slot.reply = reply
+        slot = _Slot(connection, b"")
         connection.slots.append(slot)
         self.under_way += 1
-        connection.answered(slot)
+        connection.answered(slot, reply)
+
+    def _looked_at(self, connection: _Connection) -> None:
+        """Take note of what is left of a connection, and wait for what it can do next."""
+        if connection.closed:
+            return
+        if connection.ended and not connection.has_to_wait:
+            if connection.last_words:
+                last_words, connection.last_words = connection.last_words, b""
+                self._answer_at_once(connection, last_words)
+            if not (connection.slots or connection.outbox):
+                self._close(connection, "closed by the other side")
+                return
+        buffered_bytes = connection.decoder.buffered_bytes
+        self._buffered_bytes += buffered_bytes - connection.buffered_bytes
+        connection.buffered_bytes = buffered_bytes
+        self._watch(connection)
+
+    def _resume(self, connection: _Connection) -> None:
+        """Go on with a connection on which something has changed."""
+        if connection.closed:
+            return
+        if connection.postponed:
+            if connection.outbox_bytes > OUTBOX_BYTES_MAX:
+                return
+            if self.outboxes_bytes > OUTBOXES_BYTES_MAX:
+                self._crowded[connection] = None
+                return
+            reads = self._stale_reads if connection.kind == _STALE_READS else self._reads
+            reads += connection.postponed
+            connection.postponed = []
+        self._look_at(connection)
 
     # --- answering ---
 
     def flush(self) -> None:
         """Send the replies of the last turn, all of one connection in one system call."""
-        if not self.dirty:
-            return
-        dirty, self.dirty = self.dirty, set()
-        for connection in dirty:
-            self._send(connection)
-        if self._resumable:
+        if self.dirty:
+            dirty, self.dirty = self.dirty, set()
+            for connection in dirty:
+                # One that is stalled is told of by the set.
+                if connection not in self._stalled:
+                    self._send(connection)
+        self._wake_if_needed()
+
+    def _wake_if_needed(self) -> None:
+        """Let the driver collect at once if somebody can go on who had to wait."""
+        if self._resumable or (self._crowded and self._has_room()):
             self._inbox.wake()
 
     def _send(self, connection: _Connection) -> None:
-        if connection.descriptor not in self._connections or not connection.outbox:
-            return
         outbox = connection.outbox
+        if connection.closed or not outbox:
+            return
         joined = outbox[0] if len(outbox) == 1 else b"".join(outbox)
         try:
             sent = connection.socket.send(joined)
@@ -462,57 +646,75 @@ class RedisListener:
         self.outboxes_bytes -= sent
         if sent == len(joined):
             outbox.clear()
-            connection.stalled_at = 0.0
-            if connection.closing and not connection.slots:
-                self._close(connection, "")
-                return
+            self._stalled.pop(connection, None)
         else:
-            connection.outbox = [joined[sent:]]
-            if sent or not connection.stalled_at:
-                connection.stalled_at = self._clock()
-        if connection.queue:
+            connection.outbox = [memoryview(joined)[sent:]]
+            if sent or connection not in self._stalled:
+                # Behind the others, who have taken nothing for longer.
+                self._stalled.pop(connection, None)
+                self._stalled[connection] = self._clock()
+        if connection.has_to_wait or connection.postponed:
             # What was answered or sent has made room.
             self._resumable[connection] = None
-        self._watch(connection)
+        self._looked_at(connection)
 
     def tick(self) -> None:
-        """Close the connections that take nothing of their replies. Call it now and then."""
-        if not self.outboxes_bytes:
+        """Close the connections that keep others waiting. Call it now and then."""
+        if not (self._stalled or self._begun) and self._accepts_again_at is None:
             return
         now = self._clock()
-        for connection in list(self._connections.values()):
-            if connection.stalled_at and now - connection.stalled_at >= STALL_SECONDS:
-                self._close(connection, "it does not read its replies")
+        if self._accepts_again_at is not None and now >= self._accepts_again_at:
+            self._accepts_again_at = None
+            self._watch_sockets(select.EPOLLIN)
+        for connection, since in list(self._begun.items()):
+            if now - since < STALL_SECONDS:
+                break
+            self._close(connection, "it does not end its command")
+        for connection, since in list(self._stalled.items()):
+            is_crowded = self.outboxes_bytes > OUTBOXES_BYTES_MAX
+            if now - since < (STALL_SECONDS_CROWDED if is_crowded else STALL_SECONDS):
+                break
+            self._close(connection, "it does not read its replies")
+        self._wake_if_needed()
 
     def _watch(self, connection: _Connection) -> None:
         """Wait for what the connection can do next."""
         events = 0
-        if not (connection.closing or connection.queue):
+        if not (connection.ended or connection.has_to_wait):
             events |= select.EPOLLIN
-        if connection.stalled_at:
+            if connection.buffered_bytes and connection not in self._begun:
+                self._begun[connection] = self._clock()
+        elif connection in self._begun:
+            del self._begun[connection]
+        if connection in self._stalled:
             events |= select.EPOLLOUT
-        if events != connection.events and connection.descriptor in self._connections:
+        if events != connection.events:
             connection.events = events
             assert self._epoll is not None
             self._epoll.modify(connection.descriptor, events)
 
     def _close(self, connection: _Connection, problem: str) -> None:
-        if self._connections.pop(connection.descriptor, None) is None:
+        if connection.closed:
             return
+        connection.closed = True
+        del self._connections[connection.descriptor]
         if problem:
             logger.debug("Redis client at %s: %s", connection.remote, problem)
         assert self._epoll is not None
         self._epoll.unregister(connection.descriptor)
         connection.socket.close()
-        self._buffered_bytes -= connection.decoder.buffered_bytes
+        self._buffered_bytes -= connection.buffered_bytes
         self.outboxes_bytes -= connection.outbox_bytes
-        self.under_way -= len(connection.slots)
-        connection.outbox_bytes = 0
-        connection.outbox = []
-        # Answers that are still under way find nobody.
-        connection.slots = deque()
+        # Those that the node knows are answered some time, and find nobody.
+        self.under_way -= len(connection.postponed)
+        self.under_way -= sum([slot.reply is not None for slot in connection.slots])
+        connection.slots.clear()
+        connection.postponed.clear()
         connection.queue.clear()
-        self._resumable.pop(connection, None)
+        connection.outbox.clear()
+        connection.action = None
+        for waiting in (self._resumable, self._crowded, self._stalled, self._begun):
+            waiting.pop(connection, None)
         self.dirty.discard(connection)
 
     def refusal(self, reply: ErrorReply, key: bytes) -> bytes:

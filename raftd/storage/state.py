@@ -41,7 +41,6 @@ Source: Raft paper section 8; dissertation section 6.3.
 
 from __future__ import annotations
 
-import re
 import struct
 from array import array
 from collections.abc import Callable, Sequence
@@ -78,6 +77,7 @@ from raftd.commands import (
     SwitchOn,
     UpdateRolling,
     decode_command,
+    parse_integer,
 )
 from raftd.core.membership import ConfigurationEntry, ConfigurationKind, decode_configuration
 from raftd.core.types import Entry, EntryKind, Index, ServerId, Term
@@ -109,7 +109,6 @@ seconds of the leader, and at most so many entries are applied in that time. 512
 LIST_CHUNK = 32
 """Pairs read at once for a list: values of 1 MiB make this 32 MiB."""
 
-_DIGITS = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 _KEY, _KEY_END = b"K", b"L"
 _META = b"M"
 _CONFIGURATION = b"C"
@@ -290,6 +289,8 @@ class _Effects:
 
     def answer(self, result: Result) -> int:
         """Note the answer, and return the number that stands for it besides."""
+        if result.number:
+            self.checksum = crc32(b"%d" % result.number, self.checksum)
         if result.applied and not result.code and not result.operation:
             return result.revision
         # Not the message: two releases may say the same in other words.
@@ -743,13 +744,12 @@ class StateMachine:
         if not 0 < len(key) <= KEY_BYTES_MAX:
             return self._refused_size(key, b"")
         stored = self._store.get(_KEY + key)
-        number = 0 if stored is None else _integer(stored[_REVISIONS.size :])
+        number = 0 if stored is None else parse_integer(stored[_REVISIONS.size :])
         if number is None:
             return self._refused("not-a-number", "value is not an integer or out of range")
         number += body.by
         if not INTEGER_MIN <= number <= INTEGER_MAX:
             return self._refused("not-a-number", "increment or decrement would overflow")
-        self._effects.add(number)
         result = self._write(_KEY + key, b"%d" % number, stored)
         return attrs.evolve(result, number=number)
 
@@ -769,7 +769,6 @@ class StateMachine:
             if self._effects.delete(_KEY + key.encode()):
                 self.revision += 1
                 count += 1
-        self._effects.add(count)
         return Result(count > 0, self.revision, number=count)
 
     def _write(self, store_key: bytes, value: bytes, stored: bytes | None) -> Result:
@@ -870,11 +869,3 @@ class StateMachine:
 
 def _key_value(key: str, stored: bytes) -> KeyValue:
     return KeyValue(key, stored[_REVISIONS.size :], *_REVISIONS.unpack_from(stored))
-
-
-def _integer(value: bytes) -> int | None:
-    """Return the number that `value` is in decimal digits, None if it is none of 64 bits."""
-    if not _DIGITS.fullmatch(value):
-        return None
-    number = int(value)
-    return number if INTEGER_MIN <= number <= INTEGER_MAX else None

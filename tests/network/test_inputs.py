@@ -115,3 +115,30 @@ async def test_a_busy_driver_lets_the_readers_run(nursery: trio.Nursery) -> None
     batch, _ = await inbox.take()
     more = [] if len(batch) == 2 else (await inbox.take())[0]
     assert batch + more == inputs(2)
+
+
+async def test_a_driver_that_waits_is_woken_and_asks_the_sources(nursery: trio.Nursery) -> None:
+    inbox = Inbox()
+    taken: list[object] = []
+    more = inputs(2)
+    inbox.sources.append(lambda: [more.pop()] if more else [])
+
+    async def consume() -> None:
+        while True:
+            taken.append(await inbox.take())
+
+    async def wait() -> None:
+        await inbox.collected()
+        taken.append("collected")
+
+    nursery.start_soon(consume)
+    nursery.start_soon(wait)
+    await wait_all_tasks_blocked()
+    assert taken == []
+    inbox.wake()
+    await wait_all_tasks_blocked()
+    assert taken == [(inputs(1, 1), False), "collected"]
+    await inbox.put(inputs(1, 7))
+    await wait_all_tasks_blocked()
+    assert taken[2:] == [([*inputs(1, 7), *inputs(1)], False)]
+    nursery.cancel_scope.cancel()

@@ -16,10 +16,13 @@ from raftd.commands import (
     BeginOperation,
     CompareAndSet,
     Delete,
+    DeleteMany,
     EndOperation,
+    Increment,
     OpenSession,
     Plan,
     Put,
+    PutMany,
     Result,
 )
 from raftd.core.membership import decode_configuration, encode_configuration
@@ -61,6 +64,11 @@ def log_of_everything() -> list[Entry]:
         log.entry(EntryKind.NOOP),
         log.command(Put("a", b"seven"), "s", 9),  # 20
         log.command(Delete("a"), "s", 10),
+        log.command(Increment("n", 5)),
+        log.command(PutMany([("b", b"eight"), ("c", b"nine")])),
+        log.command(DeleteMany(["b", "n", "x"])),
+        log.command(Increment("c", 1)),  # 25: it is no number
+        log.command(Increment("n", -5), "s", 11),
     ]
 
 
@@ -142,6 +150,8 @@ def test_the_hash_is_the_documented_one() -> None:
     machine = StateMachine(MemoryStore())
     machine.apply(log_of_everything()[:10])
     assert f"{machine.effects_hash:016x}" == "187383fc744da007"
+    machine.apply(log_of_everything()[10:])
+    assert f"{machine.effects_hash:016x}" == "1efdd7736fca675e"
 
 
 def test_a_batch_that_fails_leaves_the_hash_as_it_was() -> None:
@@ -270,6 +280,36 @@ def answer_with_another_revision(machine: StateMachine, patch: pytest.MonkeyPatc
 @fault(6)
 def answer_no_for_yes(machine: StateMachine, patch: pytest.MonkeyPatch) -> None:
     answering(Put, applied=False)(machine, patch)
+
+
+@fault(22)
+@fault(26)
+def answer_with_another_number(machine: StateMachine, patch: pytest.MonkeyPatch) -> None:
+    answering(Increment, number=77)(machine, patch)
+
+
+@fault(24)
+def another_count_of_what_was_deleted(machine: StateMachine, patch: pytest.MonkeyPatch) -> None:
+    answering(DeleteMany, number=1)(machine, patch)
+
+
+@fault(22)
+@fault(26)
+def another_number_added(machine: StateMachine, patch: pytest.MonkeyPatch) -> None:
+    increment = machine._increment
+    patch.setitem(
+        machine._handlers,
+        Increment,
+        lambda body, *rest: increment(Increment(body.key, body.by + 1), *rest),
+    )
+
+
+@fault(23)
+def pairs_put_in_another_order(machine: StateMachine, patch: pytest.MonkeyPatch) -> None:
+    put_many = machine._put_many
+    patch.setitem(
+        machine._handlers, PutMany, lambda body, *rest: put_many(PutMany(body.pairs[::-1]), *rest)
+    )
 
 
 @fault(8)

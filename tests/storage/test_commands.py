@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raftd.commands import (
+    INTEGER_MAX,
+    INTEGER_MIN,
     KEY_BYTES_MAX,
     VALUE_BYTES_MAX,
     AbortOperation,
@@ -15,14 +17,18 @@ from raftd.commands import (
     Command,
     CompareAndSet,
     Delete,
+    DeleteMany,
     EndOperation,
+    Increment,
     OpenSession,
     Operation,
     PhaseAt,
     Plan,
     Put,
+    PutMany,
     decode_command,
     encode_command,
+    encode_put,
     structure_operation,
     unstructure,
 )
@@ -50,6 +56,9 @@ bodies = st.one_of(
     st.builds(Put, texts, blobs, st.booleans(), st.one_of(st.none(), numbers)),
     st.builds(Delete, texts),
     st.builds(CompareAndSet, texts, blobs, blobs),
+    st.builds(Increment, texts, st.integers(INTEGER_MIN, INTEGER_MAX)),
+    st.builds(PutMany, st.lists(st.tuples(texts, blobs).map(list), max_size=4)),
+    st.builds(DeleteMany, st.lists(texts, max_size=4)),
     st.builds(BeginOperation, kind=texts, author=texts, reason=texts, time_ms=numbers, plan=plans),
     st.builds(AbortOperation, operation=texts, author=texts, reason=texts, time_ms=numbers),
     st.builds(EndOperation, operation=texts, outcome=texts, reason=texts, time_ms=numbers),
@@ -101,6 +110,11 @@ def test_a_command_that_is_cut_short_is_refused(command: Command, cut: int) -> N
         [2, "s", 1, 1],
         [2, "s", 1, 1, "k", b"v", False, None, "more"],
         [1, "s", 1],
+        [5, "s", 1, 1, "k"],
+        [5, "s", 1, 1, "k", 1, 2],
+        [6, "s", 1, 1],
+        [7, "s", 1, 1, ["k"], ["l"]],
+        [8, "s", 1, 1],
         [16, "s", 1, 1],
         [16, "s", 1, 1, {"kind": "add"}],
         [None, "s", 1, 1],
@@ -121,6 +135,13 @@ def test_the_largest_command_fits_a_record() -> None:
     body = CompareAndSet("k" * KEY_BYTES_MAX, value, value)
     data = encode_command(Command(body, "s" * 128, 1 << 63, 1 << 63))
     assert len(data) < RECORD_BODY_BYTES_MAX
+
+
+@given(key=texts, value=blobs, if_absent=st.booleans())
+def test_the_quick_way_to_encode_a_put_is_the_same(key: str, value: bytes, if_absent: bool) -> None:
+    assert encode_put(key, value, if_absent=if_absent) == encode_command(
+        Command(Put(key, value, if_absent))
+    )
 
 
 def test_text_that_is_no_utf8_never_becomes_a_command() -> None:

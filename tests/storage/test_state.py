@@ -21,12 +21,16 @@ from raftd.commands import (
     CommandBody,
     CompareAndSet,
     Delete,
+    DeleteMany,
     EndOperation,
+    Increment,
     OpenSession,
     Plan,
     Put,
+    PutMany,
     Result,
     encode_command,
+    parse_integer,
 )
 from raftd.core.membership import (
     Configuration,
@@ -344,11 +348,15 @@ def test_list_goes_on_after_its_first_chunk(replica: Replica) -> None:
 
 keys = st.sampled_from(["a", "ab", "b", "é", "\U0001f600", "a\x00"])
 values = st.sampled_from([b"", b"1", b"2", b"\xff\x00"])
+pairs = st.tuples(keys, values)
 key_commands = st.one_of(
     st.builds(Put, keys, values, st.booleans(), st.one_of(st.none(), st.integers(0, 12))),
     st.builds(Put, keys, values),
     st.builds(Delete, keys),
     st.builds(CompareAndSet, keys, values, values),
+    st.builds(Increment, keys, st.sampled_from([1, -3, 2**63 - 1, -(2**63)])),
+    st.builds(PutMany, st.lists(pairs, min_size=1, max_size=4)),
+    st.builds(DeleteMany, st.lists(keys, min_size=1, max_size=4)),
 )
 
 
@@ -360,6 +368,21 @@ class Model:
     pairs: dict[str, KeyValue] = attrs.field(factory=dict)
 
     def run(self, body: CommandBody) -> Result:
+        if isinstance(body, PutMany):
+            return [self.run(Put(*pair)) for pair in body.pairs][-1]
+        if isinstance(body, DeleteMany):
+            count = sum(self.run(Delete(key)).applied for key in body.keys)
+            return Result(count > 0, self.revision, number=count)
+        if isinstance(body, Increment):
+            old = self.pairs.get(body.key)
+            number = parse_integer(old.value) if old else 0
+            refusal = Result(False, self.revision, code="not-a-number")
+            if number is None:
+                return attrs.evolve(refusal, message="value is not an integer or out of range")
+            if not -(2**63) <= number + body.by < 2**63:
+                return attrs.evolve(refusal, message="increment or decrement would overflow")
+            self.run(Put(body.key, b"%d" % (number + body.by)))
+            return Result(True, self.revision, number=number + body.by)
         assert isinstance(body, Put | Delete | CompareAndSet)
         old = self.pairs.get(body.key)
         if isinstance(body, Delete):
@@ -662,6 +685,9 @@ def random_entries(source: random.Random, count: int) -> list[Entry]:
                 Put(key, value),
                 Delete(key),
                 CompareAndSet(key, value, b"new"),
+                Increment(key, source.choice([1, -1, 2**62])),
+                PutMany([(key, b"7"), (f"k{source.randrange(5)}", value)]),
+                DeleteMany([key, f"k{source.randrange(5)}"]),
                 BeginOperation(kind="add", plan=plan, **who),
                 AbortOperation(operation=operation, **who),
                 EndOperation(operation=operation, outcome="failed", reason="r", time_ms=1),
@@ -739,5 +765,6 @@ def test_the_random_log_reaches_what_it_is_there_for() -> None:
         "configuration-moved",
         "no-such-operation",
         "operation-ended",
+        "not-a-number",
     }
     assert phases >= {"joining", CATCHING_UP, "joint", "ended"}
