@@ -134,8 +134,8 @@ LINGER_MS_MAX = 5_000.0
 TURN_ENTRIES_MAX = 512
 """Entries applied in one turn, beside those of the last portion: some 10 ms, in which no heartbeat
 is answered and no vote given."""
-TURN_BYTES_MAX = 4 * 1024 * 1024
-"""Bytes of entries applied in one turn, likewise."""
+TURN_BYTES_MAX = 256 * 1024
+"""Bytes of entries applied in one turn, likewise: for commands that have many keys."""
 
 logger = logging.getLogger("raftd.node")
 

@@ -53,8 +53,9 @@ from raftd.core.types import Entry, HardState, Index, ServerId, Term
 APPLY_ENTRIES_MAX = 512
 """Committed entries handed out at once: bounds one transaction of the state machine, and so how
 long heartbeats and votes wait for it (some 10 ms)."""
-APPLY_BYTES_MAX = 4 * 1024 * 1024
-"""Bytes of committed entries handed out at once, but always at least one entry."""
+APPLY_BYTES_MAX = 256 * 1024
+"""Bytes of committed entries handed out at once, but always at least one entry. Commands may have
+many keys: as many as fit into this are applied in less than an election timeout."""
 
 
 @attrs.frozen

@@ -1,0 +1,293 @@
+"""Commands and reads of many clients as one input: every one of them is told what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import pytest
+
+from raftd.commands import (
+    Command,
+    CommandBody,
+    Delete,
+    Increment,
+    Put,
+    PutMany,
+    Result,
+    encode_command,
+)
+from raftd.inputs import CommandsArrived, KeysArrived
+from raftd.protocol import NOT_NOW, ErrorReply, Reply, TransferRequest
+from raftd.writing import COMMAND_BYTES_MAX
+from tests.node.world import HEARTBEAT_TICKS, Server, World
+
+RESERVE_BYTES = 64 << 20
+
+
+@pytest.fixture
+def world() -> World:
+    return World(disk_reserve_bytes=RESERVE_BYTES)
+
+
+@attrs.define(eq=False)
+class Told:
+    """Waits for a command, and is told once."""
+
+    answers: list[Result | ErrorReply] = attrs.field(factory=list)
+
+    def done(self, result: Result) -> None:
+        self.answers.append(result)
+
+    def failed(self, error: ErrorReply) -> None:
+        self.answers.append(error)
+
+    @property
+    def result(self) -> Result:
+        (answer,) = self.answers
+        assert isinstance(answer, Result), answer
+        return answer
+
+    @property
+    def error(self) -> ErrorReply:
+        (answer,) = self.answers
+        assert isinstance(answer, ErrorReply), answer
+        return answer
+
+
+def send(world: World, server: Server, *bodies: CommandBody | bytes) -> list[Told]:
+    """Hand over commands as one input and let the servers work; no time passes."""
+    waiters = [Told() for _ in bodies]
+    commands = [
+        body if isinstance(body, bytes) else encode_command(Command(body)) for body in bodies
+    ]
+    server.inbox.append(CommandsArrived(commands, waiters))
+    world.settle()
+    return waiters
+
+
+@attrs.define(eq=False)
+class Read:
+    """Reads of some keys, and what came of them."""
+
+    values: list[bytes | None] | None = None
+    error: ErrorReply | None = None
+
+    def respond(self, values: Sequence[bytes | None]) -> None:
+        assert self.open
+        self.values = list(values)
+
+    def failed(self, reply: Reply) -> None:
+        assert self.open
+        assert isinstance(reply, ErrorReply)
+        self.error = reply
+
+    @property
+    def open(self) -> bool:
+        return self.values is None and self.error is None
+
+
+def read(world: World, server: Server, *keys: bytes, stale: bool = False) -> Read:
+    found = Read()
+    server.inbox.append(KeysArrived(keys, found.respond, found.failed, stale))
+    world.settle()
+    return found
+
+
+def appended(server: Server) -> int:
+    return sum(entry[0] == "append" for entry in server.journal)
+
+
+# --- commands -------------------------------------------------------------------------------
+
+
+def test_each_command_of_a_batch_has_its_own_result_after_one_sync(world: World) -> None:
+    leader = world.form(3)
+    before = appended(leader)
+    told = send(
+        world,
+        leader,
+        *(Put("a", b"1"), Increment("a", 1), Put("b", b"x"), Increment("b", 1), Delete("c")),
+        PutMany([("d", b"1"), ("e", b"2")]),
+    )
+    assert appended(leader) == before + 1
+    results = [each.result for each in told]
+    assert [result.applied for result in results] == [True, True, True, False, False, True]
+    assert [result.number for result in results] == [0, 2, 0, 0, 0, 0]
+    assert results[3].code == "not-a-number"
+    world.run(HEARTBEAT_TICKS)
+    assert {world.get("e", server, stale=True) for server in world.up()} == {"2"}
+
+
+def test_commands_that_fit_no_record_are_refused_and_the_others_are_done(world: World) -> None:
+    leader = world.form(3)
+    before = leader.status.last_index
+    too_long = b"x" * (COMMAND_BYTES_MAX + 1)
+    told = send(world, leader, Put("a", b"1"), too_long, Increment("a", 1), too_long)
+    assert (told[0].result.applied, told[2].result.number) == (True, 2)
+    for refused in (told[1], told[3]):
+        assert refused.error.code == "invalid"
+        assert f"{COMMAND_BYTES_MAX + 1} bytes" in refused.error.cause
+    assert leader.status.last_index == before + 2
+    assert [each.error.code for each in send(world, leader, too_long)] == ["invalid"]
+    assert leader.status.last_index == before + 2
+
+
+@pytest.mark.parametrize("limit", ["ENTRIES", "BYTES"])
+def test_what_no_longer_fits_is_refused_and_was_not_appended(
+    world: World, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader = world.form(3)
+    size = len(encode_command(Command(Increment("a", 1))))
+    most = {"ENTRIES": 5, "BYTES": 5 * size}[limit]
+    monkeypatch.setattr(f"raftd.core.leader.UNCOMMITTED_{limit}_MAX", most)
+    before = leader.status.last_index
+    world.passes = lambda envelope: False
+    told = send(world, leader, *[Increment("a", 1)] * 8)
+    more = send(world, leader, *[Increment("a", 1)] * 2)
+    for refused in (*told[5:], *more):
+        assert (refused.error.code, refused.error.message) == ("unavailable", NOT_NOW)
+    assert leader.status.last_index == before + 5
+    assert all(not each.answers for each in told[:5])
+    world.passes = lambda envelope: True
+    world.run(HEARTBEAT_TICKS)
+    assert [each.result.number for each in told[:5]] == [1, 2, 3, 4, 5]
+    assert send(world, leader, Increment("a", 1))[0].result.number == 6
+
+
+def test_nobody_knows_what_becomes_of_a_batch_whose_leader_lost_its_leadership(
+    world: World,
+) -> None:
+    leader = world.form(3)
+    world.cut(["n1"], ["n2", "n3"])
+    told = send(world, leader, *[Increment("a", 1)] * 4)
+    later = send(world, leader, Increment("a", 1))
+    world.until(lambda: bool(told[0].answers))
+    assert {each.error.code for each in (*told, *later)} == {"unknown-outcome"}
+    # From now on nothing is appended, and that is certain.
+    assert send(world, leader, Increment("a", 1))[0].error.code in ("not-leader", "unavailable")
+    world.heal()
+    other = world.leader()
+    assert send(world, other, Increment("a", 1))[0].result.number in (1, 6)
+    world.run(HEARTBEAT_TICKS)
+    assert all(len(each.answers) == 1 for each in (*told, *later))
+
+
+def test_a_batch_on_a_server_that_does_not_lead_is_not_appended(world: World) -> None:
+    blank = world.boot("n9")
+    assert {e.error.code for e in send(world, blank, *[Delete("a")] * 3)} == {"unavailable"}
+    leader = world.form(3)
+    before = leader.status.last_index
+    told = send(world, world["n2"], *[Put("a", b"1")] * 3)
+    assert {(each.error.code, each.error.leader) for each in told} == {("not-leader", leader.id)}
+    assert leader.status.last_index == before
+
+
+def test_a_batch_is_refused_as_a_whole_while_disks_are_nearly_full(world: World) -> None:
+    leader = world.form(3)
+    leader.free_bytes = RESERVE_BYTES - 1
+    world.run(HEARTBEAT_TICKS)
+    before = leader.status.last_index
+    assert {e.error.code for e in send(world, leader, *[Delete("a")] * 3)} == {"disk-full"}
+    assert leader.status.last_index == before
+
+
+def test_a_batch_is_refused_as_a_whole_while_leadership_is_handed_over(world: World) -> None:
+    leader = world.form(3)
+    before = leader.status.last_index
+    # The transfer does not get through yet.
+    world.passes = lambda envelope: False
+    world.ask(leader, TransferRequest(target="n2"))
+    told = send(world, leader, *[Delete("a")] * 3)
+    assert {(e.error.code, e.error.message) for e in told} == {("unavailable", NOT_NOW)}
+    assert leader.status.last_index == before
+
+
+def test_batches_beside_requests_are_answered_each_with_its_own(world: World) -> None:
+    leader = world.form(3)
+    leader.inbox += [
+        CommandsArrived([encode_command(Command(Increment("a", 1)))] * 2, first := [Told(), Told()])
+    ]
+    asked = world.ask_later(leader, world.put("a", "100"))
+    second = send(world, leader, *[Increment("a", 1)] * 3)
+    assert [each.result.number for each in first] == [1, 2]
+    assert not asked.open
+    assert [each.result.number for each in second] == [101, 102, 103]
+
+
+# --- reads ----------------------------------------------------------------------------------
+
+
+def test_reads_of_many_keys_are_answered_together_from_a_confirmed_state(world: World) -> None:
+    leader = world.form(3)
+    send(world, leader, PutMany([("a", b"1"), ("b", b"2")]))
+    world.passes = lambda envelope: envelope.source == leader.id
+    found = read(world, leader, b"b", b"none", b"a", b"b")
+    assert found.open
+    world.passes = lambda envelope: True
+    world.run(HEARTBEAT_TICKS)
+    assert found.values == [b"2", None, b"1", b"2"]
+
+
+def test_reads_on_a_leader_of_the_past_are_refused(world: World) -> None:
+    leader = world.form(3)
+    world.cut(["n1"], ["n2", "n3"])
+    found = read(world, leader, b"a")
+    world.until(lambda: not found.open)
+    assert found.error is not None
+    assert found.error.code in ("not-leader", "unavailable")
+
+
+def test_stale_reads_are_answered_by_any_member_at_once(world: World) -> None:
+    leader = world.form(3)
+    send(world, leader, Put("a", b"1"))
+    world.run(HEARTBEAT_TICKS)
+    world.cut(["n1", "n2"], ["n3"])
+    send(world, leader, Put("a", b"2"))
+    assert read(world, world["n3"], b"a", b"b", stale=True).values == [b"1", None]
+    assert read(world, leader, b"a", stale=True).values == [b"2"]
+
+
+def test_a_blank_server_reads_nothing(world: World) -> None:
+    blank = world.boot("n1")
+    for stale in (False, True):
+        error = read(world, blank, b"a", stale=stale).error
+        assert error is not None
+        assert error.code == "unavailable"
+
+
+def test_no_more_values_are_read_than_fit_into_memory(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raftd.node.VALUES_BYTES_MAX", 2_500)
+    leader = world.form(3)
+    send(world, leader, *[Put(f"k{number}", bytes([number]) * 1_000) for number in range(5)])
+    keys = [b"k%d" % number for number in range(5)]
+    for stale in (False, True):
+        left, values = keys, []
+        while left:
+            found = read(world, leader, *left, stale=stale)
+            world.until(lambda each=found: not each.open)  # type: ignore[misc]
+            assert found.values is not None
+            assert 1 <= len(found.values) <= 2
+            values += found.values
+            left = left[len(found.values) :]
+        assert values == [bytes([number]) * 1_000 for number in range(5)]
+
+
+# --- the length of a turn -------------------------------------------------------------------
+
+
+def test_commands_with_many_keys_are_applied_in_several_turns(world: World) -> None:
+    leader = world.form(1)
+    pairs = [(f"k{number}", b"") for number in range(4_000)]
+    told = [Told() for _ in range(30)]
+    leader.inbox.append(CommandsArrived([encode_command(Command(PutMany(pairs)))] * 30, told))
+    leader.turn(tick=False)
+    answered = sum(len(each.answers) for each in told)
+    assert 0 < answered < 15
+    assert leader.running.is_behind
+    world.run(1)
+    while leader.running.is_behind:
+        leader.turn(tick=False)
+    assert [each.result.revision for each in told] == [4_000 * n for n in range(1, 31)]
