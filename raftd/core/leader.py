@@ -138,12 +138,9 @@ class Leader:
 
     def quiet_ticks(self) -> int:
         """Return how many ticks may pass in which nothing is due. See `Raft.quiet_ticks`."""
-        if self._departing or self._transfer is not None or self._retire_tick is not None:
-            return 0
         configuration = self._latest().configuration
-        if configuration.is_joint or configuration.learners:
-            return 0
-        if any(progress.snapshot is not None for progress in self.progress.values()):
+        waits = self._departing or self._transfer is not None or self._retire_tick is not None
+        if waits or configuration.is_joint or configuration.learners or self._count_of_fed():
             return 0
         return max(self._options.heartbeat_ticks - self._heartbeat_elapsed_ticks - 1, 0)
 

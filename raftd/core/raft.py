@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import TypeAlias
 
-import attrs
-
 from raftd.core.election import Candidate as Candidate
 from raftd.core.election import Follower as Follower
 from raftd.core.election import PreCandidate as PreCandidate
@@ -46,9 +44,11 @@ from raftd.core.options import Options
 from raftd.core.quorum import VoteResult, vote_result
 from raftd.core.reads import ForwardedReads, RemoteRead
 from raftd.core.ready import Chunk, ReadAnswer, Ready
+from raftd.core.receiving import SnapshotReceiver
 from raftd.core.snapshot import Snapshot, SnapshotId, included_index
 from raftd.core.status import Status
 from raftd.core.types import Entry, HardState, Index, ServerId, Term
+from raftd.core.view import status_of
 
 APPLY_ENTRIES_MAX = 512
 """Committed entries handed out at once: bounds one transaction of the state machine, and so how
@@ -56,16 +56,6 @@ long heartbeats and votes wait for it (some 10 ms)."""
 APPLY_BYTES_MAX = 256 * 1024
 """Bytes of committed entries handed out at once, but always at least one entry. Commands may have
 many keys: as many as fit into this are applied in less than an election timeout."""
-
-
-@attrs.frozen
-class _Incoming:
-    """A snapshot that is being received, and the latest request for it."""
-
-    snapshot: SnapshotId
-    source: ServerId
-    term: Term
-    round: int
 
 
 Role: TypeAlias = Follower | PreCandidate | Candidate | Leader
@@ -136,7 +126,7 @@ class Raft:
         self._early_messages: list[Envelope] = []
         self._reads: list[ReadAnswer] = []
         self._lost_leadership = False
-        self._incoming: _Incoming | None = None
+        self._receiver = SnapshotReceiver(self)
         self._restore: Snapshot | None = None
         self._chunks_to_send: list[Chunk] = []
         self._chunks_received: list[Envelope] = []
@@ -390,9 +380,7 @@ class Raft:
         snapshot that nobody sends any more it does nothing.
         """
         self._assert_settled()
-        incoming = self._incoming
-        if incoming is not None and incoming.snapshot == snapshot:
-            self._answer_snapshot(incoming, received_bytes, installed_bytes, match_index=0)
+        self._receiver.progressed(snapshot, received_bytes, installed_bytes)
 
     def snapshot_received(self, snapshot: Snapshot) -> bool:
         """Decide about a snapshot that was received whole and is ready to be put in force.
@@ -402,7 +390,7 @@ class Raft:
             now, or if this server leads: then it needs it no more.
         """
         self._assert_settled()
-        incoming, self._incoming = self._incoming, None
+        incoming = self._receiver.end()
         # A leader has every committed entry, and follows what commits entry by entry.
         is_needed = snapshot.id.last_included_index > self.log.commit_index and not isinstance(
             self.role, Leader
@@ -413,11 +401,7 @@ class Raft:
                 self._become_follower(self.current_term, None)
             self.log.restore(snapshot)
             self.snapshot = self._restore = snapshot
-        if incoming is not None and incoming.snapshot == snapshot.id:
-            size_bytes = snapshot.id.size_bytes
-            self._answer_snapshot(
-                incoming, size_bytes, size_bytes, match_index=snapshot.id.last_included_index
-            )
+        self._receiver.answer_whole(incoming, snapshot)
         return is_needed
 
     @property
@@ -428,7 +412,7 @@ class Raft:
     @property
     def incoming_snapshot(self) -> SnapshotId | None:
         """The snapshot that a leader is sending, if one is."""
-        return self._incoming.snapshot if self._incoming is not None else None
+        return self._receiver.snapshot
 
     # --- outputs ---
 
@@ -506,26 +490,7 @@ class Raft:
 
     def status(self) -> Status:
         """Return a frozen view of this server, for people, metrics and simulators."""
-        leader = self.role if isinstance(self.role, Leader) else None
-        latest = self.log.configurations.latest
-        return Status(
-            server=self.server,
-            role=type(self.role).__name__.lower(),
-            current_term=self.current_term,
-            voted_for=self.voted_for,
-            leader_id=self.leader_id,
-            first_index=self.log.first_index,
-            last_index=self.log.last_index,
-            last_term=self.log.last_term,
-            commit_index=self.log.commit_index,
-            handed_index=self.log.handed_index,
-            durable_index=self.log.durable_index,
-            snapshot_index=self.snapshot_index,
-            configuration=latest,
-            leadership_confirmed=leader is not None and leader.in_contact_with_quorum(),
-            transfer_target=leader.transfer_target if leader else None,
-            peers=leader.peers() if leader else (),
-        )
+        return status_of(self)
 
     # --- what others ask ---
 
@@ -904,44 +869,13 @@ class Raft:
         """Figure 13, receiver: take a part of a snapshot from the leader."""
         if isinstance(self.role, Leader):
             raise Divergence(f"{source} leads in term {self.current_term}, as this server does")
-        snapshot = message.snapshot
-        if snapshot.last_included_term > message.term:
+        if message.snapshot.last_included_term > message.term:
             return
         self._become_follower(self.current_term, source)
         self._leader_contact_tick = self.now
         self._election_elapsed_ticks = 0
-        incoming = _Incoming(snapshot, source, message.term, message.round)
-        index, log = snapshot.last_included_index, self.log
-        if index > log.commit_index and log.term_at(index) == snapshot.last_included_term:
-            # The leader's log has this entry and it is committed there, so ours agrees up to it.
-            log.commit_index = index
-        if index <= log.commit_index:
-            # What is committed here is in every later leader's log and snapshot as well.
-            size_bytes = snapshot.size_bytes
-            self._answer_snapshot(incoming, size_bytes, size_bytes, match_index=index)
-            return
-        self._incoming = incoming
-        self._chunks_received.append(Envelope(source, self.server, message))
-
-    def _answer_snapshot(
-        self, incoming: _Incoming, received_bytes: int, installed_bytes: int, *, match_index: Index
-    ) -> None:
-        """Answer the latest request for a snapshot; nobody who led an earlier term."""
-        if incoming.term != self.current_term:
-            return
-        self.send(
-            incoming.source,
-            InstallSnapshotResponse(
-                term=self.current_term,
-                snapshot=incoming.snapshot,
-                round=incoming.round,
-                received_bytes=received_bytes,
-                installed_bytes=installed_bytes,
-                match_index=match_index,
-                commit_index=self.log.commit_index,
-                last_log_index=self.log.last_index,
-            ),
-        )
+        if self._receiver.take_part(source, message):
+            self._chunks_received.append(Envelope(source, self.server, message))
 
     def _on_timeout_now(self, source: ServerId) -> None:
         """Campaign at once, without pre-vote, because our own leader asks for it (3.10)."""

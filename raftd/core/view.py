@@ -1,0 +1,35 @@
+"""What a server shows of itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from raftd.core.leader import Leader
+from raftd.core.status import Status
+
+if TYPE_CHECKING:
+    from raftd.core.raft import Raft
+
+
+def status_of(raft: Raft) -> Status:
+    """Return a frozen view of a server."""
+    leader = raft.role if isinstance(raft.role, Leader) else None
+    log = raft.log
+    return Status(
+        server=raft.server,
+        role=type(raft.role).__name__.lower(),
+        current_term=raft.current_term,
+        voted_for=raft.voted_for,
+        leader_id=raft.leader_id,
+        first_index=log.first_index,
+        last_index=log.last_index,
+        last_term=log.last_term,
+        commit_index=log.commit_index,
+        handed_index=log.handed_index,
+        durable_index=log.durable_index,
+        snapshot_index=raft.snapshot_index,
+        configuration=raft.configuration,
+        leadership_confirmed=leader is not None and leader.in_contact_with_quorum(),
+        transfer_target=leader.transfer_target if leader else None,
+        peers=leader.peers() if leader else (),
+    )
