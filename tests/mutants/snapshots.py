@@ -6,6 +6,7 @@ from tests.mutants.mutant import Mutant
 
 LOG = "raftd/core/log.py"
 RAFT = "raftd/core/raft.py"
+CORE_RECEIVING = "raftd/core/receiving.py"
 LEADER = "raftd/core/leader.py"
 MESSAGES = "raftd/core/messages.py"
 PROGRESS = "raftd/core/progress.py"
@@ -97,7 +98,7 @@ MUTANTS = (
         name="snapshot-of-a-term-to-come-received",
         why="No leader can have it: it is damage or a lie.",
         file=RAFT,
-        old="        if snapshot.last_included_term > message.term:\n",
+        old="        if message.snapshot.last_included_term > message.term:\n",
         new="        if False:\n",
         test=f"{RECEIVING}::test_a_snapshot_of_a_term_to_come_is_not_received",
     ),
@@ -107,10 +108,10 @@ MUTANTS = (
         file=RAFT,
         old="        if isinstance(self.role, Leader):\n"
         '            raise Divergence(f"{source} leads in term {self.current_term}, as this server'
-        ' does")\n        snapshot = ',
+        ' does")\n        if message.snapshot',
         new="        if False:\n"
         '            raise Divergence(f"{source} leads in term {self.current_term}, as this server'
-        ' does")\n        snapshot = ',
+        ' does")\n        if message.snapshot',
         test=f"{RECEIVING}"
         "::test_a_second_leader_that_sends_a_snapshot_proves_that_the_group_has_diverged",
     ),
@@ -118,8 +119,8 @@ MUTANTS = (
         name="snapshot-is-no-contact-with-the-leader",
         why="A server that receives for long campaigns against the leader that feeds it.",
         file=RAFT,
-        old="        self._election_elapsed_ticks = 0\n        incoming = ",
-        new="        incoming = ",
+        old="        self._election_elapsed_ticks = 0\n        if self._receiver.take_part",
+        new="        if self._receiver.take_part",
         test=f"{RECEIVING}::test_a_part_of_a_snapshot_is_contact_with_the_leader",
     ),
     Mutant(
@@ -128,14 +129,14 @@ MUTANTS = (
         file=RAFT,
         old="        self._leader_contact_tick = self.now\n"
         "        self._election_elapsed_ticks = 0\n"
-        "        incoming = ",
-        new="        self._election_elapsed_ticks = 0\n        incoming = ",
+        "        if self._receiver.take_part",
+        new="        self._election_elapsed_ticks = 0\n        if self._receiver.take_part",
         test=f"{RECEIVING}::test_a_part_of_a_snapshot_is_contact_with_the_leader",
     ),
     Mutant(
         name="commit-index-moved-by-a-snapshot-of-another-entry",
         why="An entry of another term is taken for committed.",
-        file=RAFT,
+        file=CORE_RECEIVING,
         old="if index > log.commit_index and log.term_at(index) == snapshot.last_included_term:",
         new="if log.commit_index < index <= log.last_index:",
         test=f"{MUSEUM}"
@@ -144,7 +145,7 @@ MUTANTS = (
     Mutant(
         name="snapshot-received-although-the-log-has-its-entries",
         why="A gigabyte is sent and thrown away, and the leader waits for it.",
-        file=RAFT,
+        file=CORE_RECEIVING,
         old="if index > log.commit_index and log.term_at(index) == snapshot.last_included_term:",
         new="if False:",
         test=f"{RECEIVING}::test_a_snapshot_whose_entries_the_log_has_is_not_received",
@@ -152,41 +153,41 @@ MUTANTS = (
     Mutant(
         name="more-than-a-needless-snapshot-acknowledged",
         why="A suffix that the leader does not have counts as a part of its log.",
-        file=RAFT,
-        old="self._answer_snapshot(incoming, size_bytes, size_bytes, match_index=index)",
-        new="self._answer_snapshot(incoming, size_bytes, size_bytes, match_index=log.last_index)",
+        file=CORE_RECEIVING,
+        old="size_bytes, match_index=index)\n            return False",
+        new="size_bytes, match_index=log.last_index)\n            return False",
         test=f"{MUSEUM}::test_080_an_older_snapshot_takes_nothing_from_a_newer_log",
     ),
     Mutant(
         name="more-than-the-installed-snapshot-acknowledged",
         why="A suffix that the leader does not have counts as a part of its log.",
-        file=RAFT,
-        old="incoming, size_bytes, size_bytes, match_index=snapshot.id.last_included_index\n",
-        new="incoming, size_bytes, size_bytes, match_index=self.log.last_index\n",
+        file=CORE_RECEIVING,
+        old="size_bytes, index = snapshot.id.size_bytes, snapshot.id.last_included_index",
+        new="size_bytes, index = snapshot.id.size_bytes, self._raft.log.last_index",
         test=f"{MUSEUM}"
         "::test_080_of_what_stays_behind_a_snapshot_only_its_own_index_is_acknowledged",
     ),
     Mutant(
         name="snapshot-acknowledged-before-it-is-in-force",
         why="The leader commits what a crash of the receiver takes back.",
-        file=RAFT,
-        old="self._answer_snapshot(incoming, received_bytes, installed_bytes, match_index=0)",
-        new="self._answer_snapshot(incoming, received_bytes, installed_bytes, "
+        file=CORE_RECEIVING,
+        old="self._answer(incoming, received_bytes, installed_bytes, match_index=0)",
+        new="self._answer(incoming, received_bytes, installed_bytes, "
         "match_index=snapshot.last_included_index * (received_bytes == snapshot.size_bytes))",
         test=f"{KILLERS}::test_a_snapshot_that_is_stored_as_a_whole_is_not_acknowledged_yet",
     ),
     Mutant(
         name="progress-told-to-a-leader-of-an-older-term",
         why="A server of the past counts contact that it does not have.",
-        file=RAFT,
-        old="        if incoming.term != self.current_term:\n",
+        file=CORE_RECEIVING,
+        old="        if incoming.term != raft.current_term:\n",
         new="        if False:\n",
         test=f"{RECEIVING}::test_a_leader_of_an_earlier_term_gets_no_progress",
     ),
     Mutant(
         name="progress-of-another-snapshot-told",
         why="The leader goes on in the middle of a snapshot of which nothing is there.",
-        file=RAFT,
+        file=CORE_RECEIVING,
         old="        if incoming is not None and incoming.snapshot == snapshot:\n",
         new="        if incoming is not None:\n",
         test=f"{RECEIVING}::test_progress_of_another_snapshot_is_not_told",
@@ -276,9 +277,9 @@ MUTANTS = (
     Mutant(
         name="lost-parts-not-sent-again",
         why="After a message is lost the snapshot stands still for ever.",
-        file=LEADER,
-        old="            progress.resend_snapshot()\n\n    def _has_work",
-        new="            pass\n\n    def _has_work",
+        file=PROGRESS,
+        old="            self.resend_snapshot()\n\n    def sent(",
+        new="            pass\n\n    def sent(",
         test=f"{SENDING}::test_parts_that_are_lost_are_sent_again",
     ),
     Mutant(
@@ -369,9 +370,9 @@ MUTANTS = (
     Mutant(
         name="unused-share-saved-up",
         why="After a pause a burst takes the network from those who commit.",
-        file=LEADER,
-        old="min(progress.allowance_bytes + share_bytes, share_bytes)",
-        new="progress.allowance_bytes + share_bytes",
+        file=PROGRESS,
+        old="min(self.allowance_bytes + share.size_bytes, share.size_bytes)",
+        new="self.allowance_bytes + share.size_bytes",
         test=f"{KEEPING}::test_what_was_not_sent_in_a_tick_is_lost",
     ),
     Mutant(
@@ -477,8 +478,8 @@ MUTANTS = (
     Mutant(
         name="receiver-does-not-say-where-its-log-ends",
         why="A disk that went back in time is not noticed during a snapshot.",
-        file=RAFT,
-        old="                last_log_index=self.log.last_index,\n            ),\n        )\n",
+        file=CORE_RECEIVING,
+        old="                last_log_index=raft.log.last_index,\n            ),\n        )\n",
         new="            ),\n        )\n",
         test=f"{SENDING}::test_an_answer_to_a_part_says_where_the_log_ends",
     ),
