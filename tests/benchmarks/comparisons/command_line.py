@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.benchmarks.comparisons import fail_over, idle, replacement, side_by_side
 from tests.benchmarks.comparisons.catalogue import SYSTEMS
-from tests.benchmarks.comparisons.generator import ComparisonProblem, available_drivers, build
+from tests.benchmarks.comparisons.generator import FAILURES, available_drivers, build
 from tests.benchmarks.comparisons.points import PointsFile
 from tests.benchmarks.comparisons.systems import Stage, System, chosen_systems
 from tests.benchmarks.tables import Table, machine
@@ -30,11 +31,14 @@ FOREGROUND_CLIENTS = 16
 COMPARISONS = ("side-by-side", "fail-over", "replacement", "idle", "build-generator")
 HELP = """\
 comparisons, each with --help of its own:
-  side-by-side     throughput and latency of raftd and of its peers, in turns (25 minutes)
-  fail-over        time without writes after kill -9 of the leader, raftd and etcd (8 minutes)
-  replacement      replacing one of three servers, raftd and etcd (6 minutes, 12 GiB)
-  idle             processor and memory of servers without clients (3 minutes)
+  side-by-side     throughput and latency of raftd and of its peers, in turns (12 minutes)
+  fail-over        time without writes after kill -9 of the leader, raftd and etcd (9 minutes)
+  replacement      replacing one of three servers, raftd and etcd (8 minutes, 12 GiB)
+  idle             processor and memory of servers without clients (4 minutes)
   build-generator  only build the load generator, for runs by hand
+
+A machine on which other processes are busy adds up to --quiet-seconds to each point. What is not
+installed is left out, and said.
 """
 
 
@@ -49,8 +53,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         run: Callable[[argparse.Namespace], None] = options.run
         run(options)
-    except ComparisonProblem as problem:
-        say(f"error: {problem}")
+    except FAILURES as problem:
+        say(f"error: {str(problem) or traceback.format_exc()}")
         return EXIT_PROBLEM
     except KeyboardInterrupt:
         say("interrupted; everything that was started has been ended")

@@ -39,6 +39,11 @@ class ComparisonProblem(Exception):
     """Something that whoever runs the comparison has to put right."""
 
 
+FAILURES = (ComparisonProblem, AssertionError)
+"""What stops a comparison; the harness of the tests, which starts servers, asserts what it waits
+for."""
+
+
 @attrs.frozen(kw_only=True)
 class Latency:
     """Percentiles of how long requests took, in microseconds; -1 of none at all."""
@@ -160,15 +165,21 @@ class Generator:
         self._log_path = path.with_suffix(".log")
 
     def load(
-        self, driver: str, addresses: Sequence[str], pids: Sequence[int], workload: Workload
+        self,
+        driver: str,
+        addresses: Sequence[str],
+        pids: Sequence[int],
+        workload: Workload,
+        *more: str,
     ) -> Report:
         """Load servers and return what was measured.
 
         Args:
             addresses: the clients are spread over them.
             pids: of the servers whose use is measured.
+            more: flags of the generator.
         """
-        process = self.start_load(driver, addresses, pids, workload)
+        process = self.start_load(driver, addresses, pids, workload, *more)
         return self.finish_load(
             process, workload.seconds + workload.warm_up_seconds + GRACE_SECONDS
         )

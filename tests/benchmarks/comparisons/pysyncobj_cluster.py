@@ -39,20 +39,17 @@ class PySyncObjCluster(Running):
     def __init__(self, stage: Stage, *, mode: str) -> None:
         super().__init__(stage, stage.fresh_folder("pysyncobj"))
         addresses = [f"127.0.0.1:{free_port()}" for _ in range(NODES)]
-        self._processes = [
-            stage.children.start(
-                sys.executable,
-                "-m",
-                NODE_MODULE,
-                own,
-                ",".join(address for address in addresses if address != own),
-                self.folder / f"journal-{number}",
-                mode,
-                log_path=self.folder / f"{number}.log",
-                piped=True,
+        self._processes: list[subprocess.Popen[str]] = []
+        for number, own in enumerate(addresses):
+            peers = ",".join(address for address in addresses if address != own)
+            journal = self.folder / f"journal-{number}"
+            self._processes.append(
+                stage.children.start(
+                    *(sys.executable, "-m", NODE_MODULE, own, peers, journal, mode),
+                    log_path=self.folder / f"{number}.log",
+                    piped=True,
+                )
             )
-            for number, own in enumerate(addresses)
-        ]
         for process in self._processes:
             if not _answer(process)["ready"]:
                 raise ComparisonProblem("PySyncObj does not get ready")

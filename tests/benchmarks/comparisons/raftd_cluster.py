@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import raftd
+from tests.benchmarks.comparisons.generator import ComparisonProblem
 from tests.benchmarks.comparisons.systems import (
     ELECTION_TIMEOUT_MS,
     HEARTBEAT_MS,
@@ -13,7 +14,7 @@ from tests.benchmarks.comparisons.systems import (
     Stage,
     System,
 )
-from tests.cluster.processes import RunningCluster, Server, free_port
+from tests.cluster.processes import RunningCluster, Server, free_port, tails
 
 NAMES = ("n1", "n2", "n3")
 
@@ -58,8 +59,12 @@ class RaftdCluster(Running):
         self.cluster = _Cluster(
             self.folder, heartbeat_ms=heartbeat_ms, election_timeout_ms=election_timeout_ms
         )
-        self.cluster.form(*NAMES)
-        self.cluster.wait_settled(NAMES)
+        try:
+            self.cluster.form(*NAMES)
+            self.cluster.wait_settled(NAMES)
+        except AssertionError as failed:
+            logs = "\n".join(f"{title}:\n{log}" for title, log in tails())
+            raise ComparisonProblem(f"raftd does not start: {failed}\n{logs}") from None
 
     def redis_address(self, name: str) -> str:
         """Return HOST:PORT where a server speaks the Redis protocol."""

@@ -436,6 +436,7 @@ def _under_load(stage: Stage, subject: _Subject, clients: int) -> tuple[Replaced
         Workload(operation="put", clients=clients, seconds=0.0, warm_up_seconds=1.0),
         f"-series={SERIES_MS}ms",
         "-key-prefix=load-",
+        *running.load_flags,
     )
     time.sleep(1.0 + BEFORE_SECONDS)
     replaced = subject.replace()

@@ -17,7 +17,7 @@ from typing import Any
 
 import attrs
 
-from tests.benchmarks.comparisons.generator import Report, Workload
+from tests.benchmarks.comparisons.generator import FAILURES, Report, Workload
 from tests.benchmarks.comparisons.medians import Ratio, best_of, ratio_of
 from tests.benchmarks.comparisons.points import PointsFile
 from tests.benchmarks.comparisons.quiet import NOISY_CORES, Listening, Noise, wait_quiet
@@ -87,6 +87,8 @@ class Results:
     """All points of a run."""
 
     points: list[Point] = attrs.field(factory=list)
+    failures: list[str] = attrs.field(factory=list)
+    """Which systems did not get through a round, and why."""
 
     def of(self, operation: str, clients: int, system: str) -> list[Point]:
         """Return the points of one row of the table, one of each round."""
@@ -124,18 +126,28 @@ def measure_side_by_side(
     for number in range(1, plan.rounds + 1):
         for system in systems:
             stage.say(f"round {number} of {plan.rounds}: {system.name} starts")
-            running = system.start(stage)
             try:
-                running.fill(keys=plan.keys, value_bytes=plan.value_bytes)
-                running.warm()
-                for workload in plan.workloads(system):
-                    point = _measure(stage, system.name, number, running, workload, plan)
+                for point in _turn(stage, system, number, plan):
                     results.points.append(point)
                     points.write("point", attrs.asdict(point))
-            finally:
-                running.close()
+            except FAILURES as failed:
+                # The others' points are worth having, and so are those of its other rounds.
+                results.failures.append(f"{system.name} failed in round {number}: {failed}")
+                stage.say(results.failures[-1])
     names = [system.name for system in systems]
     return [results_table(results, plan, names), targets_table(results)]
+
+
+def _turn(stage: Stage, system: System, number: int, plan: Plan) -> Iterator[Point]:
+    """Measure all points of one system in one round."""
+    try:
+        running = system.start(stage)
+        running.fill(keys=plan.keys, value_bytes=plan.value_bytes)
+        running.warm()
+        for workload in plan.workloads(system):
+            yield _measure(stage, system.name, number, running, workload, plan)
+    finally:
+        stage.close_running()
 
 
 def _measure(
@@ -173,7 +185,8 @@ def results_table(results: Results, plan: Plan, names: Sequence[str]) -> Table:
         name="side-by-side",
         title=(
             f"Medians of {plan.rounds} rounds of {plan.seconds:g} s; values of {plan.value_bytes} "
-            f"bytes, {plan.keys:,} keys; each client has one request under way"
+            f"bytes, {plan.keys:,} keys; each client has one request under way, on a connection "
+            "of its own (etcd: on one of 16)"
         ),
         columns=[
             "",
@@ -205,6 +218,7 @@ def results_table(results: Results, plan: Plan, names: Sequence[str]) -> Table:
                     )
                     table.add(label, *_cells(points, ratios))
     table.notes += [
+        *results.failures,
         "CPU in percent of one core; us/request: processor time of all servers for one request.",
         "others' cores: what processes used that are not part of this, in the worst round.",
     ]

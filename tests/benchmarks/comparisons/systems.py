@@ -38,6 +38,7 @@ class Stage:
         """
         self._parent = folder
         self._count = 0
+        self._running: list[Running] = []
         self._stack = ExitStack()
         self.say = say
         self.children = Children()
@@ -46,6 +47,7 @@ class Stage:
         self.folder = Path(tempfile.mkdtemp(prefix="raftd-comparison-", dir=self._parent))
         self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self._stack.enter_context(self.children)
+        self._stack.callback(self.close_running)
         try:
             drivers = available_drivers()
             self.say("building the load generator (half a minute the first time)")
@@ -68,7 +70,12 @@ class Stage:
 
     def keep(self, running: Running) -> None:
         """Have something closed when the run ends, however it ends."""
-        self._stack.callback(running.close)
+        self._running.append(running)
+
+    def close_running(self) -> None:
+        """Close every system that was started, also one whose start has failed."""
+        while self._running:
+            self._running.pop().close()
 
 
 class Running(ABC):
@@ -76,6 +83,8 @@ class Running(ABC):
 
     driver: str
     """Which of the generator's drivers talks to it."""
+    load_flags: tuple[str, ...] = ()
+    """More flags for the generator when it loads this system."""
 
     def __init__(self, stage: Stage, folder: Path) -> None:
         self.stage = stage
@@ -112,7 +121,9 @@ class Running(ABC):
 
     def load(self, workload: Workload) -> Report:
         """Load its leader."""
-        return self.stage.generator.load(self.driver, [self.address()], self.pids(), workload)
+        return self.stage.generator.load(
+            self.driver, [self.address()], self.pids(), workload, *self.load_flags
+        )
 
 
 @attrs.frozen(kw_only=True)

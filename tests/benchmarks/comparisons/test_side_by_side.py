@@ -75,7 +75,9 @@ def test_table_of_results_has_medians_and_ratios_of_rounds() -> None:
             ),
         ]
     )
+    results.failures.append("raftd failed in round 4: no leader")
     table = results_table(results, _plan(), ["etcd", "raftd"])
+    assert "raftd failed in round 4: no leader" in table.text()
     rows = {str(row[0]): dict(zip(table.columns, row, strict=True)) for row in table.rows}
     assert list(rows) == ["put   16 etcd", "put   16 raftd"]
     assert rows["put   16 etcd"]["per s"] == 90

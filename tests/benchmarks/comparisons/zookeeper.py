@@ -44,7 +44,9 @@ class ZooKeeperEnsemble(Running):
             f"server.{number + 1}=127.0.0.1:{free_port()}:{free_port()}\n"
             for number in range(SERVERS)
         )
-        self._processes = [self._start(number, peers) for number in range(SERVERS)]
+        self._processes: list[subprocess.Popen[str]] = []
+        for number in range(SERVERS):
+            self._processes.append(self._start(number, peers))
         self._leader()
         wait_for(
             "all of ZooKeeper",

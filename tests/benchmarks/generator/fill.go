@@ -48,10 +48,14 @@ func runFill(arguments []string) error {
 				}
 				opened = w.fillOne(number, opened, key, random, counts[number])
 			}
-			opened.close()
+			clients[number] = opened
 		}(number, opened)
 	}
 	running.Wait()
+	// Not before: some may share a connection.
+	for _, opened := range clients {
+		opened.close()
+	}
 	all := newErrorCounts()
 	for _, some := range counts {
 		all.merge(some)

@@ -220,6 +220,10 @@ func (l *load) run() (*loadReport, error) {
 	}
 	report := l.measure()
 	running.Wait()
+	// Not before: some may share a connection.
+	for _, one := range loops {
+		one.client.close()
+	}
 	l.sumUp(report, loops)
 	return report, nil
 }
@@ -302,7 +306,6 @@ func (o *loop) run() {
 		o.client.do(requests, outcomes)
 		o.note(sent, time.Now(), outcomes)
 	}
-	o.client.close()
 }
 
 func (o *loop) isOver(now time.Time) bool {
