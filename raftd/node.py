@@ -404,7 +404,7 @@ class Node:
             case LinkChanged():
                 self._links[item.server] = item
                 if not item.connected:
-                    self.raft.report_unreachable(item.server)
+                    self.raft.report_unreachable(item.server, process_ended=item.process_ended)
             case PeerRefused(server, refusal):
                 self._on_peer_refused(server, refusal)
             case Contacted():

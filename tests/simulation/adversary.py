@@ -26,7 +26,7 @@ from tests.simulation.machine import (
 )
 from tests.simulation.network import Network
 from tests.simulation.operator import Operator
-from tests.simulation.profile import MILLISECOND, MOVING, UPGRADING
+from tests.simulation.profile import MILLISECOND, MISLEADING, MOVING, UPGRADING
 from tests.simulation.world import World
 
 DISK_CALLS = (
@@ -142,6 +142,7 @@ class Adversary:
             "wipe": self._wipe,
             UPGRADING: self._upgrade,
             MOVING: self._move,
+            MISLEADING: self._mislead,
         }
         actions[kind](random)
 
@@ -266,6 +267,17 @@ class Adversary:
         if random.random() < 0.3:
             self._make_late(leader)
         self._network.partition([leader.name, *others[:company]], others[company:])
+
+    def _mislead(self, random: Random) -> None:
+        """Let some or all of the others take a leader for dead that goes on."""
+        leader = self._operator.believed_leader()
+        if leader is None:
+            return
+        self._count("leader taken for dead", leader)
+        share = random.choice((0.3, 0.7, 1.0))
+        for machine in self._network.up():
+            if machine is not leader and random.random() < share:
+                self._network.mislead(machine, leader)
 
     def _cut_one_way(self, random: Random) -> None:
         names = self._names()

@@ -85,8 +85,10 @@ CHANGING_ADVERSARY = {
 
 UPGRADING = "upgrade"
 MOVING = "move"
-MORE_ADVERSARY = (UPGRADING, MOVING)
-"""What is done to machines in a part of the runs: another release, another address."""
+MISLEADING = "mislead"
+MORE_ADVERSARY = (UPGRADING, MOVING, MISLEADING)
+"""What is done to machines in a part of the runs: another release, another address, false news that
+the leader's process has ended."""
 ROLLING = "rolling"
 """The operator begins a rolling operation or goes on with it, in a part of the runs: while one
 runs, other changes of the members are refused."""
@@ -270,7 +272,20 @@ def draw(seed: int) -> Profile:
         background_us=random.choice((1, 20, 200)) * MILLISECOND,
         steps=_schedule(random, duration_us, is_about_changes),
     )
-    return _with_administration(profile, is_about_changes)
+    return _with_false_news(_with_administration(profile, is_about_changes))
+
+
+def _with_false_news(profile: Profile) -> Profile:
+    """Return the profile with false news in a part of the runs, from a generator of its own."""
+    random = Random(f"profile {profile.seed} false news")
+    seconds = profile.duration_us / SECOND
+    count = round(seconds * random.choice((0.5, 2.0))) if random.random() < 0.3 else 0
+    begin = len(profile.steps) + 1
+    steps = tuple(
+        Step(number=number, at_us=random.randrange(profile.duration_us), kind=MISLEADING)
+        for number in range(begin, begin + count)
+    )
+    return attrs.evolve(profile, steps=(*profile.steps, *steps))
 
 
 def _with_administration(profile: Profile, is_about_changes: bool) -> Profile:
