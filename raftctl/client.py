@@ -70,10 +70,11 @@ CONNECT_TIMEOUT_MS = 2_000.0
 """To connect and be welcomed. A machine that is gone must not use up the time of the others."""
 REPLY_TIMEOUT_MS = 5_000.0
 """For one answer. Longer than any election; a server that is stopped is then left for the next."""
-RETRY_MS_MIN = 50.0
+RETRY_MS_MIN = 10.0
 """The first pause between two rounds over all servers; it doubles."""
-RETRY_MS_MAX = 500.0
-"""The longest pause: about as long as an election takes."""
+RETRY_MS_MAX = 100.0
+"""The longest pause: half of it is lost by a command that waits for a leader, which takes between a
+few milliseconds and some election timeouts; and a round costs each server little."""
 NOTICE_MS = 2_000.0
 """Silence after which a person is told what is being waited for."""
 RECEIVE_BYTES = 64 * 1024

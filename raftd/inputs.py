@@ -82,6 +82,9 @@ class LinkChanged:
     """Of the wire format that both sides agreed on; 0 while it is down."""
     address: str = ""
     """HOST:PORT where it answers; empty while it is down."""
+    process_ended: bool = False
+    """Both connections broke that were up, ours and its own, and where it had answered nobody
+    listens any more: a process that lives and leads has at least one of the three."""
 
 
 @attrs.frozen

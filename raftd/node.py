@@ -405,7 +405,7 @@ class Node:
                 if item.connected:
                     self.raft.report_connected(item.server)
                 else:
-                    self.raft.report_unreachable(item.server)
+                    self.raft.report_unreachable(item.server, process_ended=item.process_ended)
             case PeerRefused(server, refusal):
                 self._on_peer_refused(server, refusal)
             case Contacted():

@@ -54,6 +54,12 @@ a complete log wins. A pre-vote that was refused is asked for again at each hear
 split all the same, the highest name among the candidates begins anew after two heartbeats, the
 others after a time-out. None of this decides who may win; that is as in Figure 2.
 
+*A process that has ended leads nobody.* A driver that knows that the leader's process is gone, and
+not only silent, says so (`Raft.report_unreachable`), and this server asks for pre-votes at once.
+Others refuse it as long as they have heard the leader within an election timeout and do not know
+the same. So it takes a majority to know; then nobody waits for a time-out. A leader that lives is
+not touched by what a minority believes.
+
 *Stickiness* (dissertation 4.2.3): whoever heard from a live leader within the minimum election
 timeout refuses votes and pre-votes and does not adopt the term of the request. Only an election
 that the leader itself asked for (`leadership_transfer`) passes. *Check quorum* (dissertation 6.2)
@@ -155,6 +161,8 @@ Where this differs from the paper and the dissertation
   alone has the entry).
 - *Votes and members are (name, incarnation)*: a wiped disk under an old name is another server.
 - *Learners, pre-vote, check-quorum and stickiness are always on*; none of them is an option.
+- *Some elections begin before a time-out*: in the place of a server that asks and cannot win, after
+  a split vote, and when the leader's process is known to be gone.
 - *Leader leases are not used*: each read is confirmed by a round.
 - *Responses are messages of their own*, matched by their fields; `match_index` comes from the
   request, so a late or repeated answer is as good as the first one. An answer to a request of an

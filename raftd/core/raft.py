@@ -334,11 +334,20 @@ class Raft:
         self._vote_promise.withhold(until_ns)
         self._election_timeout_ticks += self.options.election_ticks
 
-    def report_unreachable(self, server: ServerId) -> None:
-        """Note that what was sent to `server` may be lost, so that it is probed again."""
+    def report_unreachable(self, server: ServerId, *, process_ended: bool = False) -> None:
+        """Note that what was sent to `server` may be lost, so that it is probed again.
+
+        Args:
+            process_ended: it is known to be gone, not only out of reach. If it led, there is
+                nothing to wait for. That needs no proof: where others still hear the leader they
+                refuse this server, and its next heartbeat makes this server a follower again.
+        """
         self._assert_settled()
         if isinstance(self.role, Leader):
             self.role.report_unreachable(server)
+        elif process_ended and server == self.leader_id:
+            self.leader_id = self._leader_contact_tick = None
+            self._campaign_early()
 
     def report_connected(self, server: ServerId) -> None:
         """Note that there is a link to `server` now, so that nothing waits for a heartbeat."""
@@ -751,18 +760,19 @@ class Raft:
         self.send(source, PreVoteResponse(self.current_term, message.term, granted))
         if granted and isinstance(self.role, PreCandidate):
             self.role.give_way(source, message, self.now, self.options)
-        elif not self.log.is_up_to_date(message.last_log_term, message.last_log_index):
-            self._go_ahead()
+        elif (
+            not self.log.is_up_to_date(message.last_log_term, message.last_log_index)
+            and self._election_elapsed_ticks >= self.options.election_ticks
+        ):
+            # It has noticed first that there is no leader, and cannot win. This server has waited
+            # for the minimum election timeout as well: the rest of its time-out would be lost.
+            self._campaign_early()
 
-    def _go_ahead(self) -> None:
-        """Campaign in the place of a server that asks and lacks entries which this one has.
-
-        It has noticed first that there is no leader, and cannot win. If this server has waited for
-        the minimum election timeout as well, the rest of its own time-out would be lost.
-        """
+    def _campaign_early(self) -> None:
+        """Ask for pre-votes before the time-out, unless this server is bound to a leader."""
         if (
             isinstance(self.role, Follower)
-            and self._election_elapsed_ticks >= self.options.election_ticks
+            and not self._is_in_contact_with_leader()
             and self.may_campaign()
         ):
             self._reset_election_timer()

@@ -27,10 +27,18 @@ Dial: TypeAlias = Callable[[str], Awaitable[trio.abc.Stream]]
 class DialError(Exception):
     """No connection came about; the message says why, in words."""
 
-    def __init__(self, message: str, refusal: Refusal | None = None) -> None:
-        """`refusal`: what the other side answered, if it is a server that refused us."""
+    def __init__(
+        self, message: str, refusal: Refusal | None = None, *, nobody_listens: bool = False
+    ) -> None:
+        """Make the error.
+
+        Args:
+            refusal: what the other side answered, if it is a server that refused us.
+            nobody_listens: the machine is there and says that nobody listens on that port.
+        """
         super().__init__(message)
         self.refusal = refusal
+        self.nobody_listens = nobody_listens
 
 
 @attrs.frozen
@@ -83,7 +91,14 @@ async def connect(dial: Dial, address: str) -> trio.abc.Stream:
     try:
         return await dial(address)
     except (OSError, ValueError) as error:
-        raise DialError(describe(error)) from error
+        raise DialError(describe(error), nobody_listens=_is_refused(error)) from error
+
+
+def _is_refused(error: BaseException) -> bool:
+    """Return whether every address behind a name has refused the connection."""
+    inner = error.__cause__ or error
+    causes = inner.exceptions if isinstance(inner, BaseExceptionGroup) else (inner,)
+    return all(isinstance(cause, ConnectionRefusedError) for cause in causes)
 
 
 async def introduce(stream: trio.abc.Stream, hello: Hello) -> Introduced:

@@ -33,8 +33,9 @@ OurHello: TypeAlias = Callable[[ServerId], Hello | None]
 
 DIAL_TIMEOUT_SECONDS = 2.0
 """For connecting and both openings: room for one lost packet (TCP repeats it after a second)."""
-RETRY_SECONDS_MIN = 0.02
-"""First pause before dialling again: a fraction of an election timeout of 500 ms."""
+RETRY_SECONDS_MIN = 0.005
+"""First pause before dialling again, a fraction of any election timeout: a leader whose process has
+ended is known by the second attempt at the latest."""
 RETRY_SECONDS_MAX = 1.0
 """Longest pause. A restarted server dials us first, and that ends the pause."""
 STABLE_SECONDS = 1.0
@@ -65,12 +66,14 @@ class Link:
         dial: Dial,
         our_hello: OurHello,
         randomness: random.Random,
+        is_heard: Callable[[ServerId], bool],
     ) -> None:
         """Prepare the link; nothing is dialled before `run`.
 
         Args:
             addresses: HOST:PORT, at least one, the one of the configuration first. In each attempt
                 all of them are tried until one works, the one that worked last first.
+            is_heard: returns whether a server has a connection to us.
         """
         assert addresses
         self.server = server
@@ -81,6 +84,7 @@ class Link:
         self._dial = dial
         self._our_hello = our_hello
         self._randomness = randomness
+        self._is_heard = is_heard
         self._scope = trio.CancelScope()
         self._hurried = trio.Event()
         self.connection: Connection | None = None
@@ -89,6 +93,11 @@ class Link:
         """Where it serves clients of the Redis protocol, as it said last; empty for nowhere."""
         self._problem: str | None = None
         """Why it is down, as last told; empty when it is up, None before the first attempt."""
+        self._was_up = False
+        self._nobody_listens = False
+        """At the address that worked last, in the latest attempt."""
+        self._process_ended = False
+        """As last told."""
 
     def close(self) -> None:
         """End the link for good, without a word to the node: it is the node that wants it."""
@@ -135,6 +144,7 @@ class Link:
     async def _attempt(self, hello: Hello) -> float | None:
         """Dial and serve what comes of it; return how long it lived, None if never."""
         problems = {}
+        self._nobody_listens = False
         for address in sorted(self._addresses, key=lambda address: address != self._address):
             found = await self._dial_one(address, hello)
             if isinstance(found, Introduced):
@@ -161,6 +171,8 @@ class Link:
             # That somebody else lives there is no word of the member.
             if error.refusal is not None and error.refusal.code != "identity":
                 self._inbox.put_nowait(PeerRefused(self.server, error.refusal))
+            if address == self._address:
+                self._nobody_listens = error.nobody_listens
             return str(error)
         if introduced.welcome.server != self.server:
             await trio.aclose_forcefully(introduced.stream)
@@ -189,6 +201,7 @@ class Link:
 
     def _came_up(self, version: int) -> None:
         self._problem = ""
+        self._was_up, self._process_ended = True, False
         logger.info("link to %s at %s is up", self.server, self._address)
         if self._address != self._addresses[0]:
             logger.warning(
@@ -203,12 +216,17 @@ class Link:
         self._inbox.put_nowait(LinkChanged(self.server, True, "", version, self._address))
 
     def _went_down(self, problem: str) -> None:
-        if problem == self._problem:
+        # Of a link that never worked it is no news that nobody listens there. And a server that
+        # still has its own connection to us is alive, whatever stands between us and its port.
+        process_ended = self._was_up and self._nobody_listens and not self._is_heard(self.server)
+        if problem == self._problem and process_ended == self._process_ended:
             return
         # One line for each outage; that it is now refused in another way is for status.
         if not self._problem:
             logger.warning(
                 "link to %s at %s is down: %s; dialling again", self.server, self._address, problem
             )
-        self._problem = problem
-        self._inbox.put_nowait(LinkChanged(self.server, connected=False, problem=problem))
+        self._problem, self._process_ended = problem, process_ended
+        self._inbox.put_nowait(
+            LinkChanged(self.server, connected=False, problem=problem, process_ended=process_ended)
+        )

@@ -190,6 +190,7 @@ class Network:
                 dial=self._dial,
                 our_hello=self._our_hello,
                 randomness=self._randomness,
+                is_heard=self.listener.peers.__contains__,
             )
             self._links[server] = link
             if self._nursery is not None:

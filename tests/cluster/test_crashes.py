@@ -5,14 +5,17 @@ from __future__ import annotations
 import signal
 import time
 
+import pytest
+
 from raftctl.client import expect
 from raftd.protocol import PutRequest, WriteReply
+from tests.cluster import processes
 from tests.cluster.conftest import MakeCluster
 from tests.cluster.processes import wait_for
 from tests.cluster.workload import Workload
 
-FAILOVER_S_MAX = 2.0
-"""From the death of the leader to the next acknowledgement, with an election timeout of 500 ms."""
+LONG_ELECTION_TIMEOUT_MS = 15_000
+LONG_HEARTBEAT_MS = 1_000
 
 
 def test_five_servers_lose_two_with_the_leader_and_no_acknowledged_write(
@@ -52,9 +55,11 @@ def test_a_cluster_killed_as_a_whole_comes_back_with_every_acknowledged_write(
         workload.check_nothing_is_lost(client)
 
 
-def test_after_the_death_of_the_leader_writes_succeed_again_within_two_seconds(
-    make_cluster: MakeCluster,
+def test_after_the_death_of_the_leaders_process_nobody_waits_for_an_election_timeout(
+    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(processes, "HEARTBEAT_MS", LONG_HEARTBEAT_MS)
+    monkeypatch.setattr(processes, "ELECTION_TIMEOUT_MS", LONG_ELECTION_TIMEOUT_MS)
     cluster = make_cluster("n1", "n2", "n3")
     with cluster.client() as client:
 
@@ -75,7 +80,7 @@ def test_after_the_death_of_the_leader_writes_succeed_again_within_two_seconds(
         leader.kill()
         killed_s = time.monotonic()
         put(b"after")
-        assert time.monotonic() - killed_s <= FAILOVER_S_MAX
+        assert time.monotonic() - killed_s < LONG_ELECTION_TIMEOUT_MS / 1000
     new_leader = cluster.wait_leader()
     assert new_leader is not leader
     wait_for("the new leader says so", lambda: "leads in term" in new_leader.log)

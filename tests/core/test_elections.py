@@ -163,6 +163,15 @@ def test_nobody_goes_ahead_within_the_minimum_election_timeout() -> None:
     assert better.role == "follower"
 
 
+def test_who_has_just_voted_does_not_go_ahead() -> None:
+    """There is no leader yet, but perhaps in a moment."""
+    better = solo("2", terms=(1, 1), seed=3)
+    better.tick(T)
+    assert only(RequestVoteResponse, better.step("1", RequestVote(2, 2, 1))).vote_granted
+    assert of(PreVote, better.step("3", PreVote(3, 1, 1))) == []
+    assert better.role == "follower"
+
+
 @pytest.mark.parametrize("message", [PreVote(2, 2, 1), PreVote(2, 3, 1)])
 def test_an_equal_or_lesser_log_does_not_go_ahead(message: PreVote) -> None:
     equal = solo("2", terms=(1, 1), seed=3)
@@ -192,6 +201,62 @@ def test_the_complete_log_is_elected_although_the_others_time_out_first() -> Non
         cluster.raft(straggler)._election_timeout_ticks = T + 2
     cluster.run(T + 2)
     assert cluster.leader() == "2"
+
+
+# --- when the leader's process has ended ---
+
+
+def test_who_knows_that_its_leaders_process_has_ended_asks_at_once() -> None:
+    knowing = solo("2")
+    knowing.heartbeat("1")
+    sent = knowing.give(lambda raft: raft.report_unreachable("1", process_ended=True))
+    assert [envelope.message for envelope in sent] == 2 * [PreVote(2, 1, 1)]
+    assert (knowing.role, knowing.raft.leader_id) == ("precandidate", None)
+    knowing.heartbeat("1")
+    assert (knowing.role, knowing.raft.leader_id) == ("follower", "1")
+
+
+def test_that_another_server_has_ended_or_that_the_leader_is_out_of_reach_starts_nothing() -> None:
+    knowing = solo("2")
+    knowing.heartbeat("1")
+    assert not knowing.give(lambda raft: raft.report_unreachable("3", process_ended=True))
+    assert not knowing.give(lambda raft: raft.report_unreachable("1"))
+    assert (knowing.role, knowing.raft.leader_id) == ("follower", "1")
+
+
+def test_a_learner_whose_leader_has_ended_votes_and_does_not_campaign() -> None:
+    learner = solo("4", learners="4")
+    learner.heartbeat("1")
+    assert not learner.give(lambda raft: raft.report_unreachable("1", process_ended=True))
+    assert only(PreVoteResponse, learner.step("3", PreVote(2, 1, 1))).vote_granted
+
+
+def test_a_new_leader_follows_at_once_when_a_majority_knows_that_the_old_one_has_ended() -> None:
+    cluster = Cluster("12345", options=OPTIONS)
+    cluster.elect("1")
+    cluster.crash("1")
+    for server in "23":
+        cluster.give(server, lambda raft: raft.report_unreachable("1", process_ended=True))
+        cluster.deliver_all()
+    # Two of five: the two others hear the leader, as far as they know.
+    assert {cluster.role(server) for server in "23"} == {"precandidate"}
+    assert {cluster.role(server) for server in "45"} == {"follower"}
+    cluster.give("4", lambda raft: raft.report_unreachable("1", process_ended=True))
+    cluster.deliver_all()
+    assert cluster.leader() == "4"
+    assert cluster.raft("5").leader_id == "4"
+
+
+def test_a_leader_that_lives_is_not_pushed_out_by_a_minority_that_takes_it_for_dead() -> None:
+    cluster = Cluster("12345", options=OPTIONS)
+    cluster.elect("1")
+    term = cluster.raft("1").current_term
+    for _ in range(3 * T):
+        for server in "23":
+            cluster.give(server, lambda raft: raft.report_unreachable("1", process_ended=True))
+        cluster.deliver_all()
+        cluster.run()
+    assert (cluster.leader(), cluster.raft("1").current_term) == ("1", term)
 
 
 # --- when the vote was split all the same ---

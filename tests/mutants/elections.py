@@ -168,8 +168,8 @@ MUTANTS = (
         name="stickiness-removed-from-pre-votes",
         why="A server that was cut off starts an election although a leader works.",
         file=RAFT,
-        old="            and not self._is_in_contact_with_leader()\n",
-        new="",
+        old="self.current_term\n            and not self._is_in_contact_with_leader()\n",
+        new="self.current_term\n",
         test=f"{DISSERTATION}::test_a_pre_vote_within_an_election_timeout_of_a_leader_is_refused",
     ),
     Mutant(
@@ -251,17 +251,17 @@ MUTANTS = (
         name="a-better-log-does-not-go-ahead",
         why="A server that cannot win notices first, and the others sleep on.",
         file=RAFT,
-        old="            self._go_ahead()\n",
-        new="            pass\n",
+        old="            self._campaign_early()\n\n    def _campaign_early",
+        new="            pass\n\n    def _campaign_early",
         test=f"{ELECTIONS}::test_the_complete_log_is_elected_although_the_others_time_out_first",
     ),
     Mutant(
         name="a-better-log-goes-ahead-at-once",
-        why="A straggler that has lost its link makes others doubt a leader that they hear.",
+        why="A straggler that asks pushes out the leader that is just being elected.",
         file=RAFT,
         old="            and self._election_elapsed_ticks >= self.options.election_ticks\n",
         new="",
-        test=f"{ELECTIONS}::test_nobody_goes_ahead_within_the_minimum_election_timeout",
+        test=f"{ELECTIONS}::test_who_has_just_voted_does_not_go_ahead",
     ),
     Mutant(
         name="both-of-a-split-begin-anew",
@@ -278,6 +278,24 @@ MUTANTS = (
         old="            self._election_timeout_ticks = give_way_ticks(self.options)",
         new="            self._election_timeout_ticks = 1",
         test=f"{ELECTIONS}::test_who_learns_a_term_from_a_refusal_asks_anew_after_two_heartbeats",
+    ),
+    Mutant(
+        name="a-leader-out-of-reach-is-given-up-at-once",
+        why="Each broken connection makes a follower doubt a leader that lives.",
+        file=RAFT,
+        old="elif process_ended and server == self.leader_id:",
+        new="elif server == self.leader_id:",
+        test=f"{ELECTIONS}"
+        "::test_that_another_server_has_ended_or_that_the_leader_is_out_of_reach_starts_nothing",
+    ),
+    Mutant(
+        name="a-closed-port-is-the-end-of-a-process-that-is-heard",
+        why="A leader behind a port that somebody has closed is taken for dead.",
+        file="raftd/network/links.py",
+        old=" and not self._is_heard(self.server)",
+        new="",
+        test="tests/network/test_links.py"
+        "::test_a_process_that_keeps_its_own_connection_to_us_has_not_ended",
     ),
     Mutant(
         name="late-refusals-end-an-election",

@@ -179,6 +179,81 @@ async def test_a_broken_link_is_dialled_again_within_a_few_milliseconds(
     nursery.cancel_scope.cancel()
 
 
+async def told_ended(server: Server, seconds: float = 5.0) -> bool:
+    """Return whether a link of `server` has said by then that the process there has ended."""
+    await trio.sleep(seconds)
+    server.inbox.wake()
+    batch, _ = await server.inbox.take()
+    return any(isinstance(item, LinkChanged) and item.process_ended for item in batch)
+
+
+async def test_a_process_has_ended_whose_connections_broke_and_whose_port_is_closed(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    fabric = Fabric(nursery)
+    n1, n2 = Server("n1/a", fabric.dial), Server("n2/b", fabric.dial)
+    await join(fabric, n1, n2)
+    assert not await told_ended(n1)
+
+    # A process that has ended does not dial either.
+    fabric.answers.clear()
+    for one, other in ((n1, n2), (n2, n1)):
+        one.network.close_peer(other.id, "its process ends")
+
+    assert await told_ended(n1, 0.02)
+    fabric.answers["n2/b:1"] = n2.network.listener.handle
+    assert not await told_ended(n1)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_process_that_keeps_its_own_connection_to_us_has_not_ended(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Something stands before its port, say; it still leads, and we hear it."""
+    fabric = Fabric(nursery)
+    n1, n2 = Server("n1/a", fabric.dial), Server("n2/b", fabric.dial)
+    await join(fabric, n1, n2)
+    del fabric.answers["n2/b:1"]
+    n2.network.close_peer("n1/a", "test")
+    assert not await told_ended(n1)
+
+    # Its own connection breaks later.
+    del fabric.answers["n1/a:1"]
+    n1.network.close_peer("n2/b", "test")
+    assert await told_ended(n1)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_port_that_was_never_open_says_nothing_about_a_process(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Its address may be wrong here."""
+    fabric = Fabric(nursery)
+    n1 = Server("n1/a", fabric.dial)
+    n1.network.set_members({"n2/b": "n2:1"})
+    nursery.start_soon(n1.network.run)
+    assert not await told_ended(n1)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_silent_address_says_nothing_about_a_process(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Its machine may be cut off."""
+    fabric = Fabric(nursery)
+    n1, n2 = Server("n1/a", fabric.dial), Server("n2/b", fabric.dial)
+    await join(fabric, n1, n2)
+
+    async def answer(stream: trio.abc.Stream) -> None:
+        await trio.sleep_forever()
+
+    fabric.answers["n2/b:1"] = answer
+    for one, other in ((n1, n2), (n2, n1)):
+        one.network.close_peer(other.id, "test")
+    assert not await told_ended(n1)
+    nursery.cancel_scope.cancel()
+
+
 async def test_a_link_that_is_dropped_as_soon_as_it_is_up_keeps_backing_off(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:

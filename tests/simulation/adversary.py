@@ -26,7 +26,7 @@ from tests.simulation.machine import (
 )
 from tests.simulation.network import Network
 from tests.simulation.operator import Operator
-from tests.simulation.profile import HITTING_LEASE, MILLISECOND, MOVING, UPGRADING
+from tests.simulation.profile import HITTING_LEASE, MILLISECOND, MISLEADING, MOVING, UPGRADING
 from tests.simulation.world import World
 
 DISK_CALLS = (
@@ -143,6 +143,7 @@ class Adversary:
             UPGRADING: self._upgrade,
             MOVING: self._move,
             HITTING_LEASE: self._hit_lease,
+            MISLEADING: self._mislead,
         }
         actions[kind](random)
 
@@ -303,6 +304,17 @@ class Adversary:
     def _cut_off(self, machine: Machine, others: Sequence[Machine]) -> None:
         names = [(machine.name, other.name) for other in others]
         self._network.cuts |= {*names, *((b, a) for a, b in names)}
+
+    def _mislead(self, random: Random) -> None:
+        """Let some or all of the others take a leader for dead that goes on."""
+        leader = self._operator.believed_leader()
+        if leader is None:
+            return
+        self._count("leader taken for dead", leader)
+        share = random.choice((0.3, 0.7, 1.0))
+        for machine in self._network.up():
+            if machine is not leader and random.random() < share:
+                self._network.mislead(machine, leader)
 
     def _cut_one_way(self, random: Random) -> None:
         names = self._names()

@@ -160,6 +160,8 @@ class Machine:
         """No step in the background happens before."""
         self.members: dict[ServerId, str] = {}
         self.links: dict[ServerId, Link] = {}
+        self.answered_at: dict[ServerId, str] = {}
+        """Where each server has answered last, to this process."""
         self.committed = committed
         """All that any server has ever applied, from index 1 on."""
         self.on_append: Callable[[Machine, Sequence[Entry]], None] = lambda machine, entries: None
@@ -176,7 +178,7 @@ class Machine:
         """In which nothing was due, and of which the node has not been told."""
         self._turn_scheduled = False
         self._busy_until_us = 0
-        self._problems: dict[ServerId, str] = {}
+        self._problems: dict[ServerId, tuple[str, bool]] = {}
         self._armed_point = 0
         self._armed_after = 0
         self._loses_power = False
@@ -310,6 +312,7 @@ class Machine:
         self.exit = ""
         self._reinstall()
         self.members, self.links, self._problems, self._inbox = {}, {}, {}, []
+        self.answered_at = {}
         self.first_addresses = {}
         self._tick_due, self._is_late = False, False
         self._passed_ticks = 0
@@ -647,12 +650,18 @@ class Machine:
         self.network.contact(self, token, address, requests, timeout_ms)
 
     def link_changed(
-        self, server: ServerId, problem: str, version: int = 0, address: str = ""
+        self,
+        server: ServerId,
+        problem: str,
+        version: int = 0,
+        address: str = "",
+        *,
+        process_ended: bool = False,
     ) -> None:
         """Tell the node about one of its links, if that is news."""
-        if self._problems.get(server) != problem:
-            self._problems[server] = problem
-            self.receive(LinkChanged(server, not problem, problem, version, address))
+        if self._problems.get(server) != (problem, process_ended):
+            self._problems[server] = (problem, process_ended)
+            self.receive(LinkChanged(server, not problem, problem, version, address, process_ended))
 
     # --- its release ---
 

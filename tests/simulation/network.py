@@ -215,6 +215,7 @@ class Network:
             if isinstance(answer, Welcome):
                 assert target is not None
                 source.links[dest] = Link(source, target, candidate)
+                source.answered_at[dest] = candidate
                 source.link_changed(dest, "", answer.version, candidate)
                 return
             if isinstance(answer, Refusal):
@@ -227,7 +228,23 @@ class Network:
             told = "; ".join(f"{problem} at {place}" for place, problem in problems.items())
         else:
             (told,) = problems.values()
-        source.link_changed(dest, told)
+        source.link_changed(dest, told, process_ended=self._has_ended(source, dest))
+
+    def _has_ended(self, source: Machine, dest: ServerId) -> bool:
+        """Return whether `source` can tell that the process of a server is gone."""
+        target = self.at(source.answered_at.get(dest, ""))
+        return (
+            target is not None
+            and target.node is None
+            and not any(m.id == dest and source.id in m.links for m in self.up())
+        )
+
+    def mislead(self, machine: Machine, about: Machine) -> None:
+        """Let `machine` take a server for dead that lives: something resets all between them."""
+        for one, other in ((about, machine), (machine, about)):
+            if one.links.pop(other.id, None) is not None:
+                told = "connection refused" if one is machine else "the connection was reset"
+                one.link_changed(other.id, told, process_ended=one is machine)
 
     def _introduce(
         self, source: Machine, target: Machine | None, hello: Hello

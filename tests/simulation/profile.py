@@ -86,9 +86,10 @@ CHANGING_ADVERSARY = {
 UPGRADING = "upgrade"
 MOVING = "move"
 HITTING_LEASE = "hit-lease"
-MORE_ADVERSARY = (UPGRADING, MOVING, HITTING_LEASE)
-"""What is done to machines in a part of the runs: another release, another address, and what could
-break a lease."""
+MISLEADING = "mislead"
+MORE_ADVERSARY = (UPGRADING, MOVING, HITTING_LEASE, MISLEADING)
+"""What is done to machines in a part of the runs: another release, another address, what could break
+a lease, false news that the leader's process has ended."""
 ROLLING = "rolling"
 """The operator begins a rolling operation or goes on with it, in a part of the runs: while one
 runs, other changes of the members are refused."""
@@ -282,7 +283,7 @@ def draw(seed: int) -> Profile:
         background_us=random.choice((1, 20, 200)) * MILLISECOND,
         steps=_schedule(random, duration_us, is_about_changes),
     )
-    return _with_reads(_with_administration(profile, is_about_changes))
+    return _with_false_news(_with_reads(_with_administration(profile, is_about_changes)))
 
 
 def _with_reads(profile: Profile) -> Profile:
@@ -305,6 +306,19 @@ def _with_reads(profile: Profile) -> Profile:
         clock_drift=2 * spread / (1 + spread) + CLOCK_GRAIN,
         reconfigures=random.random() < 0.3,
     )
+
+
+def _with_false_news(profile: Profile) -> Profile:
+    """Return the profile with false news in a part of the runs, from a generator of its own."""
+    random = Random(f"profile {profile.seed} false news")
+    seconds = profile.duration_us / SECOND
+    count = round(seconds * random.choice((0.5, 2.0))) if random.random() < 0.3 else 0
+    begin = len(profile.steps) + 1
+    steps = tuple(
+        Step(number=number, at_us=random.randrange(profile.duration_us), kind=MISLEADING)
+        for number in range(begin, begin + count)
+    )
+    return attrs.evolve(profile, steps=(*profile.steps, *steps))
 
 
 def _with_administration(profile: Profile, is_about_changes: bool) -> Profile:

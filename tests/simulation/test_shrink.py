@@ -126,7 +126,8 @@ def test_a_failure_that_needs_several_steps_keeps_its_property(
     )
     assert shrunk is not None
     assert shrunk.runs <= RUNS_MAX + 5
-    assert shrunk.outcome.property == "Leader Completeness"
+    assert shrunk.outcome.property == run_seed(schedule.seed).property
+    assert shrunk.outcome.property in ("Leader Completeness", "Election Safety")
     assert len(shrunk.steps) < len(draw(schedule.seed).steps)
     assert len(progress) > 2
     assert_fails_again(shrunk)

@@ -108,6 +108,7 @@ def test_the_short_set_meets_what_it_is_meant_to_meet(seed: int) -> None:
         "fault: partition": 40,
         "fault: leader isolated": 10,
         "fault: one-way cut": 10,
+        "fault: leader taken for dead": 20,
         "fault: message lost": 50,
         "fault: message doubled": 15,
         "fault: message may be overtaken": 15,
