@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mutants import (
     administration,
+    clients,
     elections,
     membership,
     node,
@@ -27,5 +28,7 @@ ALL: tuple[Mutant, ...] = (
     *snapshot_files.MUTANTS,
     *node.MUTANTS,
     *administration.MUTANTS,
+    *clients.MUTANTS,
 )
-"""In the order of the protocol: elections first, then the driver and what operators ask."""
+"""In the order of the protocol: elections first, then the driver, what operators ask, and many
+clients."""
