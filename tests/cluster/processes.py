@@ -109,6 +109,8 @@ class Server:
         """Where the process listens."""
         self.address = self.listen
         """Where the others and clients dial it."""
+        self.redis = ""
+        """Where it serves clients of the Redis protocol; empty for nowhere."""
         self.config_path = folder / f"{name}.yaml"
         self.data_dir = folder / "data" / name
         self.log_path = folder / f"{name}.log"
@@ -254,11 +256,14 @@ def raftctl(*words: str, environment: Mapping[str, str] | None = None) -> Outcom
 class RunningCluster:
     """Servers that form a cluster, and blank ones beside them. Closed by the fixture."""
 
-    def __init__(self, folder: Path, *, proxied: bool = False, settings: str = "") -> None:
+    def __init__(
+        self, folder: Path, *, proxied: bool = False, redis: bool = False, settings: str = ""
+    ) -> None:
         """Prepare a cluster in `folder`; nothing runs yet.
 
         Args:
             proxied: whether a test wants to cut links.
+            redis: whether its servers serve clients of the Redis protocol.
             settings: lines for `defaults` of every cluster file, each `key: value`.
         """
         self.folder = folder
@@ -267,6 +272,7 @@ class RunningCluster:
         self.servers: dict[str, Server] = {}
         self.program: tuple[str, ...] = ("raftd",)
         """What the servers that are made from now on start, see `Server.program`."""
+        self._serves_redis = redis
         self._settings = settings
         self._commands: dict[Running, tuple[str, ...]] = {}
         if self.proxy is not None:
@@ -293,6 +299,8 @@ class RunningCluster:
         """Return a server that no cluster file but its own knows; by default it runs, blank."""
         server = self.servers[name] = Server(name, folder=self.folder, proxy=self.proxy)
         server.program = self.program
+        if self._serves_redis:
+            server.redis = f"127.0.0.1:{free_port()}"
         self.write_config(server.config_path, [server])
         if start:
             server.start()
@@ -316,10 +324,10 @@ class RunningCluster:
         lines = ["cluster: orders", "defaults:"]
         lines += [f"  {key}: {value}" for key, value in defaults.items()]
         lines += ["servers:"]
-        lines += [
-            f"  {server.name}: {{address: {server.address}, listen: {server.listen}}}"
-            for server in servers
-        ]
+        for server in servers:
+            keys = {"address": server.address, "listen": server.listen, "redis": server.redis}
+            shown = ", ".join(f"{key}: {value}" for key, value in keys.items() if value)
+            lines.append(f"  {server.name}: {{{shown}}}")
         path.write_text("\n".join(lines) + "\n")
 
     def form(self, *names: str) -> None:

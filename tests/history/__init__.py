@@ -24,7 +24,8 @@ An event may carry further fields, which are ignored.
 | `ok`      | it was acknowledged, with the results below |
 | `fail`    | it certainly had no effect, and never will |
 | `unknown` | it may take effect once, at any time after its invocation, or never |
-| `final`   | the value of an append key after everything has come to rest; null if it is absent |
+| `final`   | the value of an append key or a counter after everything has come to rest; null if it
+is absent |
 
 An operation without a completion is judged as `unknown` is. A line may be written a little earlier
 than the sending of the request and a little later than the arrival of the answer, never the other
@@ -38,6 +39,7 @@ way round: intervals that are too long hide a violation, intervals that are too 
 | `delete`        |                     | (absent or not, the key is absent afterwards) |
 | `cas`           | `expected`, `value` | `applied`: true exactly if the key held `expected` |
 | `append`        | `token`             | |
+| `increment`     |                     | `number`: what the counter was afterwards |
 
 Keys and values are strings. Every key is absent at the beginning. The values written to a key
 need not be unique, but they should be: such a history says more, and is decided quickly at any
@@ -56,15 +58,22 @@ without spaces, used once for a key) of a get and a cas; these parts are not rec
 against the `final` event, whose tokens are separated by single spaces: every acknowledged token
 stands in it once, every unknown one at most once, no failed one, none that nobody appended, and if
 one append was acknowledged before another was invoked then it stands before it. A key has either
-appends or register operations.
+appends or increments or register operations.
+
+**Exactly once**, of every key with increments, each by one from an absent key. Judged against the
+`final` event: it is at least the number of acknowledged increments and at most that and the unknown
+ones; no number was answered twice; none is greater than as many as had been invoked by then, or
+than the final one; and if one increment was acknowledged before another was invoked then its number
+is smaller.
 
 The verdict
 ===========
 Per file one line, and below it a few lines for each problem. Exit code 0: every file is fine. 1: a
 violation, or a key that could not be decided within the bound on the search. 2: a file that cannot
 be read, that is not a history (`FILE: line 17: what is wrong`) or in which nothing is wrong but
-that acknowledged appends have no `final` event (INCOMPLETE); or the verdict cannot be written.
+that acknowledged appends or increments have no `final` event (INCOMPLETE); or the verdict cannot be
+written.
 
 Rooms: `format.py` events and operations, `recorder.py`, `linearizability.py` the search,
-`explanation.py` violations for people, `exactly_once.py`, `checker.py` all of it.
+`explanation.py` violations for people, `exactly_once.py`, `counting.py`, `checker.py` all of it.
 """

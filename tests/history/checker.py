@@ -1,4 +1,4 @@
-"""Judges a whole history: each register key by linearizability, each append key by exactly-once."""
+"""Judges a history: registers by linearizability, append keys and counters by exactly-once."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 import attrs
 
+from tests.history.counting import check_counting
 from tests.history.exactly_once import check_exactly_once
 from tests.history.explanation import explain
-from tests.history.format import APPEND, read_history, shown
+from tests.history.format import INCREMENT, NO_REGISTERS, read_history, shown
 from tests.history.linearizability import Undecided, Violation, search
 
 
@@ -42,8 +43,10 @@ def check(events: Iterable[Mapping[str, Any]]) -> Verdict:
     missing: list[str] = []
     for key in history.keys:
         operations = history.operations.get(key, [])
-        if key in history.finals or operations[0].kind == APPEND:
-            found = check_exactly_once(key, operations, history.finals.get(key, []))
+        if key in history.finals or operations[0].kind in NO_REGISTERS:
+            is_counter = bool(operations) and operations[0].kind == INCREMENT
+            judge = check_counting if is_counter else check_exactly_once
+            found = judge(key, operations, history.finals.get(key, []))
             problems += found
             if key not in history.finals:
                 missing += found

@@ -36,9 +36,9 @@ def check_exactly_once(
     final = finals[0]
     late = [append for append in acknowledged if (append.completed or 0) > final.line]
     problems = {
-        "error in the history: final values differ": _differences(finals),
+        "error in the history: final values differ": differences(finals),
         "error in the history: acknowledged after the final value": (
-            _place(append) for append in late
+            place(append) for append in late
         ),
     }
     tokens = final.value.split(" ") if final.value else []
@@ -49,18 +49,17 @@ def check_exactly_once(
             f"at token {index}" for index, token in enumerate(tokens, start=1) if not token
         ),
         "acknowledged, but missing": (
-            _place(append)
+            place(append)
             for append in acknowledged
             if append not in late and append.token not in counts
         ),
         "there more than once": (
-            f"{shown(token)} {count} times"
-            + (f" ({_place(by_token[token])})" * (token in by_token))
+            f"{shown(token)} {count} times" + (f" ({place(by_token[token])})" * (token in by_token))
             for token, count in counts.items()
             if token and count > 1
         ),
         "failed, but there": (
-            _place(append) for append in appends if append.failed and append.token in counts
+            place(append) for append in appends if append.failed and append.token in counts
         ),
         "there, but appended by nobody": (
             shown(token) for token in counts if token and token not in by_token
@@ -68,11 +67,12 @@ def check_exactly_once(
         "out of order": _reorderings(tokens, by_token),
     }
     return tuple(
-        text for title, found in problems.items() if (text := _text(key, title, list(found)))
+        told for title, found in problems.items() if (told := text(key, title, list(found)))
     )
 
 
-def _differences(finals: Sequence[Final]) -> Iterator[str]:
+def differences(finals: Sequence[Final]) -> Iterator[str]:
+    """Yield the final values that are not the first one."""
     for final in finals[1:]:
         if final.value != finals[0].value:
             yield (
@@ -93,7 +93,7 @@ def _reorderings(tokens: Sequence[str], by_token: dict[str, Operation]) -> Itera
             continue
         if first is not None and first[0] < append.invoked:
             found.append(
-                f"{_place(append)} stands before {_place(first[1])}, "
+                f"{place(append)} stands before {place(first[1])}, "
                 f"which was acknowledged before it was invoked"
             )
         if append.acknowledged and append.completed is not None:
@@ -102,12 +102,14 @@ def _reorderings(tokens: Sequence[str], by_token: dict[str, Operation]) -> Itera
     yield from reversed(found)
 
 
-def _place(append: Operation) -> str:
+def place(append: Operation) -> str:
+    """Return an operation with its lines."""
     completion = "" if append.completed is None else f" to {append.completed}"
     return f"{append} (lines {append.invoked}{completion})"
 
 
-def _text(key: str, title: str, found: list[str]) -> str:
+def text(key: str, title: str, found: list[str]) -> str:
+    """Return the problems of one sort as one text; empty if there are none."""
     if not found:
         return ""
     lines = [f"key {shown(key)}: {title}:", *(f"  {each}" for each in found[:SHOWN_MAX])]

@@ -15,6 +15,7 @@ PUT_IF_ABSENT = "put-if-absent"
 DELETE = "delete"
 CAS = "cas"
 APPEND = "append"
+INCREMENT = "increment"
 
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     GET: (),
@@ -23,6 +24,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     DELETE: (),
     CAS: ("expected", "value"),
     APPEND: ("token",),
+    INCREMENT: (),
 }
 """The fields of the invocation of each kind; all are strings."""
 
@@ -32,6 +34,10 @@ UNKNOWN = "unknown"
 INVOKE = "invoke"
 FINAL = "final"
 COMPLETIONS = (OK, FAIL, UNKNOWN)
+NO_REGISTERS = (APPEND, INCREMENT)
+"""Kinds that no other kind may stand beside on its key. Their keys have a final value."""
+_RESULTS = {GET: "value", CAS: "applied", PUT_IF_ABSENT: "applied", INCREMENT: "number"}
+"""The field of the result of each kind that has one."""
 
 SHOWN_CHARACTERS_MAX = 60
 """Of a value or a line in a message: enough to find it in the file."""
@@ -61,7 +67,8 @@ class Operation:
     completed: int | None = None
     """The line of its completion."""
     result: Any = None
-    """Of an acknowledged get the value, of a conditional write whether it was applied."""
+    """Of an acknowledged get the value, of a conditional write whether it was applied, of an
+    increment the number that it has led to."""
 
     @property
     def token(self) -> str:
@@ -88,6 +95,8 @@ class Operation:
             answer = shown(self.result)
         elif self.kind in (CAS, PUT_IF_ABSENT):
             answer = "applied" if self.result else "not applied"
+        elif self.kind == INCREMENT:
+            answer = f"{self.result}"
         else:
             answer = OK
         return f"op {self.number} by {self.client}: {call} -> {answer}"
@@ -95,7 +104,7 @@ class Operation:
 
 @attrs.frozen(kw_only=True)
 class Final:
-    """The value of an append key at the end."""
+    """The value of an append key or a counter at the end."""
 
     line: int
     value: str | None
@@ -194,6 +203,8 @@ def check_results(kind: str, fields: Mapping[str, Any]) -> str | None:
         return "an acknowledged get needs 'value', a string or null"
     if kind in (CAS, PUT_IF_ABSENT) and not isinstance(fields.get("applied"), bool):
         return f"an acknowledged {kind} needs 'applied', true or false"
+    if kind == INCREMENT and type(fields.get("number")) is not int:
+        return "an acknowledged increment needs 'number', a whole number"
     return None
 
 
@@ -224,7 +235,7 @@ def _complete(line: int, event: Mapping[str, Any], operations: Mapping[int, Oper
         problem = check_results(operation.kind, event)
         if problem is not None:
             raise HistoryError(line, f"op {number}: {problem}")
-        operation.result = event.get("value" if operation.kind == GET else "applied")
+        operation.result = event.get(_RESULTS.get(operation.kind, ""))
 
 
 def _field(
@@ -248,15 +259,15 @@ def _field(
 
 def _refuse_mixed_keys(history: History) -> None:
     for key, operations in history.operations.items():
-        is_append_key = operations[0].kind == APPEND
+        first = operations[0].kind
         for operation in operations:
-            if (operation.kind == APPEND) != is_append_key:
+            if operation.kind != first and {operation.kind, first} & {*NO_REGISTERS}:
                 raise HistoryError(
                     operation.invoked,
-                    f"key {shown(key)} has both appends and register operations, "
+                    f"key {shown(key)} has both {first} and {operation.kind}, "
                     f"such as op {operations[0].number} and op {operation.number}",
                 )
-        if key in history.finals and not is_append_key:
+        if key in history.finals and first not in NO_REGISTERS:
             raise HistoryError(
                 history.finals[key][0].line,
                 f"key {shown(key)} has register operations: record a get instead of a final value",

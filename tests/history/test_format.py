@@ -43,7 +43,7 @@ DONE = {"type": "ok", "op": 1, "time_us": 1}
         ([GET, {**DONE, "value": 1}], 2, "op 1: an acknowledged get needs 'value'"),
         ([CAS, DONE], 2, "op 1: an acknowledged cas needs 'applied', true or false"),
         ([CAS, {**DONE, "applied": 1}], 2, "op 1: an acknowledged cas needs 'applied'"),
-        ([PUT, {**APPEND, "op": 2}], 2, 'key "x" has both appends and register operations'),
+        ([PUT, {**APPEND, "op": 2}], 2, 'key "x" has both put and append'),
         ([PUT, {"type": "final", "key": "x", "value": "1"}], 2, "record a get instead"),
         ([APPEND, {**APPEND, "op": 2}], 2, 'op 2 appends "t1" to "x", as op 1 did'),
         ([{"type": "final", "key": "x"}], 1, "'value' is missing"),

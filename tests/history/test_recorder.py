@@ -60,7 +60,7 @@ def test_file_is_closed_with_the_recorder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "fields", "problem"),
     [
-        ("increment", {}, "kind is 'increment'"),
+        ("decrement", {}, "kind is 'decrement'"),
         ("put", {}, "a put needs the string 'value'"),
         ("put", {"value": b"1"}, "a put needs the string 'value'"),
         ("append", {"token": "a b"}, "a token is not empty and has no spaces"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants import (
     administration,
     benchmark,
+    clients,
     elections,
     membership,
     node,
@@ -29,5 +30,7 @@ ALL: tuple[Mutant, ...] = (
     *node.MUTANTS,
     *administration.MUTANTS,
     *benchmark.MUTANTS,
+    *clients.MUTANTS,
 )
-"""In the order of the protocol: elections first, then the driver and what operators ask."""
+"""In the order of the protocol: elections first, then the driver, what operators ask, and many
+clients."""

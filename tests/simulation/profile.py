@@ -88,8 +88,8 @@ MOVING = "move"
 HITTING_LEASE = "hit-lease"
 MISLEADING = "mislead"
 MORE_ADVERSARY = (UPGRADING, MOVING, HITTING_LEASE, MISLEADING)
-"""What is done to machines in a part of the runs: another release, another address, what could break
-a lease, false news that the leader's process has ended."""
+"""What is done to machines in a part of the runs: another release, another address, what could
+break a lease, false news that the leader's process has ended."""
 ROLLING = "rolling"
 """The operator begins a rolling operation or goes on with it, in a part of the runs: while one
 runs, other changes of the members are refused."""

@@ -1,0 +1,209 @@
+"""Mutants of what serves many clients: the Redis listener, batches, counters, several keys."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+LISTENER = "raftd/network/redis_listener.py"
+FRAMING = "raftd/network/redis_framing.py"
+COMMANDS = "raftd/network/redis_commands.py"
+STATE = "raftd/storage/state.py"
+WRITING = "raftd/writing.py"
+LISTENER_TESTS = "tests/network/test_redis_listener.py"
+FRAMING_TESTS = "tests/network/test_redis_framing.py"
+COMMAND_TESTS = "tests/network/test_redis_commands.py"
+COUNTER_TESTS = "tests/storage/test_counters.py"
+BATCH_TESTS = "tests/node/test_batches.py"
+NO_SOCKETS = "the simulator has neither sockets nor the listeners that serve them"
+
+MUTANTS = (
+    # --- the Redis listener ---
+    Mutant(
+        name="read-overtakes-the-write-before-it",
+        why="A client does not find what it has written on the same connection just before.",
+        file=LISTENER,
+        old="        return connection.kind in (_NONE, kind)\n",
+        new="        return True\n",
+        test=f"{LISTENER_TESTS}"
+        "::test_a_read_sees_the_writes_before_it_in_its_pipeline_and_none_behind",
+        unreachable=NO_SOCKETS,
+    ),
+    Mutant(
+        name="uncertain-write-called-certain",
+        why="The client sends it again elsewhere, and it is executed twice.",
+        file=LISTENER,
+        old='return error(f"UNCERTAIN {message}")',
+        new='return error(f"TRYAGAIN {message}")',
+        test=f"{LISTENER_TESTS}"
+        "::test_the_first_word_of_an_error_says_whether_to_ask_again_elsewhere",
+        unreachable=NO_SOCKETS,
+    ),
+    Mutant(
+        name="one-client-has-everything-under-way",
+        why="What one connection may have under way is as much as it sends.",
+        file=LISTENER,
+        old="            len(slots) >= PIPELINE_MAX\n",
+        new="            False\n",
+        test=f"{LISTENER_TESTS}"
+        "::test_no_more_commands_of_a_connection_are_under_way_than_the_limit",
+        unreachable=NO_SOCKETS,
+    ),
+    Mutant(
+        name="replies-kept-for-who-does-not-read",
+        why="A client that asks and does not read fills the memory.",
+        file=LISTENER,
+        old="if not connection.postponed and self._has_room_for_replies(connection):",
+        new="if not connection.postponed:",
+        test=f"{LISTENER_TESTS}::test_who_does_not_read_holds_up_nobody_else_and_is_closed",
+        unreachable=NO_SOCKETS,
+    ),
+    Mutant(
+        name="half-closed-client-dropped",
+        why="Who says that it asks nothing more does not hear what has become of what it asked.",
+        file=LISTENER,
+        old="            connection.ended = True\n            self._look_at(connection)\n"
+        "            return\n        self._begun",
+        new='            self._close(connection, "")\n            self._look_at(connection)\n'
+        "            return\n        self._begun",
+        test=f"{LISTENER_TESTS}::test_who_says_that_nothing_more_comes_still_gets_its_answers",
+        unreachable=NO_SOCKETS,
+    ),
+    Mutant(
+        name="who-waits-for-others-tries-all-the-time",
+        why="A driver whose node is full takes one empty turn after the other.",
+        file=LISTENER,
+        old="            self._crowded[connection] = None\n            return False\n",
+        new="            self._resumable[connection] = None\n            return False\n",
+        test=f"{LISTENER_TESTS}::test_a_full_node_is_not_asked_more_and_nobody_is_forgotten",
+        unreachable=NO_SOCKETS,
+    ),
+    Mutant(
+        name="commands-of-who-has-gone-not-counted",
+        why="Whoever connects again and again fills the node with commands.",
+        file=LISTENER,
+        old="self.under_way -= sum([slot.reply is not None for slot in connection.slots])",
+        new="self.under_way -= len(connection.slots)",
+        test=f"{LISTENER_TESTS}"
+        "::test_commands_of_a_client_that_has_gone_count_until_they_are_answered",
+        unreachable=NO_SOCKETS,
+    ),
+    Mutant(
+        name="accepting-tried-without-a-pause",
+        why="A server without descriptors does nothing but try.",
+        file=LISTENER,
+        old="        self._watch_sockets(0)\n",
+        new="        pass\n",
+        test=f"{LISTENER_TESTS}::test_without_descriptors_those_who_wait_are_accepted_later",
+        unreachable=NO_SOCKETS,
+    ),
+    Mutant(
+        name="driver-not-woken-by-a-client",
+        why="A command waits for the next tick.",
+        file="raftd/network/inputs.py",
+        old="        self._is_woken = True\n        self._consumer.unpark()\n",
+        new="        self._is_woken = True\n",
+        test="tests/network/test_inputs.py::test_a_driver_that_waits_is_woken_and_asks_the_sources",
+        unreachable=NO_SOCKETS,
+    ),
+    # --- the Redis protocol ---
+    Mutant(
+        name="arguments-not-bounded",
+        why="Memory is taken for whatever a stranger announces.",
+        file=FRAMING,
+        old="            if count > ARGUMENTS_MAX:\n",
+        new="            if False:\n",
+        test=f"{FRAMING_TESTS}::test_a_command_may_have_so_many_arguments_and_no_more",
+        unreachable=NO_SOCKETS,
+    ),
+    Mutant(
+        name="length-of-a-command-not-bounded",
+        why="A command is gathered that no entry of the log can hold.",
+        file=FRAMING,
+        old="            if self._command_bytes + argument_bytes > COMMAND_BYTES_MAX:\n",
+        new="            if argument_bytes > COMMAND_BYTES_MAX:\n",
+        test=f"{FRAMING_TESTS}::test_a_command_may_have_so_many_bytes_and_no_more",
+        unreachable=NO_SOCKETS,
+    ),
+    Mutant(
+        name="garbage-behind-a-command-loses-it",
+        why="Whether a command is carried out depends on how the stream is cut.",
+        file=FRAMING,
+        old="            if not commands:\n                raise\n",
+        new="            if True:\n                raise\n",
+        test=f"{FRAMING_TESTS}"
+        "::test_what_is_no_array_of_bulk_strings_is_refused_after_the_commands_before_it",
+        unreachable=NO_SOCKETS,
+    ),
+    Mutant(
+        name="counters-appended-before-all-can-apply-them",
+        why="A server of an older release stops at the entry.",
+        file=COMMANDS,
+        old="    if features < FEATURES_COUNTERS:\n",
+        new="    if False:\n",
+        test=f"{COMMAND_TESTS}::test_what_not_every_server_can_apply_is_refused",
+        unreachable=NO_SOCKETS,
+    ),
+    # --- batches ---
+    Mutant(
+        name="rest-of-a-batch-not-answered",
+        why="Those whose commands were not appended wait for ever.",
+        file=WRITING,
+        old="            _fail(waiters[count:], unavailable(NOT_NOW, why))\n",
+        new="            pass\n",
+        test=f"{BATCH_TESTS}::test_what_no_longer_fits_is_refused_and_was_not_appended",
+    ),
+    Mutant(
+        name="reads-of-many-keys-not-confirmed",
+        why="A leader that was deposed answers from a state that others have left behind.",
+        file="raftd/node.py",
+        old="        elif arrived.stale:\n",
+        new="        elif True:\n",
+        test=f"{BATCH_TESTS}::test_reads_on_a_leader_of_the_past_are_refused",
+    ),
+    # --- counters and several keys ---
+    Mutant(
+        name="counter-leaves-its-64-bits",
+        why="A number is stored that the next increment takes for none.",
+        file=STATE,
+        old="        if not INTEGER_MIN <= number <= INTEGER_MAX:\n",
+        new="        if False:\n",
+        test=f"{COUNTER_TESTS}::test_a_counter_never_leaves_its_64_bits",
+        unreachable="counters of the simulator are small",
+    ),
+    Mutant(
+        name="number-of-a-repeated-command-forgotten",
+        why="A counter that is asked again says 0.",
+        file="raftd/storage/results.py",
+        old="    if result.number:\n",
+        new="    if False:\n",
+        test=f"{COUNTER_TESTS}::test_a_counter_that_is_asked_again_counts_once",
+        unreachable="counters of the simulator have no sessions",
+    ),
+    Mutant(
+        name="only-the-first-of-several-keys-set",
+        why="Of keys that belong together only one has its new value.",
+        file=STATE,
+        old="        pairs = [(key.encode(), value) for key, value in body.pairs]\n",
+        new="        pairs = [(key.encode(), value) for key, value in body.pairs][:1]\n",
+        test=f"{COUNTER_TESTS}::test_several_keys_are_set_in_their_order_each_with_a_revision",
+    ),
+    Mutant(
+        name="keys-counted-that-were-not-there",
+        why="The count of deleted keys is that of the keys asked for.",
+        file=STATE,
+        old="                count += 1\n        return Result(count",
+        new="                count = len(body.keys)\n        return Result(count",
+        test=f"{COUNTER_TESTS}::test_keys_that_are_named_twice_are_deleted_and_counted_once",
+        unreachable="no client of the simulator looks at the count",
+    ),
+    Mutant(
+        name="number-of-an-answer-not-compared",
+        why="Servers that count differently find nothing wrong with each other.",
+        file=STATE,
+        old="        if result.number:\n            self.checksum",
+        new="        if False:\n            self.checksum",
+        test="tests/storage/test_agreement_hash.py"
+        "::test_one_fault_shows_at_its_entry_and_at_every_later_one",
+        unreachable="every simulated server counts alike",
+    ),
+)
