@@ -275,9 +275,9 @@ MUTANTS = (
     Mutant(
         name="lost-parts-not-sent-again",
         why="After a message is lost the snapshot stands still for ever.",
-        file=LEADER,
-        old="            progress.resend_snapshot()\n\n    def _has_work",
-        new="            pass\n\n    def _has_work",
+        file=PROGRESS,
+        old="            self.resend_snapshot()\n",
+        new="            pass\n",
         test=f"{SENDING}::test_parts_that_are_lost_are_sent_again",
     ),
     Mutant(
@@ -368,9 +368,9 @@ MUTANTS = (
     Mutant(
         name="unused-share-saved-up",
         why="After a pause a burst takes the network from those who commit.",
-        file=LEADER,
-        old="min(progress.allowance_bytes + share_bytes, share_bytes)",
-        new="progress.allowance_bytes + share_bytes",
+        file=PROGRESS,
+        old="min(self.allowance_bytes + share.size_bytes, share.size_bytes)",
+        new="self.allowance_bytes + share.size_bytes",
         test=f"{KEEPING}::test_what_was_not_sent_in_a_tick_is_lost",
     ),
     Mutant(
