@@ -641,16 +641,6 @@ MUTANTS = (
         unreachable=IN_BACKGROUND,
     ),
     Mutant(
-        name="dropped-snapshot-looked-for-after-its-worker",
-        why="A disk that is good is said to have failed, and the process ends.",
-        file=BACKGROUND,
-        old="                if self._build is build:\n                    self._build_failed",
-        new="                if True:\n                    self._build_failed",
-        test=f"{BACKGROUND_TESTS}"
-        "::test_the_end_of_a_worker_whose_snapshot_was_given_up_changes_nothing",
-        unreachable=IN_BACKGROUND,
-    ),
-    Mutant(
         name="failure-of-a-dropped-build-counts",
         why="The newer snapshot that is being received is dropped for it.",
         file=BACKGROUND,
