@@ -378,7 +378,7 @@ class _Sighting:
     """How each server failed that did not help, on one line."""
 
 
-def look(cluster: Cluster, operation: str, *, wait_ms: int = 0) -> _Sighting:
+def look(cluster: Cluster, operation: str, wait_ms: int = 0) -> _Sighting:
     """Ask for `operation` until a leader has answered or every known address has been tried.
 
     An ended record is final whoever shows it: it has been applied, so it is committed.
@@ -497,7 +497,7 @@ class _Watch:
         started_s = time.monotonic()
         while True:
             asked_s = time.monotonic()
-            sighting = look(self._cluster, self._operation, wait_ms=round(wait_ms))
+            sighting = look(self._cluster, self._operation, round(wait_ms))
             self._failures = sighting.failures
             view = sighting.view
             if view is not None:

@@ -20,6 +20,7 @@ In reading order:
 | `administration`, `features`, `rolling` | what else operators ask; upgrades; step by step |
 | `whereabouts` | where members answer, and where the log says that they are |
 | `compaction`, `background`, `recovery` | snapshots: when, by whom, and what a start finds |
+| `applying` | when a server applies what it stores |
 | `backup` | snapshots for people, and servers that go on from one |
 | `agreement`, `disk_space`, `fencing` | what watches: equal states, room, disks gone back in time |
 | `checkup`, `sync_times` | whom this server reaches, and how long its disk takes: for doctor |

@@ -282,7 +282,7 @@ class BackgroundSnapshots:
             while self._directory.is_checking:
                 next_step = trio.current_time() + step_seconds
                 await self._in_thread(self._directory.check_received)
-                self._tell_checked()
+                self._tell_progress()
                 if self._directory.is_checking:
                     await trio.sleep_until(next_step)
         except StorageFault as fault:
@@ -291,7 +291,7 @@ class BackgroundSnapshots:
         # All of it may have been received before the last stop.
         self._build_if_due()
 
-    def _tell_checked(self) -> None:
+    def _tell_progress(self) -> None:
         snapshot = self._directory.receiving
         if snapshot is not None:
             self._put(
@@ -330,7 +330,7 @@ class BackgroundSnapshots:
             try:
                 await self._build_or_fail(build)
             except (StorageFault, WorkerFailed) as failure:
-                # Unless it was given up meanwhile, and its file is gone.
+                # Unless it was given up meanwhile, and its file is gone: threads go on.
                 if self._build is build:
                     self._build_failed(build, failure)
         self._building_paths.remove(build.path)
@@ -366,9 +366,6 @@ class BackgroundSnapshots:
         else:
             await self._build_by_worker(build)
         await self._in_thread(self._directory.sync_received)
-        if self._build is not build:
-            # The thread could not be interrupted, and its file is gone by now.
-            return
         head, id = open_ends(self._files, build.file)
         if id != build.snapshot:
             raise WorkerFailed(
@@ -388,13 +385,8 @@ class BackgroundSnapshots:
 
         def progress(done_bytes: int) -> None:
             build.installed_bytes = done_bytes
-            self._put(
-                SnapshotProgressed(
-                    snapshot=id,
-                    received_bytes=self._directory.received_bytes,
-                    installed_bytes=done_bytes,
-                )
-            )
+            if self._build is build:
+                self._tell_progress()
 
         arguments = [
             *("build", str(build.file), str(build.path)),
@@ -461,7 +453,7 @@ class BackgroundSnapshots:
         try:
             await _run_worker(arguments, lambda done_bytes: None)
         except WorkerFailed as failure:
-            if failure.kind == "disk" and self.store.path == path.parent:
+            if failure.kind == "disk":
                 self._put(DiskFailed(failure.fault()))
 
     # --- removing ---

@@ -23,6 +23,8 @@ from raftd.replies import size_text
 CATCH_UP_ROUNDS = 2
 """A server that lacks nothing has caught up after so many rounds of heartbeats: one in which it is
 told the configuration that lists it, and a short one that proves it."""
+COPY_BYTES_PER_SECOND_MAX = 128 * 1024 * 1024
+"""No plan promises more, whatever is allowed: what disks and processors do is not known before."""
 
 
 @attrs.frozen(kw_only=True)
@@ -45,8 +47,6 @@ class Pace:
     heartbeat_interval_ms: float
     catch_up_bytes_per_second: int
     """What one server is sent; 0 where nothing limits it, so that nobody can say."""
-    snapshot_bytes_per_second: int
-    """How fast a snapshot is worked into a state; 0 likewise."""
 
     def copy_ms(self, copy: Copy) -> float | None:
         """Return how long a copy takes at this pace; None if nobody can say."""
@@ -54,12 +54,8 @@ class Pace:
             return 0.0
         if not self.catch_up_bytes_per_second:
             return None
-        sending_ms = copy.size_bytes * 1000 / self.catch_up_bytes_per_second
-        if not copy.snapshot_bytes:
-            return sending_ms
-        if not self.snapshot_bytes_per_second:
-            return None
-        return sending_ms + copy.snapshot_bytes * 1000 / self.snapshot_bytes_per_second
+        rate = min(self.catch_up_bytes_per_second, COPY_BYTES_PER_SECOND_MAX)
+        return copy.size_bytes * 1000 / rate
 
 
 @attrs.frozen(kw_only=True)

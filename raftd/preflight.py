@@ -425,7 +425,6 @@ class Preflights:
             pace=Pace(
                 heartbeat_interval_ms=self._settings.heartbeat_interval_ms,
                 catch_up_bytes_per_second=self._settings.catch_up_bytes_per_second,
-                snapshot_bytes_per_second=self._settings.snapshot_bytes_per_second,
             ),
         )
 

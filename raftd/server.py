@@ -254,7 +254,6 @@ def _settings(server: ServerConfig) -> Settings:
         joint_timeout_ms=server.joint_timeout_ms,
         snapshot_log_bytes=server.snapshot_log_bytes,
         catch_up_bytes_per_second=server.catch_up_bytes_per_second,
-        snapshot_bytes_per_second=server.snapshot_bytes_per_second,
         disk_reserve_bytes=server.disk_reserve_bytes,
         zone=server.zone or "",
         reads_by_lease=server.reads == "lease",

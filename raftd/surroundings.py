@@ -185,8 +185,6 @@ class Settings:
     times as much."""
     catch_up_bytes_per_second: int = 0
     """What a server that catches up is sent at most; 0 for no limit, also while clients work."""
-    snapshot_bytes_per_second: int = 0
-    """How fast a snapshot is worked into a state; 0 for no limit."""
     disk_reserve_bytes: int = 0
     """With less than this left on the disk, writes of clients are refused."""
     features_max: int = FEATURES_MAX

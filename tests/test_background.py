@@ -15,7 +15,7 @@ import trio
 from trio.testing import MockClock
 
 from raftd import background
-from raftd.background import BUILD_RETRY_SECONDS, BackgroundSnapshots, WorkerFailed
+from raftd.background import BUILD_RETRY_SECONDS, Arrived, BackgroundSnapshots, WorkerFailed
 from raftd.core.progress import Progress
 from raftd.inputs import DiskFailed, Input, SnapshotProgressed, SnapshotReceived, SnapshotTaken
 from raftd.operations import _CatchUp
@@ -24,7 +24,9 @@ from raftd.storage import snapshots as snapshots_module
 from raftd.storage.files import OpenFile, OsFileSystem, StorageFault
 from raftd.storage.live import LiveState
 from raftd.storage.lmdb_store import DATABASE_FILE
+from raftd.storage.snapshot_file import SnapshotReader
 from raftd.storage.snapshots import SnapshotDirectory
+from tests.storage.stores import contents
 from tests.storage.test_snapshots import Taken, open_directory, send, taken
 from tests.storage.test_worker import fill, founded
 
@@ -128,7 +130,12 @@ class Workers:
         for work in self.begun:
             work.end.set()
 
-    async def __call__(self, arguments: Sequence[str], progress: Callable[[int], None]) -> None:
+    async def __call__(
+        self,
+        arguments: Sequence[str],
+        progress: Callable[[int], None],
+        arrived: Arrived | None = None,
+    ) -> None:
         work = Work(arguments)
         self.begun.append(work)
         if arguments[0] == "build":
@@ -141,7 +148,13 @@ class Workers:
 
 
 @pytest.fixture
-def workers(monkeypatch: pytest.MonkeyPatch) -> Workers:
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small states are built by workers, too."""
+    monkeypatch.setattr(background, "THREAD_BUILD_BYTES_MAX", 0)
+
+
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch, no_threads: None) -> Workers:
     workers = Workers()
     monkeypatch.setattr(background, "_run_worker", workers)
     return workers
@@ -209,31 +222,163 @@ async def running(
     snapshots.close(cleanly=False)
 
 
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> list[trio.Process]:
+    """The workers that were begun, real ones."""
+    begun: list[trio.Process] = []
+    open_process: Callable[..., Awaitable[trio.Process]] = trio.lowlevel.open_process
+
+    async def open_and_note(*arguments: Any, **options: Any) -> trio.Process:
+        begun.append(await open_process(*arguments, **options))
+        return begun[-1]
+
+    monkeypatch.setattr(trio.lowlevel, "open_process", open_and_note)
+    return begun
+
+
+# --- a state that is built while its snapshot arrives -------------------------------------------
+
+
+def damaged(snapshot: Taken, offset: int) -> Taken:
+    """Return the snapshot with one wrong bit."""
+    content = bytearray(snapshot.content)
+    content[offset] ^= 1
+    return attrs.evolve(snapshot, content=bytes(content))
+
+
+async def test_a_state_is_built_as_far_as_its_snapshot_is_there(
+    tmp_path: Path, small_steps: None, no_threads: None, processes: list[trio.Process]
+) -> None:
+    snapshot = taken(10)
+    size_bytes = len(snapshot.content)
+    middle = size_bytes // 2
+    async with running(tmp_path) as bed:
+        bed.snapshots.receive(snapshot.id, 0, snapshot.content[:middle])
+        await until(lambda: bed.of(SnapshotProgressed))
+        progressed = bed.of(SnapshotProgressed)[0]
+        assert progressed.received_bytes == middle
+        assert 0 < progressed.installed_bytes <= middle
+        # A question is answered with the same.
+        assert bed.snapshots.receive(snapshot.id, middle, b"")[1] > 0
+        assert not bed.of(SnapshotReceived)
+        bed.snapshots.receive(snapshot.id, middle, snapshot.content[middle:])
+        await until(lambda: bed.of(SnapshotReceived))
+        assert len(processes) == 1
+        (received,) = bed.of(SnapshotReceived)
+        store = bed.snapshots.install(received.snapshot)
+        assert contents(store) == [
+            pair
+            for pairs in SnapshotReader(bed.files, bed.directory.path_of(snapshot.id)).blocks()
+            for pair in pairs
+        ]
+
+
+async def test_a_damage_is_told_only_once_the_leader_has_sent_all_of_it(
+    tmp_path: Path, no_threads: None, processes: list[trio.Process]
+) -> None:
+    """Else it would not know that its copy is of no use, and send the same for ever."""
+    snapshot = damaged(taken(10), 20)
+    middle = len(snapshot.content) // 2
+    async with running(tmp_path) as bed:
+        bed.snapshots.receive(snapshot.id, 0, snapshot.content[:middle])
+        await until(lambda: processes and processes[0].returncode is not None)
+        await threads_have_ended(bed)
+        assert bed.inputs == []
+        assert bed.snapshots.receive(snapshot.id, middle, b"") == (middle, 0)
+        bed.snapshots.receive(snapshot.id, middle, snapshot.content[middle:])
+        await until(lambda: bed.inputs)
+        assert bed.inputs == [
+            SnapshotProgressed(snapshot=snapshot.id, received_bytes=0, installed_bytes=0)
+        ]
+        assert len(processes) == 1
+
+
+@pytest.mark.parametrize("failure", [None, StorageFault("the file is gone")], ids=str)
+async def test_a_thread_that_builds_what_was_given_up_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: StorageFault | None
+) -> None:
+    old, newer, gate = taken(10), taken(20), Gate()
+    build_database = background.build_database
+
+    def build_late(files: OsFileSystem, file: Path, path: Path, *, durable: bool) -> None:
+        monkeypatch.setattr(background, "build_database", build_database)
+        path.mkdir()
+        gate.pass_through()
+        (path / DATABASE_FILE).write_bytes(b"half of it")
+        if failure is not None:
+            raise failure
+
+    monkeypatch.setattr(background, "build_database", build_late)
+    async with running(tmp_path) as bed:
+        bed.receive(old)
+        await until(gate.entered.is_set)
+        bed.receive(newer)
+        await until(lambda: bed.of(SnapshotReceived))
+        # What is not needed any more is removed now, but for where somebody writes.
+        bed.snapshots.install(bed.of(SnapshotReceived)[0].snapshot)
+        await until(lambda: bed.names("old-") == [])
+        gate.open.set()
+        await threads_have_ended(bed)
+        assert not bed.of(DiskFailed)
+        assert [received.snapshot.id for received in bed.of(SnapshotReceived)] == [newer.id]
+        assert bed.names("building-") == []
+
+
+async def test_a_state_that_was_built_and_is_not_needed_is_removed(tmp_path: Path) -> None:
+    async with running(tmp_path) as bed:
+        bed.receive(taken(10))
+        await until(lambda: bed.of(SnapshotReceived))
+        assert len(bed.names("building-")) == 1
+        bed.snapshots.drop_received()
+        await until(lambda: bed.names("building-") == [])
+        assert not bed.of(DiskFailed)
+
+
+@pytest.mark.parametrize("kind", ["disk", "bug"])
+async def test_a_state_that_was_installed_is_written_back_as_slowly_as_snapshots_are_written(
+    tmp_path: Path, workers: Workers, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(background, "THREAD_BUILD_BYTES_MAX", 1 << 30)
+    monkeypatch.setattr(background, "WRITE_BACK_BYTES_MIN", 0)
+    async with running(tmp_path, bytes_per_second=12_345) as bed:
+        bed.receive(taken(10))
+        await until(lambda: bed.of(SnapshotReceived))
+        bed.snapshots.install(bed.of(SnapshotReceived)[0].snapshot)
+        await until(lambda: workers.begun)
+        path = bed.live.live_path / DATABASE_FILE
+        assert workers.begun[0].arguments == ["flush", str(path), "--bytes-per-second", "12345"]
+        workers.begun[0].ends(WorkerFailed(kind, "why"))
+        await threads_have_ended(bed)
+        # What the disk has lost may be missed at any time; otherwise it only comes later.
+        assert len(bed.of(DiskFailed)) == (kind == "disk")
+
+
 # --- a snapshot that is dropped while it is worked in -------------------------------------------
 
 
 @pytest.mark.parametrize("what", ["drop", "another"])
-async def test_what_is_dropped_during_its_last_sync_is_not_worked_in(
+async def test_what_is_dropped_during_its_last_sync_is_not_put_in_force(
     tmp_path: Path, workers: Workers, what: str
 ) -> None:
     old, newer = taken(10), taken(20)
     async with running(tmp_path) as bed:
         gate = bed.files.gate = Gate()
         bed.receive(old)
+        await until(lambda: workers.begun)
+        workers.begun[0].ends()
         await until(gate.entered.is_set)
         bed.files.gate = None
         if what == "drop":
             bed.snapshots.drop_received()
         else:
             bed.receive(newer)
-            await until(lambda: workers.begun)
+            await until(lambda: len(workers.begun) == 2)
         gate.open.set()
         await threads_have_ended(bed)
-        worked_in = [Path(work.arguments[1]).name for work in workers.begun]
-        assert len(worked_in) == (what == "another")
         assert bed.inputs == []
         assert bed.directory.receiving == (newer.id if what == "another" else None)
-        for work in workers.begun:
+        assert len(bed.names("building-")) == (what == "another")
+        for work in workers.begun[1:]:
             work.ends()
         if what == "another":
             await until(lambda: bed.of(SnapshotReceived))
@@ -428,25 +573,20 @@ async def test_the_end_of_a_worker_whose_snapshot_was_given_up_changes_nothing(
 
 
 async def test_a_build_whose_worker_was_killed_is_tried_again_later_and_the_file_is_kept(
-    tmp_path: Path, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, mock_clock: MockClock, no_threads: None, processes: list[trio.Process]
 ) -> None:
-    begun: list[trio.Process] = []
-    open_process: Callable[..., Awaitable[trio.Process]] = trio.lowlevel.open_process
-
-    async def open_and_kill_the_first(*arguments: Any, **options: Any) -> trio.Process:
-        process = await open_process(*arguments, **options)
-        begun.append(process)
-        if len(begun) == 1:
-            process.kill()
-        return process
-
-    monkeypatch.setattr(trio.lowlevel, "open_process", open_and_kill_the_first)
+    begun = processes
     snapshot = taken(10)
+    middle = len(snapshot.content) // 2
     async with running(tmp_path) as bed:
-        bed.receive(snapshot)
-        await until(lambda: begun and begun[0].returncode is not None)
+        bed.snapshots.receive(snapshot.id, 0, snapshot.content[:middle])
+        await until(lambda: begun)
+        begun[0].kill()
+        await until(lambda: begun[0].returncode is not None)
         await threads_have_ended(bed)
-        assert bed.inputs == []
+        assert not bed.of(SnapshotReceived)
+        # It is received all the same, with nobody who reads it.
+        bed.snapshots.receive(snapshot.id, middle, snapshot.content[middle:])
         assert bed.directory.receiving == snapshot.id
         # Neither a heartbeat of the leader nor time that is too short begins another one.
         mock_clock.jump(BUILD_RETRY_SECONDS - 0.1)
@@ -463,21 +603,21 @@ async def test_a_build_whose_worker_was_killed_is_tried_again_later_and_the_file
         assert not bed.of(DiskFailed)
 
 
-async def test_a_snapshot_that_its_worker_finds_damaged_is_dropped_and_the_leader_told(
-    tmp_path: Path,
+@pytest.mark.parametrize("where", ["thread", "worker"])
+async def test_a_snapshot_that_is_found_damaged_is_dropped_and_the_leader_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
+    if where == "worker":
+        monkeypatch.setattr(background, "THREAD_BUILD_BYTES_MAX", 0)
     snapshot = taken(10)
-    middle = len(snapshot.content) // 2
-    damaged = bytearray(snapshot.content)
-    damaged[middle] ^= 1
     async with running(tmp_path) as bed:
-        bed.receive(attrs.evolve(snapshot, content=bytes(damaged)))
+        bed.receive(damaged(snapshot, len(snapshot.content) // 2))
         await until(lambda: bed.directory.receiving is None)
         await trio.testing.wait_all_tasks_blocked()
         assert bed.inputs[-1] == SnapshotProgressed(
             snapshot=snapshot.id, received_bytes=0, installed_bytes=0
         )
-        assert bed.snapshots.received_bytes(snapshot.id) == 0
+        assert bed.snapshots.progress_of(snapshot.id) == (0, 0)
         assert not bed.of(DiskFailed)
         # From its beginning, at once.
         bed.receive(snapshot)
@@ -531,9 +671,13 @@ async def test_what_a_worker_leaves_that_an_install_has_ended_is_removed(
     def write(path: Path) -> None:
         path.write_bytes(b"what it had written")
 
-    async def run(arguments: Sequence[str], progress: Callable[[int], None]) -> None:
+    async def run(
+        arguments: Sequence[str],
+        progress: Callable[[int], None],
+        arrived: Arrived | None = None,
+    ) -> None:
         if arguments[0] != "take":
-            await run_worker(arguments, progress)
+            await run_worker(arguments, progress, arrived)
             return
         taking.set()
         try:

@@ -447,6 +447,28 @@ def test_the_longest_frame_passes() -> None:
         encode_frame(payload + b"x")
 
 
+def test_a_long_payload_comes_out_of_its_pieces() -> None:
+    decoder = FrameDecoder()
+    for number in range(3):
+        payload = bytes([number]) * 300_000
+        frame = encode_frame(payload)
+        assert decoder.feed(frame[:100_000]) == []
+        assert decoder.feed(frame[100_000:] + frame[:50_000]) == [payload]
+        assert decoder.feed(frame[50_000:]) == [payload]
+
+
+def test_what_a_frame_lacks_is_known_once_its_length_is_there() -> None:
+    decoder = FrameDecoder()
+    frame = encode_frame(bytes(1_000))
+    for piece, missing_bytes in ((frame[:3], 0), (frame[3:4], 1_000), (frame[4:904], 100)):
+        decoder.feed(piece)
+        assert decoder.missing_bytes == missing_bytes
+    decoder.feed(frame[904:])
+    assert decoder.missing_bytes == 0
+    decoder.feed(frame + frame + frame[:504])
+    assert decoder.missing_bytes == 500
+
+
 def test_the_first_frame_may_be_held_to_a_shorter_length() -> None:
     with pytest.raises(WireError):
         FrameDecoder(first_frame_bytes_max=3).feed(encode_frame(b"four"))

@@ -19,7 +19,8 @@ Reading order
 | `election` | followers, pre-candidates, candidates; who gives way to whom |
 | `raft` | one server: inputs, the rule for terms, elections, the receiver of each message |
 | `leader` | what only a leader does: replicate, commit, confirm reads, change, hand over |
-| `progress`, `reads` | a leader's view of one other server; the reads that wait |
+| `progress`, `pacing` | a leader's view of one other server, and how much it may be sent |
+| `reads` | the reads that wait |
 | `ready`, `status` | what the driver has to do, in its order; a frozen view for people |
 | `invariants` | what must hold on one server after each input |
 

@@ -180,7 +180,8 @@ def build_database(
 def flush(path: Path, progress: Progress = lambda flushed_bytes: None) -> int:
     """Make the file at `path` durable as it is now, a little at a time; return its size.
 
-    Others may write to it meanwhile, and use it through a map: nothing is read or changed here.
+    Others may write to it meanwhile, and use it through a map: nothing is read or changed here. A
+    file that is not there any more has no bytes.
 
     Args:
         progress: told after each step how far it is; may wait, to be slow.
@@ -198,6 +199,8 @@ def flush(path: Path, progress: Progress = lambda flushed_bytes: None) -> int:
                         end = min(start + SYNC_BYTES, size_bytes)
                         pages.flush(start, end - start)
                         progress(end)
+    except FileNotFoundError:
+        return 0
     except OSError as error:
         raise StorageFault(f"{path}: syncing it failed: {error.strerror or error}") from error
     return size_bytes

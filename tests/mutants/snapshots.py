@@ -278,8 +278,8 @@ MUTANTS = (
         name="lost-parts-not-sent-again",
         why="After a message is lost the snapshot stands still for ever.",
         file=PROGRESS,
-        old="            self.resend_snapshot()\n\n    def sent(",
-        new="            pass\n\n    def sent(",
+        old="            self.resend_snapshot()\n",
+        new="            pass\n",
         test=f"{SENDING}::test_parts_that_are_lost_are_sent_again",
     ),
     Mutant(

@@ -349,7 +349,7 @@ MUTANTS = (
         name="backup-received-without-room-for-it",
         why="The disk is full when the state is built, and the process stops.",
         file=BACKUP,
-        old="        if missing_bytes and free_bytes < needed_bytes:\n",
+        old="        if here_bytes < id.size_bytes and free_bytes < needed_bytes:\n",
         new="        if False:\n",
         test=f"{BACKUP_TESTS}::test_without_room_for_backup_and_state_nothing_is_stored",
     ),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -19,8 +20,11 @@ from raftd.codec import (
 )
 from raftd.core.messages import AppendEntries, Envelope
 from raftd.core.types import Entry, EntryKind
+from raftd.network import network as network_module
+from raftd.network.connection import RECEIVE_BYTES_MAX, RECEIVE_LARGE_BYTES_MAX
 from raftd.network.dialling import dial_tcp, split_address
 from raftd.network.inputs import Contacted, LinkChanged, Requested
+from raftd.network.network import PUSH_BYTES
 from raftd.protocol import DoneReply, StatusRequest, Welcome
 from tests.network.harness import (
     CLIENT_HELLO,
@@ -72,8 +76,11 @@ async def test_two_servers_and_a_client_over_loopback(nursery: trio.Nursery) -> 
     nursery.cancel_scope.cancel()
 
 
-async def test_a_message_is_on_its_way_before_the_sender_yields(nursery: trio.Nursery) -> None:
-    # The leader's followers work while the leader, which does not yield, syncs its own disk.
+@asynccontextmanager
+async def link_to_a_socket(
+    nursery: trio.Nursery,
+) -> AsyncIterator[tuple[Server, socket.socket]]:
+    """Yield n1 and the socket of n2, which takes nothing by itself."""
     n1 = Server("n1/a", dial_tcp)
     await start(nursery, n1)
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -86,15 +93,66 @@ async def test_a_message_is_on_its_way_before_the_sender_yields(nursery: trio.Nu
     welcome = Welcome(server="n2/b", cluster_id=CLUSTER, version=1)
     await stranger.send(encode_opening(welcome))
     await until(lambda: linked(n1, "n2/b"))
-
-    append = AppendEntries(1, 0, 0, (), 0, 1)
-    n1.send("n2/b", append)
-    # No await up to here: only the kernel has had a chance to work.
-    arrived = socket.socket(fileno=os.dup(stream.socket.fileno()))
-    with arrived:
-        assert arrived.recv(65_536) == encode_frame(encode_message(append))
+    with socket.socket(fileno=os.dup(stream.socket.fileno())) as arrived:
+        yield n1, arrived
     await stream.aclose()
     await listeners[0].aclose()
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_message_is_on_its_way_before_the_sender_yields(nursery: trio.Nursery) -> None:
+    # The leader's followers work while the leader, which does not yield, syncs its own disk.
+    async with link_to_a_socket(nursery) as (n1, arrived):
+        append = AppendEntries(1, 0, 0, (), 0, 1)
+        n1.send("n2/b", append)
+        # No await up to here: only the kernel has had a chance to work.
+        assert arrived.recv(65_536) == encode_frame(encode_message(append))
+
+
+async def test_the_first_of_many_long_messages_is_on_its_way_before_the_next_is_encoded(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived_bytes: list[int] = []
+    entries = (Entry(1, 1, EntryKind.COMMAND, bytes(PUSH_BYTES)),)
+    appends = [AppendEntries(1, 0, 0, entries, 0, round) for round in (1, 2)]
+    async with link_to_a_socket(nursery) as (n1, arrived):
+
+        def encode(message: AppendEntries) -> bytes:
+            with suppress(BlockingIOError):
+                arrived_bytes.append(len(arrived.recv(65_536, socket.MSG_PEEK)))
+            return encode_message(message)
+
+        monkeypatch.setattr(network_module, "encode_message", encode)
+        n1.network.send([Envelope("n1/a", "n2/b", append) for append in appends])
+        # Nothing had arrived when the first one was encoded.
+        assert len(arrived_bytes) == 1
+        assert arrived_bytes[0] > 0
+
+
+async def test_long_messages_arrive_in_few_reads(nursery: trio.Nursery) -> None:
+    n1, n2 = Server("n1/a", dial_tcp), Server("n2/b", dial_tcp)
+    addresses = {"n1/a": await start(nursery, n1), "n2/b": await start(nursery, n2)}
+    for server in (n1, n2):
+        server.network.set_members(addresses)
+    await until(lambda: linked(n1, "n2/b") and linked(n2, "n1/a"))
+    connection = n2.network.listener.peers["n1/a"]
+    wanted: list[int] = []
+    stream = connection._stream
+    receive_some = stream.receive_some
+
+    async def receive(max_bytes: int | None = None) -> bytes | bytearray:
+        wanted.append(max_bytes or 0)
+        return await receive_some(max_bytes)
+
+    stream.receive_some = receive  # type: ignore[method-assign]
+    for size_bytes in (10, 700_000, 3_000_000, 10):
+        entry = Entry(1, 1, EntryKind.COMMAND, bytes(size_bytes))
+        append = AppendEntries(1, 0, 0, (entry,), 0, 1)
+        n1.send("n2/b", append)
+        assert await n2.receive() == [Envelope("n1/a", "n2/b", append)]
+    assert max(wanted) == RECEIVE_LARGE_BYTES_MAX
+    # No more is asked for than a frame lacks.
+    assert wanted[-1] == RECEIVE_BYTES_MAX
     nursery.cancel_scope.cancel()
 
 

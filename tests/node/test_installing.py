@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from raftd.compaction import ROOM_FOR_STATE
+from raftd.compaction import ROOM_FOR_STATE, room_needed
 from raftd.core import leader as leader_module
 from raftd.core import progress as progress_module
 from raftd.core.messages import AppendEntries, Envelope, InstallSnapshot
@@ -576,6 +576,13 @@ def test_what_is_here_of_a_snapshot_needs_no_room_any_more(
     follower.free_bytes = 1 << 30
     assert_all_hold(world, written)
     assert did(follower, "install")
+
+
+def test_what_is_worked_in_has_its_room_already() -> None:
+    rest = 100
+    for done in (0, 400, 900):
+        assert room_needed(1000, done, done) == (1 + ROOM_FOR_STATE) * (1000 - done)
+    assert room_needed(1000, 1000, 1000 - rest) == ROOM_FOR_STATE * rest
 
 
 def test_a_server_that_has_no_room_for_the_snapshot_is_not_added_and_the_reason_is_told(

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 import pytest
 
-from raftd import operation_views
+from raftd import operation_views, operations
 from raftd.commands import CATCHING_UP, ENDED, JOINING, JOINT
 from raftd.core.messages import AppendEntries, AppendEntriesResponse, Envelope, RequestVote
 from raftd.core.types import server_name
@@ -33,6 +33,7 @@ from tests.node.world import (
     ELECTION_TICKS,
     EPOCH_MS,
     HEARTBEAT_TICKS,
+    TICK_MS,
     Asked,
     Server,
     World,
@@ -796,6 +797,79 @@ def test_followers_show_the_record_too(world: World) -> None:
     assert world.call("n2", OperationsRequest(operation="op-9")) == OperationsReply(operations=())
     status = world.call("n1", StatusRequest())
     assert status.operation.record.id == operation
+
+
+# --- whoever waits for the end ------------------------------------------------------------------
+
+
+def stuck(world: World) -> str:
+    """Begin an operation whose new server hears nothing for now; return its id."""
+    world.form(3)
+    world.boot("n4")
+    world.passes = lambda envelope: not to(envelope, "n4")
+    return world.started(world.change("add", new("n4")))
+
+
+def waiting(operation: str, ticks: int) -> OperationsRequest:
+    return OperationsRequest(operation=operation, wait_ms=round(ticks * TICK_MS))
+
+
+def test_who_waits_for_an_operation_is_answered_the_moment_it_ends(world: World) -> None:
+    operation = stuck(world)
+    asked = world.ask("n1", waiting(operation, 100))
+    world.run(HEARTBEAT_TICKS)
+    assert asked.open
+    world.passes = lambda envelope: True
+    world.until(lambda: not world["n1"].state.operation(operation).running)
+    # No time has passed since.
+    assert isinstance(asked.reply, OperationsReply)
+    assert [view.step for view in asked.reply.operations] == [ENDED]
+
+
+def test_who_waits_for_an_operation_hears_how_far_it_is_when_the_time_is_over(
+    world: World,
+) -> None:
+    operation = stuck(world)
+    asked = world.ask("n1", waiting(operation, 5))
+    world.run(4)
+    assert asked.open
+    world.run(1)
+    assert isinstance(asked.reply, OperationsReply)
+    assert [view.step for view in asked.reply.operations] == [CATCHING_UP]
+
+
+def test_nobody_waits_for_what_has_ended_is_unknown_or_is_led_by_another(world: World) -> None:
+    operation = stuck(world)
+    for server, of in (("n1", "op-1"), ("n1", "op-9"), ("n1", ""), ("n2", operation)):
+        assert not world.ask(server, waiting(of, 100)).open
+    assert not world.ask("n1", OperationsRequest(operation=operation)).open
+
+
+def test_who_waits_for_too_long_or_with_too_many_others_is_answered_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "WAIT_MS_MAX", 2 * TICK_MS)
+    monkeypatch.setattr(operations, "WAITING_MAX", 2)
+    operation = stuck(world)
+    asked = [world.ask("n1", waiting(operation, 1_000_000)) for _ in range(3)]
+    assert [one.open for one in asked] == [True, True, False]
+    world.run(2)
+    assert not any(one.open for one in asked)
+
+
+def test_who_waits_is_answered_by_a_leader_that_steps_down(world: World) -> None:
+    operation = stuck(world)
+    asked = world.ask("n1", waiting(operation, 50))
+    world.passes = lambda envelope: (
+        "n1"
+        not in (
+            server_name(envelope.source),
+            server_name(envelope.dest),
+        )
+    )
+    world.until(lambda: not world["n1"].leads, ticks=3 * ELECTION_TICKS)
+    assert isinstance(asked.reply, OperationsReply)
+    assert [view.record.id for view in asked.reply.operations] == [operation]
 
 
 def test_more_records_than_fit_a_reply_leave_out_the_oldest(

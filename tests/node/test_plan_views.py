@@ -6,14 +6,14 @@ import attrs
 import pytest
 
 from raftd.core.membership import ConfigurationAt
-from raftd.plan_views import CATCH_UP_ROUNDS, Copy
+from raftd.plan_views import CATCH_UP_ROUNDS, COPY_BYTES_PER_SECOND_MAX, Copy
 from raftd.protocol import MemberChange, PlanPhase, PlanView
 from tests.node.test_planning import HEARTBEAT_MS, PACE, at, planned
 from tests.node.world import become, drop, new, readdress
 
 ROUNDS_MS = CATCH_UP_ROUNDS * HEARTBEAT_MS
 SNAPSHOT = Copy(snapshot_bytes=8_000_000, log_bytes=500_000)
-SNAPSHOT_MS = 8_500 + 2_000
+SNAPSHOT_MS = 8_500
 
 
 def seen(latest: ConfigurationAt, *changes: MemberChange, **more: object) -> PlanView:
@@ -95,8 +95,7 @@ def test_a_new_learner_is_not_waited_for() -> None:
     ("limits", "copy", "known"),
     [
         ({"catch_up_bytes_per_second": 0}, SNAPSHOT, False),
-        ({"snapshot_bytes_per_second": 0}, SNAPSHOT, False),
-        ({"snapshot_bytes_per_second": 0}, Copy(log_bytes=1_000), True),
+        ({"catch_up_bytes_per_second": 1}, SNAPSHOT, True),
         ({"catch_up_bytes_per_second": 0}, Copy(), True),
     ],
 )
@@ -108,6 +107,13 @@ def test_without_a_limit_nobody_can_say_how_long_a_copy_takes(
     assert (phase(plan_view, "catching-up").expected_ms is not None) is known
     assert (plan_view.expected_ms is not None) is known
     assert phase(plan_view, "joint").expected_ms == HEARTBEAT_MS
+
+
+def test_a_high_limit_is_no_promise() -> None:
+    pace = attrs.evolve(PACE, catch_up_bytes_per_second=1 << 40)
+    copy = Copy(snapshot_bytes=3 * COPY_BYTES_PER_SECOND_MAX, log_bytes=COPY_BYTES_PER_SECOND_MAX)
+    plan_view = seen(at("n1"), new("n2"), copies={"n2/b": copy}, pace=pace)
+    assert phase(plan_view, "catching-up").expected_ms == 4000 + ROUNDS_MS
 
 
 def test_the_state_as_it_is_takes_no_time() -> None:

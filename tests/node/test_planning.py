@@ -53,7 +53,6 @@ HEARTBEAT_MS = 50
 PACE = Pace(
     heartbeat_interval_ms=HEARTBEAT_MS,
     catch_up_bytes_per_second=1_000_000,
-    snapshot_bytes_per_second=4_000_000,
 )
 
 

@@ -522,6 +522,39 @@ def test_a_snapshot_that_arrives_is_progress_although_no_entry_does(
     assert main(words) == 0
 
 
+@pytest.fixture
+def sleeps_s(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long it would have slept between two questions of a minute each."""
+    slept: list[float] = []
+    monkeypatch.setattr("raftctl.watch.time.sleep", slept.append)
+    monkeypatch.setattr(watching, "POLL_MS_MIN", 60_000.0)
+    monkeypatch.setattr(watching, "POLL_MS_MAX", 60_000.0)
+    return slept
+
+
+def test_a_leader_may_hold_back_its_answer_until_the_operation_has_ended(
+    leader: Leader, sleeps_s: list[float]
+) -> None:
+    leader.views = [OperationView(record=operation_record("catching-up")), ENDED]
+    assert _run(leader, "add", "n4=127.0.0.1:7104") == 0
+    asked = [r.wait_ms for r in leader.server.requests if isinstance(r, OperationsRequest)]
+    # What it does now is shown at once.
+    assert asked == [0, 60_000]
+    assert sleeps_s == [0.0]
+
+
+def test_who_answers_at_once_is_not_asked_again_at_once(
+    leader: Leader, sleeps_s: list[float]
+) -> None:
+    """A server of an older release knows of no waiting."""
+    running = OperationView(record=operation_record("catching-up"))
+    leader.views = [running, running, running, ENDED]
+    assert _run(leader, "add", "n4=127.0.0.1:7104") == 0
+    assert sleeps_s[0] == 0.0
+    assert len(sleeps_s) == 3
+    assert all(30 < seconds <= 60 for seconds in sleeps_s[1:])
+
+
 def test_entries_that_came_with_a_snapshot_are_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are all there at a stroke: a time made of that would be far too short."""
     now_s = 100.0

@@ -288,6 +288,89 @@ def test_the_ends_are_read_without_what_is_between_them() -> None:
     assert sum(files.sizes) < 1000
 
 
+# --- a file that is still being received -------------------------------------------------------
+
+
+class Arriving:
+    """A file that grows by a few bytes whenever somebody waits for more of it."""
+
+    def __init__(self, content: bytes, step_bytes: int) -> None:
+        self.files = disk_with(b"")
+        self._content = content
+        self._step_bytes = step_bytes
+
+    def wait(self, end: int) -> None:
+        here_bytes = self.files.size(FILE)
+        assert end <= len(self._content), "nobody waits for what will never come"
+        while here_bytes < end:
+            here_bytes += self._step_bytes
+            self.files.replace(FILE, self._content[:here_bytes])
+
+    def reader(self, announced: SnapshotId) -> SnapshotReader:
+        return SnapshotReader(self.files, FILE, announced=announced, arrived=self.wait)
+
+
+@pytest.mark.parametrize("step_bytes", [1, 7, 100, 100_000])
+def test_a_snapshot_that_arrives_is_read_as_far_as_it_is_there(
+    small_file: bytes, step_bytes: int
+) -> None:
+    id = open_ends(disk_with(small_file), FILE)[1]
+    arriving = Arriving(small_file, step_bytes)
+    reader = arriving.reader(id)
+    found: Pairs = []
+    for pairs in reader.blocks():
+        found += pairs
+        assert reader.read_bytes <= arriving.files.size(FILE) <= reader.read_bytes + step_bytes
+    assert found == make_pairs(7)
+    assert (reader.id, reader.pair_count, reader.read_bytes) == (id, 7, id.size_bytes)
+
+
+def test_every_flipped_bit_is_noticed_in_a_snapshot_that_arrives(small_file: bytes) -> None:
+    id = open_ends(disk_with(small_file), FILE)[1]
+    for offset in range(len(small_file)):
+        damaged = bytearray(small_file)
+        damaged[offset] ^= 1 << offset % 8
+        with pytest.raises((CorruptSnapshot, UnknownSnapshotFormat)):
+            list(Arriving(bytes(damaged), 10).reader(id).blocks())
+
+
+@pytest.mark.parametrize("field", ["last_included_index", "last_included_term", "checksum"])
+def test_a_snapshot_that_arrives_is_compared_with_what_was_announced(
+    small_file: bytes, field: str
+) -> None:
+    id = open_ends(disk_with(small_file), FILE)[1]
+    other = "0" * len(id.checksum) if field == "checksum" else getattr(id, field) + 1
+    with pytest.raises(CorruptSnapshot):
+        list(Arriving(small_file, 10).reader(attrs.evolve(id, **{field: other})).blocks())
+
+
+def test_a_snapshot_that_arrives_is_of_the_announced_size(small_file: bytes) -> None:
+    id = open_ends(disk_with(small_file), FILE)[1]
+    record = len(records_of(small_file)[-2])
+    for size_bytes in (id.size_bytes - record, id.size_bytes + record):
+        announced = attrs.evolve(id, size_bytes=size_bytes)
+        content = (small_file + small_file)[:size_bytes]
+        with pytest.raises(CorruptSnapshot):
+            list(Arriving(content, 10).reader(announced).blocks())
+
+
+@pytest.mark.parametrize(
+    ("pair_count", "digest", "reason"),
+    [(8, None, "7 pairs where 8"), (7, bytes(16), "another snapshot than was announced")],
+)
+def test_a_tail_that_does_not_fit_the_file_before_it_is_noticed(
+    small_file: bytes, pair_count: int, digest: bytes | None, reason: str
+) -> None:
+    """All else is right: the tail in itself, and the file as it was announced."""
+    id = open_ends(disk_with(small_file), FILE)[1]
+    body = struct.pack(
+        "<QQ16s", pair_count, id.size_bytes - TAIL_BYTES, digest or bytes.fromhex(id.checksum)
+    )
+    content = small_file[:-TAIL_BYTES] + encode_record(TAIL, body)
+    with pytest.raises(CorruptSnapshot, match=reason):
+        list(Arriving(content, 10).reader(id).blocks())
+
+
 def test_progress_grows_up_to_the_whole_file_and_may_give_up() -> None:
     files, id = write([make_pairs(100_000)])
     seen: list[int] = []

@@ -44,6 +44,7 @@ from raftd.storage.worker import (
     Pace,
     ProgressLines,
     build_database,
+    flush,
     kind_of,
     pairs_of,
     write_snapshot,
@@ -171,6 +172,64 @@ def test_a_child_builds_the_database_that_a_snapshot_was_taken_of(
     assert (code, lines[-1]) == (0, done(copied))
     assert database_contents(tmp_path / "built") == contents(live)
     assert {line["total"] for line in lines[:-1]} == {copied.id.size_bytes}
+
+
+def test_a_child_builds_a_database_of_a_snapshot_that_is_still_being_received(
+    live: LmdbStore, tmp_path: Path
+) -> None:
+    fill(live, 1000, 1000)
+    copied = snapshot_of_store(live, tmp_path / "snapshot")
+    content = (tmp_path / "snapshot").read_bytes()
+    announced = attrs.astuple(copied.id)
+    file = tmp_path / "receiving"
+    file.touch()
+    with worker("build", file, tmp_path / "built", "--announced", *announced) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        lines = []
+        # In the middle of a record, too; and a part that is there and was not told of yet.
+        for end in (10, 400_000, 400_000, 700_001, len(content)):
+            file.write_bytes(content[:end])
+            process.stdin.write(f"{end}\n")
+            process.stdin.flush()
+            if end == 400_000 and not lines:
+                lines.append(json.loads(process.stdout.readline()))
+        lines += [json.loads(line) for line in process.stdout]
+        assert process.wait(DEADLINE_S) == 0
+    assert 0 < lines[0]["bytes"] <= 400_000
+    assert lines[-1] == done(copied)
+    assert database_contents(tmp_path / "built") == contents(live)
+
+
+def test_a_child_that_waits_for_the_rest_of_a_snapshot_ends_with_its_parent(
+    live: LmdbStore, tmp_path: Path
+) -> None:
+    copied = snapshot_of_store(live, tmp_path / "snapshot")
+    (tmp_path / "receiving").touch()
+    arguments = ("build", tmp_path / "receiving", tmp_path / "built", "--announced")
+    with worker(*arguments, *attrs.astuple(copied.id)) as process:
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(DEADLINE_S) == 1
+
+
+def test_a_file_is_flushed_in_steps_and_stays_what_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    content = Random(1).randbytes(2 * SYNC_BYTES + 5_000)
+    path.write_bytes(content)
+    seen: list[int] = []
+    assert flush(path, seen.append) == len(content)
+    assert seen == [SYNC_BYTES, 2 * SYNC_BYTES, len(content)]
+    assert path.read_bytes() == content
+    code, lines = run("flush", path, "--bytes-per-second", 1 << 30)
+    assert (code, lines[-1]) == (0, {"done": {"size_bytes": len(content)}})
+
+
+def test_a_file_that_is_empty_or_gone_has_nothing_to_flush(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    assert flush(tmp_path / "empty") == flush(tmp_path / "gone") == 0
+    with pytest.raises(StorageFault):
+        flush(tmp_path)
 
 
 def test_a_snapshot_is_of_one_moment_while_the_server_writes_on(
