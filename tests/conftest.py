@@ -5,12 +5,24 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 SEED_DEFAULT = 1
 """Runs are repeatable unless another seed is asked for."""
+
+WORKERS = 2
+"""Processes that share the whole suite: it is balanced for them, and no test needs more."""
+PROCESSES = "processes"
+"""The unit of work that all tests with real servers belong to."""
+WITH_PROCESSES = (
+    *("tests/cluster/", "tests/chaos/", "tests/benchmarks/"),
+    *("tests/node/test_daemon.py", "tests/raftctl/test_playground"),
+)
+"""Where they are. They run one after the other: their time-outs are for a machine that is not full
+of servers, and the port of a server that is down for a moment stays free."""
 
 # Hypothesis draws the same examples every time, and a slow machine is no failure.
 settings.register_profile("deterministic", derandomize=True, deadline=None)
@@ -34,6 +46,45 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="start every raftd and raftctl with an interpreter of its own, which takes longer",
     )
+
+
+def is_whole_suite(config: pytest.Config) -> bool:
+    """Return whether this is `pytest` as it is, maybe with words about what is printed."""
+    option = config.option
+    return (
+        config.args_source is pytest.Config.ArgsSource.TESTPATHS
+        and option.markexpr in config.getini("addopts")
+        and not (option.keyword or option.collectonly or option.usepdb or option.capture == "no")
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    # Everything else stays in this process: a part is sooner done than two workers are ready, and
+    # measurements and debuggers want the machine and the terminal for themselves.
+    if (
+        config.pluginmanager.hasplugin("xdist")
+        and not hasattr(config, "workerinput")
+        and config.option.numprocesses is None
+        and (os.cpu_count() or 1) >= WORKERS
+        and is_whole_suite(config)
+    ):
+        config.option.numprocesses = WORKERS
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        """Gives a worker one file after the other, or all tests with real servers."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            return PROCESSES if nodeid.startswith(WITH_PROCESSES) else nodeid.partition("::")[0]
+
+    # In their order: the tests with real servers take the longest and stand first.
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -60,6 +60,9 @@ PORTS = range(12_000, 32_000)
 LOG_TAIL_BYTES = 4_000
 """Of each server's stderr, shown when a test fails."""
 
+NEEDING_AN_INTERPRETER = {"tests.cluster.newer_release"}
+"""Programs that change a module before others import it; each gets an interpreter of its own."""
+
 ValueType = TypeVar("ValueType")
 Running: TypeAlias = subprocess.Popen[Any] | Copy
 
@@ -127,9 +130,11 @@ class Server:
         assert self.process is None or self.process.poll() is not None
         words = ("--config", str(self.config_path), "--id", self.name, *arguments)
         with self.log_path.open("ab") as log, open(os.devnull) as nothing:
-            if originals is not None and self.program == ("raftd",):
+            program, *more = self.program
+            if originals is not None and program not in NEEDING_AN_INTERPRETER:
                 streams = {"stdin": nothing.fileno(), "stdout": log.fileno()}
-                self.process = originals.start("raftd", words, **streams, stderr=log.fileno())
+                words = (*more, *words)
+                self.process = originals.start(program, words, **streams, stderr=log.fileno())
                 return
             command = [sys.executable, "-m", "raftctl.playground_child", str(os.getpid())]
             command += [sys.executable, "-m", *self.program, *words]

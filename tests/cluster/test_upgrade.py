@@ -36,6 +36,12 @@ def issues(cluster: RunningCluster) -> str:
     return "\n".join(issue for status in cluster.statuses().values() for issue in status.issues)
 
 
+def shown_issues(cluster: RunningCluster, server: Server) -> str:
+    """Return what `raftctl status` says of one server."""
+    rows = {row["id"]: row for row in cluster.json_status()["servers"]}
+    return "\n".join(rows[server.name]["issues"])
+
+
 def test_features_come_on_with_the_last_upgraded_server_and_old_ones_stay_out(
     make_cluster: MakeCluster,
 ) -> None:
@@ -109,8 +115,7 @@ def going_back(cluster: RunningCluster, server: Server) -> None:
     leader = cluster.wait_leader()
     wait_for("a refusal", lambda: "uses the features of version 4" in leader.log)
     wait_for("another one", lambda: "speaks versions 1 to 3, not 4 to 4" in server.log)
-    rows = {row["id"]: row for row in cluster.json_status()["servers"]}
-    assert "speaks versions 1 to 3" in "\n".join(rows[server.name]["issues"])
+    wait_for("status says so", lambda: "speaks versions 1 to 3" in shown_issues(cluster, server))
     assert server.running
     server.kill()
     server.program = NOW
