@@ -399,6 +399,23 @@ class ConfigurationHistory:
                 return candidate
         return None
 
+    def may_campaign(self, server: ServerId, commit_index: Index) -> bool:
+        """Return whether `server` may start an election.
+
+        Dissertation 4.2.2: a voter of the latest configuration may; so may one of the
+        configuration before it while the latest is not known to be committed, because it may be
+        the only one whose log is complete enough to win.
+        """
+        latest = self.latest
+        if latest is None:
+            return False
+        if server in latest.configuration.all_voters:
+            return True
+        if latest.index <= commit_index:
+            return False
+        previous = self.at(latest.index - 1)
+        return previous is not None and server in previous.configuration.all_voters
+
     def since(self, index: Index) -> tuple[ConfigurationAt, ...]:
         """Return the configurations above `index`, oldest first."""
         return tuple(candidate for candidate in self._stack if candidate.index > index)

@@ -536,21 +536,8 @@ class Raft:
         return known
 
     def may_campaign(self) -> bool:
-        """Return whether this server may start an election.
-
-        Dissertation 4.2.2: a voter of the latest configuration may; so may one of the
-        configuration before it while the latest is not known to be committed, because it may be
-        the only one whose log is complete enough to win.
-        """
-        latest = self.configuration
-        if latest is None:
-            return False
-        if self.server in latest.configuration.all_voters:
-            return True
-        if latest.index <= self.log.commit_index:
-            return False
-        previous = self.log.configurations.at(latest.index - 1)
-        return previous is not None and self.server in previous.configuration.all_voters
+        """Return whether this server may start an election."""
+        return self.log.configurations.may_campaign(self.server, self.log.commit_index)
 
     # --- for the leader's side ---
 

@@ -155,9 +155,9 @@ MUTANTS = (
     Mutant(
         name="reads-of-many-keys-not-confirmed",
         why="A leader that was deposed answers from a state that others have left behind.",
-        file="raftd/node.py",
-        old="        elif arrived.stale:\n",
-        new="        elif True:\n",
+        file="raftd/reading.py",
+        old="            if arrived.stale:\n",
+        new="            if True:\n",
         test=f"{BATCH_TESTS}::test_reads_on_a_leader_of_the_past_are_refused",
     ),
     # --- counters and several keys ---

@@ -334,9 +334,9 @@ MUTANTS = (
     Mutant(
         name="learners-campaign",
         why="A server without a vote starts elections.",
-        file=RAFT,
-        old="if self.server in latest.configuration.all_voters:",
-        new="if self.server in latest.configuration.members:",
+        file=MEMBERSHIP,
+        old="if server in latest.configuration.all_voters:",
+        new="if server in latest.configuration.members:",
         test=f"{DISSERTATION}::test_who_has_no_vote_starts_no_election",
     ),
     # --- leaving ---
@@ -363,16 +363,16 @@ MUTANTS = (
     Mutant(
         name="removed-server-campaigns-for-ever",
         why="A server that knows that it was removed asks for votes again and again.",
-        file=RAFT,
-        old="        if latest.index <= self.log.commit_index:\n            return False\n",
+        file=MEMBERSHIP,
+        old="        if latest.index <= commit_index:\n            return False\n",
         new="        if False:\n            return False\n",
         test=f"{DISSERTATION}::test_a_removed_server_that_knows_it_starts_no_election",
     ),
     Mutant(
         name="voter-of-the-configuration-before-never-campaigns",
         why="Of two servers the one that is leaving may be the only one that can win.",
-        file=RAFT,
-        old="return previous is not None and self.server in previous.configuration.all_voters",
+        file=MEMBERSHIP,
+        old="return previous is not None and server in previous.configuration.all_voters",
         new="return False",
         test=f"{JOINT_TESTS}"
         "::test_two_servers_one_of_which_goes_and_alone_has_the_new_configuration",
