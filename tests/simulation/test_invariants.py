@@ -654,6 +654,9 @@ class _Walker:
         self.state = State()
         self.state_hash = 0
 
+    def lease_is_held(self) -> bool:
+        return False
+
     def take_state(self) -> None:
         """Begin with what the server has applied already."""
         self.state, self.state_hash = State(len(self.node.applied)), 0
