@@ -26,6 +26,9 @@ SESSION_BYTES_MAX = 128
 """UTF-8 bytes of the name of a session: room for any random number a client may choose."""
 FEATURES_HISTORY = 3
 """The version whose features include the history of configurations and rolling operations."""
+FEATURES_MAX = FEATURES_HISTORY
+"""The newest version with features in the replicated state, which are switched on once all members
+can apply them. What later versions of the protocol bring needs nothing there."""
 ROLLING_COMMAND_BYTES_MAX = 4 * 1024
 """UTF-8 bytes of the command of a rolling restart: a page of shell. What is longer is a script."""
 

@@ -80,8 +80,6 @@ from raftd.storage.store import Store
 
 STATE_FORMAT = 1
 """Version of the layout above while no features are switched on."""
-FEATURES_MAX = FEATURES_HISTORY
-"""The newest version whose features this release can apply."""
 _FORMATS = (STATE_FORMAT, FEATURES_HISTORY)
 """What this release reads."""
 SESSIONS_MAX = 10_000
