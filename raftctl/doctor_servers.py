@@ -390,7 +390,7 @@ def check_versions(examination: Examination) -> list[Finding]:
 
 def _judge_features(examination: Examination, replies: dict[str, StatusReply]) -> Iterator[Finding]:
     """Judge why features are off that somebody could apply."""
-    newest = max(status.protocol_version_max for status in replies.values())
+    newest = max(status.applicable_features for status in replies.values())
     features = max(status.features for status in replies.values())
     if (
         newest < FEATURES_VERSION_MIN
@@ -398,7 +398,7 @@ def _judge_features(examination: Examination, replies: dict[str, StatusReply]) -
         or examination.cluster.configuration is None
     ):
         return
-    behind = [name for name, status in replies.items() if status.protocol_version_max < newest]
+    behind = [name for name, status in replies.items() if status.applicable_features < newest]
     silent = [target.name for target in examination.targets if target.name not in replies]
     text = f"the features of version {newest} are off"
     remedy = "look again in a few seconds; the leader switches them on by itself"

@@ -668,8 +668,9 @@ def printable_lines(text: str) -> str:
 
 
 def _versions_spoken(cluster: ClusterView) -> dict[str, int]:
+    """Return the newest features that each member can apply."""
     return {
-        row.name: row.reply.protocol_version_max
+        row.name: row.reply.applicable_features
         for row in cluster.rows
         if row.member and row.reply is not None
     }

@@ -378,15 +378,20 @@ def _upgrade(cluster: ClusterView) -> list[str]:
         if row.reply is not None and row.reply.cluster_id
     }
     newest = max(spoken.values(), default=0)
+    applicable = {row.reply.applicable_features for row in cluster.members if row.reply is not None}
     behind = [name for name, version in spoken.items() if version < newest]
     if not behind:
         return []
     oldest = min(spoken.values())
     speak = "speaks" if len(behind) == 1 else "speak"
+    follows = (
+        f"what came with version {newest} is switched on once all members speak it"
+        if len(applicable) > 1
+        else f"what came with version {newest} works between those that speak it"
+    )
     return [
         f"An upgrade is under way: {listed(behind)} still {speak} version {oldest} of the "
-        f"protocol, the others {newest}; what came with version {newest} is switched on once all "
-        "members speak it."
+        f"protocol, the others {newest}; {follows}."
     ]
 
 

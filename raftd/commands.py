@@ -32,6 +32,9 @@ FEATURES_HISTORY = 3
 """The version whose features include the history of configurations and rolling operations."""
 FEATURES_COUNTERS = 4
 """The version whose features include counters, and commands for several keys."""
+FEATURES_MAX = FEATURES_COUNTERS
+"""The newest version with features in the replicated state, which are switched on once all members
+can apply them. What later versions of the protocol bring needs nothing there."""
 ROLLING_COMMAND_BYTES_MAX = 4 * 1024
 """UTF-8 bytes of the command of a rolling restart: a page of shell. What is longer is a script."""
 

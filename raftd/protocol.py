@@ -551,6 +551,14 @@ class StatusReply(Value):
     lease_remaining_ms: float | None = None
     """For how long it still holds the lease, 0 if it does not; None on one that does not lead, or
     does not use leases."""
+    features_max: int = 0
+    """The newest version with features in the replicated state that it can apply; 0 if it does not
+    say, and it is that of the protocol."""
+
+    @property
+    def applicable_features(self) -> int:
+        """The newest version whose features can be switched on as far as this server goes."""
+        return self.features_max or self.protocol_version_max
 
 
 @attrs.frozen(kw_only=True, repr=False, eq=False)

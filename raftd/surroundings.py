@@ -12,13 +12,13 @@ from typing import Protocol
 
 import attrs
 
+from raftd.commands import FEATURES_MAX
 from raftd.core.messages import Envelope
 from raftd.core.options import Options
 from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.core.types import Entry, HardState, Index, ServerId, Term
 from raftd.protocol import Request
 from raftd.storage.identity import Identity
-from raftd.storage.state import FEATURES_MAX
 from raftd.storage.store import Store
 
 FREE_BYTES_UNKNOWN = 1 << 62

@@ -268,4 +268,5 @@ def status_reply(
         differing=differing,
         reads="lease" if settings.reads_by_lease else "read-index",
         lease_remaining_ms=lease_remaining_ms,
+        features_max=settings.features_max,
     )

@@ -96,7 +96,7 @@ class Lease:
 
     def promised(self, server: ServerId, round_number: int, vote_withheld_ms: int) -> None:
         """Take in what `server` has promised in its answer to a round."""
-        if not self.is_used or not vote_withheld_ms:
+        if not self.is_used:
             return
         began = (at_ns for number, at_ns in reversed(self._rounds) if number <= round_number)
         began_ns = next(began, None)

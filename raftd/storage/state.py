@@ -88,8 +88,6 @@ from raftd.storage.store import Store
 
 STATE_FORMAT = 1
 """Version of the layout above while no features are switched on."""
-FEATURES_MAX = FEATURES_COUNTERS
-"""The newest version whose features this release can apply."""
 _FORMATS = (STATE_FORMAT, FEATURES_HISTORY, FEATURES_COUNTERS)
 """What this release reads."""
 SESSIONS_MAX = 10_000

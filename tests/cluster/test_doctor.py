@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from raftd.protocol import PROTOCOL_VERSION_MAX
+from raftd.commands import FEATURES_MAX
 from tests.cluster.conftest import MakeCluster
 from tests.cluster.processes import Outcome, RunningCluster, wait_for
 
@@ -47,9 +47,7 @@ def test_doctor_finds_nothing_then_a_blocked_direction_then_a_dead_server(
     cluster.wait_settled(["n1", "n2", "n3"])
     wait_for(
         "all features are switched on everywhere",
-        lambda: all(
-            status.features == PROTOCOL_VERSION_MAX for status in cluster.statuses().values()
-        ),
+        lambda: all(status.features == FEATURES_MAX for status in cluster.statuses().values()),
     )
 
     _, document = examined(cluster)
@@ -65,7 +63,7 @@ def test_doctor_finds_nothing_then_a_blocked_direction_then_a_dead_server(
     )
     assert "run on one machine" in checks["placement"][0]["finding"]
     assert "99 of 100 take at most" in checks["syncs"][0]["finding"] or checks["syncs"][0]["remedy"]
-    features = f"features of version {PROTOCOL_VERSION_MAX} switched on"
+    features = f"features of version {FEATURES_MAX} switched on"
     assert features in checks["versions"][0]["finding"]
     assert "0.1.0 on every server" in checks["versions"][0]["finding"]
     assert len(ways(document)) == 9

@@ -9,6 +9,7 @@ from tests.mutants import (
     elections,
     membership,
     node,
+    reads,
     replication,
     snapshot_files,
     snapshots,
@@ -21,6 +22,7 @@ from tests.mutants.mutant import Mutant
 ALL: tuple[Mutant, ...] = (
     *elections.MUTANTS,
     *replication.MUTANTS,
+    *reads.MUTANTS,
     *membership.MUTANTS,
     *snapshots.MUTANTS,
     *state.MUTANTS,

@@ -15,10 +15,13 @@ from raftd.core.messages import (
     AppendEntries,
     AppendEntriesResponse,
     Envelope,
+    Message,
     PreVote,
     PreVoteResponse,
+    ReadIndex,
     RequestVoteResponse,
     StateCheck,
+    StateMessage,
     TimeoutNow,
 )
 from raftd.core.types import Entry, EntryKind
@@ -615,8 +618,9 @@ async def test_flush_waits_for_what_is_queued_and_no_longer_than_it_may(
     nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize(("version", "unknown"), [(1, StateCheck(1, 2, 3)), (3, ReadIndex(1, 2))])
 async def test_what_an_older_release_does_not_know_is_not_sent_to_it(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    nursery: trio.Nursery, autojump_clock: MockClock, version: int, unknown: Message | StateMessage
 ) -> None:
     fabric = Fabric(nursery)
     n1 = Server("n1/a", fabric.dial)
@@ -625,7 +629,7 @@ async def test_what_an_older_release_does_not_know_is_not_sent_to_it(
     async def answer(stream: trio.abc.Stream) -> None:
         peer = Stranger(stream)
         await peer.receive()
-        await peer.send(encode_opening(attrs.evolve(WELCOME, version=1)))
+        await peer.send(encode_opening(attrs.evolve(WELCOME, version=version)))
         received.append(decode_message(await peer.receive()))
         await trio.sleep_forever()
 
@@ -634,7 +638,7 @@ async def test_what_an_older_release_does_not_know_is_not_sent_to_it(
     nursery.start_soon(n1.network.run)
     await n1.take(LinkChanged)
 
-    n1.send("n2/b", StateCheck(1, 2, 3))
+    n1.send("n2/b", unknown)
     n1.send("n2/b", TimeoutNow(1))
 
     await trio.sleep(1)

@@ -8,7 +8,15 @@ import attrs
 import pytest
 
 from raftd.admission import admit, our_hello
-from raftd.commands import DONE, Command, CommandBody, Result, SwitchOn, decode_command
+from raftd.commands import (
+    DONE,
+    FEATURES_MAX,
+    Command,
+    CommandBody,
+    Result,
+    SwitchOn,
+    decode_command,
+)
 from raftd.core.types import EntryKind, Index
 from raftd.features import Features
 from raftd.inputs import Contacted, LinkChanged
@@ -26,7 +34,6 @@ from raftd.protocol import (
     Welcome,
 )
 from raftd.storage.identity import Identity
-from raftd.storage.state import FEATURES_MAX
 from tests.node.growing import LOG_BYTES, fill_until_compacted
 from tests.node.world import Server, World, drop, new
 

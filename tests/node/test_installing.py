@@ -11,9 +11,10 @@ from raftd.core import leader as leader_module
 from raftd.core import progress as progress_module
 from raftd.core.messages import AppendEntries, Envelope, InstallSnapshot
 from raftd.core.ready import ReadAnswer
-from raftd.node import EXIT_REMOVED, _Read
+from raftd.node import EXIT_REMOVED
 from raftd.operations import CATCH_UP_RESTARTS_MAX
 from raftd.protocol import ErrorReply, GetReply, GetRequest
+from raftd.reading import _Read
 from raftd.storage import snapshot_file
 from raftd.storage.snapshots import SnapshotDirectory
 from raftd.views import RATE_SAMPLE_MS, RATE_WINDOW_MS
@@ -252,7 +253,7 @@ def test_a_read_that_waits_for_an_index_is_answered_when_a_snapshot_brings_it(
     index = world.leader().status.snapshot_index
     for read_index in (index, world.leader().status.last_index + 5):
         read = _Read(lambda at=read_index: replies.append(at), replies.append)
-        follower.running._on_read_answer(ReadAnswer(read, read_index))
+        follower.running._reading.answered(ReadAnswer(read, read_index))
     assert replies == []
     follower.works = True
     world.until(lambda: did(follower, "install"))

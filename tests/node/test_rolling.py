@@ -8,6 +8,7 @@ import pytest
 from raftd.commands import (
     ABORTED,
     DONE,
+    FEATURES_MAX,
     ROLLING_COMMAND_BYTES_MAX,
     ROLLING_REPLACE,
     ROLLING_RESTART,
@@ -31,7 +32,6 @@ from raftd.protocol import (
     WriteReply,
 )
 from raftd.replies import TEXT_BYTES_MAX
-from raftd.storage.state import FEATURES_MAX
 from tests.node.asking import refused, to
 from tests.node.world import Server, World, drop, is_joint, new
 

@@ -89,7 +89,7 @@ _RESPONSES = (
 
 def settings(address: str, **more: Any) -> Settings:
     """Return the settings of a server: small numbers of ticks, in the usual proportions."""
-    return Settings(
+    usual = Settings(
         address=address,
         version="0.1.0",
         tick_ms=TICK_MS,
@@ -98,8 +98,9 @@ def settings(address: str, **more: Any) -> Settings:
         catch_up_timeout_ms=CATCH_UP_TICKS * TICK_MS,
         joint_timeout_ms=JOINT_TICKS * TICK_MS,
         # One entry less to be counted; `tests.node.test_features` is about it.
-        **{"features_max": 0, **more},
+        features_max=0,
     )
+    return attrs.evolve(usual, **more)
 
 
 @attrs.define(eq=False)

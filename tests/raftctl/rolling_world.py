@@ -15,6 +15,7 @@ from pathlib import Path
 from raftd.commands import (
     ABORTED,
     DONE,
+    FEATURES_MAX,
     AbortOperation,
     BeginOperation,
     BeginRolling,
@@ -56,7 +57,6 @@ from raftd.protocol import (
     UpdateRollingRequest,
 )
 from raftd.rolling import rolling_reply
-from raftd.storage.state import FEATURES_MAX
 from raftd.storage.store import MemoryStore
 from raftd.views import rolling_view
 from tests.raftctl.speaking_servers import LOSE, Answer, SpeakingServer, not_leader
@@ -346,6 +346,7 @@ class RollingWorld:
             heartbeat_interval_ms=50,
             election_timeout_ms=500,
             protocol_version_max=self.spoken.get(name, PROTOCOL_VERSION_MAX),
+            features_max=self.spoken.get(name, FEATURES_MAX),
             features=self.features,
         )
 

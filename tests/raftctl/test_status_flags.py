@@ -69,6 +69,15 @@ def test_an_older_protocol_is_an_issue_of_the_server_and_an_upgrade_of_the_clust
     assert notes(view(answers(*all_of(THREE)))) == []
 
 
+def test_a_protocol_that_brings_nothing_to_be_switched_on_says_no_such_thing() -> None:
+    newest = [attrs.evolve(each, protocol_version_max=5, features_max=3) for each in all_of(THREE)]
+    newest[2] = attrs.evolve(newest[2], protocol_version_max=4)
+    assert notes(view(answers(*newest))) == [
+        "An upgrade is under way: n3 still speaks version 4 of the protocol, the others 5; what "
+        "came with version 5 works between those that speak it."
+    ]
+
+
 def test_a_member_that_moved_away_from_its_address_gets_the_command_that_follows_it() -> None:
     moved = attrs.evolve(THREE, addresses=dict(THREE.addresses) | {"n3/c": "127.0.0.1:7999"})
     leading = leader(moved, peers=(peer("n2/b"), SILENT))

@@ -15,11 +15,11 @@ from collections.abc import Callable, Collection, Sequence
 
 import attrs
 
+from raftd.commands import FEATURES_MAX
 from raftd.core.errors import Divergence
 from raftd.core.membership import Configuration
 from raftd.core.types import Entry, ServerId, server_name
 from raftd.protocol import BootstrapReply, BootstrapRequest, Reply
-from raftd.storage.state import FEATURES_MAX
 from raftd.surroundings import Settings
 from tests.history.checker import check
 from tests.history.recorder import Recorder

@@ -9,6 +9,7 @@ import attrs
 import pytest
 
 from raftd.commands import (
+    FEATURES_MAX,
     RUNNING,
     AbortOperation,
     BeginOperation,
@@ -29,7 +30,7 @@ from raftd.core.types import Entry, EntryKind, HardState, Index
 from raftd.storage import ledger, rolling_records
 from raftd.storage.history import configuration_record
 from raftd.storage.ledger import Ledger
-from raftd.storage.state import FEATURES_MAX, StateMachine
+from raftd.storage.state import StateMachine
 from raftd.storage.store import MemoryStore
 from tests.core.scenario import configuration_entry
 from tests.simulation.invariants import Invariant

@@ -11,6 +11,7 @@ from raftd.commands import (
     DONE,
     ENDED,
     FAILED,
+    FEATURES_MAX,
     PENDING,
     ROLLING,
     ROLLING_REPLACE,
@@ -30,7 +31,7 @@ from raftd.commands import (
 )
 from raftd.core.membership import ConfigurationKind
 from raftd.storage import ledger as ledger_module
-from raftd.storage.state import FEATURES_MAX, StateMachine
+from raftd.storage.state import StateMachine
 from raftd.storage.store import MemoryStore
 from tests.storage.test_state import Replica
 
