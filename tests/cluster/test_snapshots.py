@@ -223,19 +223,20 @@ def test_a_server_added_under_load_and_killed_twice_while_it_installs_resumes_an
         # All but the record that was cut.
         assert received_file_bytes(joining) > before_bytes - 2 * 1024 * 1024
 
-        def installs() -> PeerView | None:
+        def builds() -> PeerView | None:
+            # What comes in is worked in at once. Bytes that it checks after its restart are fewer.
             peer = peer_view(cluster, "n4")
-            # Before it has all of it, these are bytes that it checks after its restart.
-            has_all = peer is not None and peer.snapshot_received_bytes == peer.snapshot_bytes
-            return peer if has_all and peer and peer.snapshot_installed_bytes > 0 else None
+            installed_bytes = peer.snapshot_installed_bytes if peer is not None else 0
+            return peer if peer and 0.6 * peer.snapshot_bytes < installed_bytes else None
 
-        peer = wait_for("n4 works the snapshot in", installs, within_s=40.0)
+        peer = wait_for("n4 works the snapshot in", builds, within_s=40.0)
         assert INSTALLED not in joining.log
         joining.kill()
-        assert received_file_bytes(joining) == peer.snapshot_bytes
+        before_bytes = received_file_bytes(joining)
+        assert before_bytes >= peer.snapshot_received_bytes * 0.9
         joining.start()
         wait_for("n4 answers", joining.status)
-        assert received_file_bytes(joining) in (peer.snapshot_bytes, 0)
+        assert received_file_bytes(joining) > before_bytes - 2 * 1024 * 1024
 
         record = cluster.wait_operation(client, operation)
         assert record.result == "done", record.explanation

@@ -113,6 +113,21 @@ def test_a_snapshot_takes_less_of_a_leader_whose_clients_write(busy: bool) -> No
         assert sent_bytes == snapshot.id.size_bytes
 
 
+def test_clients_that_read_are_spared_as_those_that_write() -> None:
+    options = attrs.evolve(
+        OPTIONS, catch_up_bytes_per_tick=100 * CHUNK, busy_catch_up_bytes_per_tick=1
+    )
+    solo, _ = sending(options=options)
+    solo.acknowledge("2")
+    solo.give(lambda raft: raft.read("what"))
+    solo.acknowledge("2")
+    solo.tick()
+    assert progress(solo).allowance_bytes == 1
+    solo.acknowledge("2")
+    solo.tick()
+    assert progress(solo).allowance_bytes == 100 * CHUNK
+
+
 def entries_to(solo: Solo, server: str) -> list[int]:
     to_server = of(AppendEntries, [e for e in solo.sent if e.dest == server])
     return [entry.index for message in to_server for entry in message.entries]

@@ -306,4 +306,23 @@ MUTANTS = (
         test=f"{INSTALLING}"
         "::test_a_server_whose_state_has_its_own_tombstone_ends_with_70_without_any_other",
     ),
+    Mutant(
+        name="who-waits-for-an-end-waits-for-ever",
+        why="Whoever watches an operation that is stuck is shown nothing.",
+        file=OPERATIONS,
+        old="            raft.now < waiting.deadline_tick\n",
+        new="            True\n",
+        test=f"{OPERATION_TESTS}"
+        "::test_who_waits_for_an_operation_hears_how_far_it_is_when_the_time_is_over",
+        unreachable="Nobody watches in the simulator.",
+    ),
+    Mutant(
+        name="who-waits-is-forgotten-by-a-leader-that-was",
+        why="Whoever watches does not look for the next leader.",
+        file=OPERATIONS,
+        old="            and isinstance(raft.role, Leader)\n            and record",
+        new="            and True\n            and record",
+        test=f"{OPERATION_TESTS}::test_who_waits_is_answered_by_a_leader_that_steps_down",
+        unreachable="Nobody watches in the simulator.",
+    ),
 )

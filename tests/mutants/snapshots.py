@@ -13,6 +13,10 @@ PROGRESS = "raftd/core/progress.py"
 RECEIVING = "tests/core/test_snapshots.py"
 SENDING = "tests/core/test_snapshot_sending.py"
 KEEPING = "tests/core/test_snapshot_keeping.py"
+PACING = "raftd/core/pacing.py"
+PACING_TESTS = "tests/core/test_pacing.py"
+APPLYING = "tests/node/test_applying.py"
+PACE = "No simulation knows how much is too much for a leader."
 KILLERS = "tests/mutants/test_snapshot_killers.py"
 MUSEUM = "tests/museum/test_snapshot_protocol.py"
 
@@ -482,5 +486,80 @@ MUTANTS = (
         old="                last_log_index=raft.log.last_index,\n            ),\n        )\n",
         new="            ),\n        )\n",
         test=f"{SENDING}::test_an_answer_to_a_part_says_where_the_log_ends",
+    ),
+    # --- how soon, and how fast ---
+    Mutant(
+        name="busy-leader-not-spared",
+        why="Clients wait for a leader that feeds a new server.",
+        file=PACING,
+        old="        if not busy_bytes or not (has_read or self._last_index > first):\n",
+        new="        if True:\n",
+        test=f"{PACING_TESTS}"
+        "::test_after_a_tick_in_which_clients_worked_it_gets_less_and_then_all_again",
+        unreachable=PACE,
+    ),
+    Mutant(
+        name="readers-not-spared",
+        why="Clients that only read wait for a leader that feeds a new server.",
+        file=LEADER,
+        old="            self._pace.note_reads()\n",
+        new="            pass\n",
+        test=f"{PACING_TESTS}::test_clients_that_read_are_spared_as_those_that_write",
+        unreachable=PACE,
+    ),
+    Mutant(
+        name="each-of-several-takes-the-whole-share",
+        why="Three servers that are replaced at once take three times as much from clients.",
+        file=PACING,
+        old="busy_bytes // servers",
+        new="busy_bytes",
+        test=f"{PACING_TESTS}::test_several_together_take_no_more_of_a_busy_leader_than_one",
+        unreachable=PACE,
+    ),
+    Mutant(
+        name="fed-more-slowly-than-clients-write",
+        why="A new server never catches up on a busy cluster.",
+        file=PACING,
+        old="max(busy_bytes // servers, GAIN * written_bytes, 1)",
+        new="max(busy_bytes // servers, 1)",
+        test=f"{PACING_TESTS}::test_it_gets_more_than_clients_write_or_it_would_never_catch_up",
+        unreachable=PACE,
+    ),
+    Mutant(
+        name="new-link-waits-for-a-heartbeat",
+        why="Each new server takes a heartbeat longer than it has to.",
+        file=LEADER,
+        old="    self.progress[server].probe_outstanding = False\n            self._broadcast",
+        new="    pass\n            self._broadcast",
+        test=f"{PACING_TESTS}"
+        "::test_whom_there_is_a_link_to_now_is_asked_at_once_and_not_with_the_next_heartbeat",
+        unreachable="Links of the simulator are always there.",
+    ),
+    Mutant(
+        name="voter-applies-later",
+        why="A server that has to lead has to apply a long log first.",
+        file="raftd/applying.py",
+        old="    if latest is not None and raft.server in latest.configuration.all_voters:\n",
+        new="    if False:\n",
+        test=f"{APPLYING}::test_a_voter_that_was_away_applies_what_comes_in",
+        unreachable="Nothing that is wrong follows from it.",
+    ),
+    Mutant(
+        name="learner-never-up-to-date",
+        why="A learner on a busy cluster shows what was true a while ago.",
+        file=RAFT,
+        old="        if message.entries and message.leader_commit > last_verified:\n",
+        new="        if message.entries:\n",
+        test=f"{APPLYING}::test_a_learner_that_has_caught_up_applies_what_comes_in",
+        unreachable="Nothing that is wrong follows from it.",
+    ),
+    Mutant(
+        name="waits-for-what-it-has-put-off",
+        why="A new server uses a whole processor while it is sent its log.",
+        file="raftd/node.py",
+        old=" and not puts_off_applying(self.raft)",
+        new="",
+        test=f"{APPLYING}::test_a_new_server_applies_its_log_once_it_has_all_of_it",
+        unreachable="The simulator has no processor.",
     ),
 )

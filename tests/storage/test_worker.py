@@ -188,12 +188,13 @@ def test_a_child_builds_a_database_of_a_snapshot_that_is_still_being_received(
         assert process.stdout is not None
         lines = []
         # In the middle of a record, too; and a part that is there and was not told of yet.
-        for end in (10, 400_000, 400_000, 700_001, len(content)):
-            file.write_bytes(content[:end])
-            process.stdin.write(f"{end}\n")
-            process.stdin.flush()
-            if end == 400_000 and not lines:
-                lines.append(json.loads(process.stdout.readline()))
+        with file.open("ab", buffering=0) as growing:
+            for end in (10, 400_000, 400_000, 700_001, len(content)):
+                growing.write(content[growing.tell() : end])
+                process.stdin.write(f"{end}\n")
+                process.stdin.flush()
+                if end == 400_000 and not lines:
+                    lines.append(json.loads(process.stdout.readline()))
         lines += [json.loads(line) for line in process.stdout]
         assert process.wait(DEADLINE_S) == 0
     assert 0 < lines[0]["bytes"] <= 400_000
