@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 import attrs
 
@@ -244,8 +244,11 @@ def _dial(address: str, deadline: Deadline) -> socket.socket:
     host, port = parse_address(address)
     if deadline.expired:
         raise ConnectionProblem(address, "expired", "not asked in time")
+    # As text it would go through the encoding of international names, which is slow to load. The
+    # resolver takes bytes as well; only the annotations of the standard library lack them.
+    name = cast("str", host.encode()) if host.isascii() else host
     try:
-        stream = socket.create_connection((host, port), timeout=deadline.remaining_s())
+        stream = socket.create_connection((name, port), timeout=deadline.remaining_s())
     except TimeoutError:
         raise ConnectionProblem(
             address, "timed-out", f"no connection {_within(started_s)}"

@@ -10,7 +10,6 @@ After the cluster is initialised, the replicated log is the truth and this file 
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -324,6 +323,8 @@ class _Size:
 
 
 def _did_you_mean(word: str, words: Sequence[str]) -> str:
+    import difflib
+
     folded = word.lower().replace("-", "_")
     close = difflib.get_close_matches(folded, words, n=1)
     return f" (did you mean '{close[0]}'?)" if close else ""
