@@ -259,7 +259,7 @@ def test_a_blank_server_reads_nothing(world: World) -> None:
 def test_no_more_values_are_read_than_fit_into_memory(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("raftd.node.VALUES_BYTES_MAX", 2_500)
+    monkeypatch.setattr("raftd.reading.VALUES_BYTES_MAX", 2_500)
     leader = world.form(3)
     send(world, leader, *[Put(f"k{number}", bytes([number]) * 1_000) for number in range(5)])
     keys = [b"k%d" % number for number in range(5)]
