@@ -68,7 +68,7 @@ def measure_restarts(bed: Bed) -> list[Table]:
         f"restart: from exec to an answer with all that was committed, median of {bed.rounds}; the",
         "state on disk proves that it survived. rebuilt: the same without it, as after a loss of",
         "power: built from the snapshot. add: an empty server until it votes, from the start of",
-        "raftctl to its end; by default 32 MiB/s are sent, and built at 64 MiB/s.",
+        "raftctl to its end; by default as fast as nobody else needs the leader, up to 1 GiB/s.",
         f"The first one contains the start of Python, {_start_of_python():.2f} s here.",
     ]
     lists.notes.append("median and slowest of 200 (get) and 20 (list); linearizable, by the leader")
