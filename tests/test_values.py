@@ -32,6 +32,16 @@ class Derived(Shared):
     extra: int = 0
 
 
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class Alike(Value):
+    number: int
+
+
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class AlikeToo(Value):
+    number: int
+
+
 FIELDS = st.fixed_dictionaries(
     {
         "number": st.integers(0, 1),
@@ -52,6 +62,7 @@ def test_shared_methods_say_what_generated_ones_say(one, other):
 
 
 def test_values_of_different_classes_are_never_equal():
+    assert Alike(number=1) != AlikeToo(number=1)
     assert Shared(number=1) != Generated(number=1)
     assert Shared(number=1) != Derived(number=1)
     assert Derived(number=1) != Shared(number=1)

@@ -224,7 +224,7 @@ def import_programs() -> None:
             if not module.name.endswith(".__main__"):
                 importlib.import_module(module.name)
     # What they import within functions.
-    for name in ("cattrs.preconf.msgpack", "yaml", "jsonschema"):
+    for name in ("cattrs.preconf.msgpack", "yaml"):
         importlib.import_module(name)
 
 

@@ -220,4 +220,21 @@ MUTANTS = (
         new="    if server_name(found) == server.name:\n",
         test=f"{READDRESS_TESTS}::test_a_wiped_server_is_not_readdressed",
     ),
+    # --- starting ---
+    Mutant(
+        name="one-voter-of-several-campaigns-when-it-starts",
+        why="Each restart calls an election, for nothing while there is a leader.",
+        file="raftd/founding.py",
+        old="if latest is not None and latest.configuration.all_voters == {raft.server}:",
+        new="if latest is not None and raft.server in latest.configuration.all_voters:",
+        test="tests/node/test_founding.py::test_one_voter_of_two_waits_for_a_leader",
+    ),
+    Mutant(
+        name="values-of-different-classes-are-equal",
+        why="A request is taken for another one that has the same fields.",
+        file="raftd/values.py",
+        old="if not isinstance(other, Value) or other.__class__ is not self.__class__:",
+        new="if not isinstance(other, Value):",
+        test="tests/test_values.py::test_values_of_different_classes_are_never_equal",
+    ),
 )
