@@ -27,8 +27,8 @@ def check_counting(
         if not acknowledged:
             return ()
         return (
-            f"error in the history: key {shown(key)} has {len(acknowledged)} acknowledged increments "
-            "and no final value, so they cannot be judged",
+            f"error in the history: key {shown(key)} has {len(acknowledged)} acknowledged "
+            "increments and no final value, so they cannot be judged",
         )
     final = finals[0]
     possible = [each for each in increments if not each.failed]
