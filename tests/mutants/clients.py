@@ -151,6 +151,7 @@ MUTANTS = (
         old="            _fail(waiters[count:], unavailable(NOT_NOW, why))\n",
         new="            pass\n",
         test=f"{BATCH_TESTS}::test_what_no_longer_fits_is_refused_and_was_not_appended",
+        unreachable="a client of the simulator that sends batches gives them up after a while",
     ),
     Mutant(
         name="reads-of-many-keys-not-confirmed",

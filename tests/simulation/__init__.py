@@ -15,7 +15,8 @@ ordered map of the state machine's store are simulated, so a seed repeats its ru
 | `storage` | log, snapshots and state of one process, production's, with those points in them |
 | `durable` | what a data directory has certainly kept: snapshot and log as the log they stand for |
 | `network`, `disk` | messages late, lost, double; writes torn, bits flipped, disks full |
-| `clients`, `operator` | who writes and reads; who changes the membership all the time |
+| `clients`, `batches` | who writes and reads: in sessions, and without them, several at once |
+| `operator` | who changes the membership all the time |
 | `adversary` | what goes wrong by chance, and what is aimed at a change that is under way |
 | `watch`, `invariants/` | what must hold after every step, one property in each module |
 | `limits`, `coverage` | constants made small for one run; what a run has met |

@@ -38,6 +38,7 @@ TAKES_NO = 0.1
 NOT_TAKEN = ("not-leader", "unavailable", "session-expired", "disk-full")
 """Answers that promise that this request has done nothing and never will."""
 APPEND_KEY = "append"
+COUNTER_KEY = "counter"
 APPEND_TOKENS_MAX = 60
 """Tokens of one append key: keeps its value, which each append carries, short."""
 
@@ -113,6 +114,7 @@ class Client:
         """Read everything, write once more to each key, read again, then call `done`."""
         reads, writes = ([(kind, key) for key in self._keys] for kind in ("get", "put"))
         todo = [*reads, *writes, *reads]
+        finals = [APPEND_KEY, COUNTER_KEY]
 
         def next_one() -> None:
             if not self._session:
@@ -124,13 +126,17 @@ class Client:
                 else:
                     self._write("put", key, value=self._new_value())
             else:
-                self._ask(GetRequest(key=APPEND_KEY), read)
+                self._ask(GetRequest(key=finals[0]), read)
 
         def read(reply: Reply | None) -> None:
             assert isinstance(reply, GetReply)
             if reply.found:
-                self._recorder.final(APPEND_KEY, reply.value.decode(), time_us=self._world.now_us)
-            done()
+                self._recorder.final(finals[0], reply.value.decode(), time_us=self._world.now_us)
+            finals.pop(0)
+            if finals:
+                self._ask(GetRequest(key=finals[0]), read)
+            else:
+                done()
 
         self._next = next_one
         next_one()

@@ -93,10 +93,12 @@ LOG_SLACK_BYTES = 2_000
 """A few of the longest entries: the node goes by their average."""
 TURN_US = 50
 """What a turn takes beside the disk."""
-OLD_VERSION = 2
-"""Of the protocol, which the older release speaks."""
+OLD_FEATURES = {2: 0, 3: 3}
+"""By the version of the protocol that an older release speaks: the features that it knows."""
+VERSION_OF_ADMINISTRATION = 3
+"""The version whose release moves servers and applies whole wishes."""
 LATER_REQUESTS = (HistoryRequest, BeginRollingRequest, UpdateRollingRequest, CheckupRequest)
-"""What the older release takes for garbage: it closes the connection."""
+"""What an older release takes for garbage: it closes the connection."""
 RETRY_US = 100 * MILLISECOND
 """A client or a machine that is to try again waits for so long at least."""
 
@@ -335,7 +337,7 @@ class Machine:
             self.version, self.is_upgraded_next = PROTOCOL_VERSION_MAX, False
         self.move()
         self._reconfigure()
-        if not self.is_old:
+        if self.version >= VERSION_OF_ADMINISTRATION:
             machines = self.network.machines.values()
             self.file_addresses = {machine.name: machine.address for machine in machines}
 
@@ -366,13 +368,15 @@ class Machine:
     @property
     def is_old(self) -> bool:
         """Whether it runs the older release."""
-        return self.version == OLD_VERSION
+        return self.version in OLD_FEATURES
 
     def _settings_now(self) -> Settings:
         """Return what its configuration says, for its release and its place."""
         settings = attrs.evolve(self._settings, address=self.address)
         if self.is_old:
-            settings = attrs.evolve(settings, features_max=0, reads_by_lease=False)
+            settings = attrs.evolve(
+                settings, features_max=OLD_FEATURES[self.version], reads_by_lease=False
+            )
         return settings
 
     def _recover(self) -> None:
@@ -683,7 +687,7 @@ class Machine:
 
     def understood(self, request: Request) -> Request | None:
         """Return what its release makes of a request; None if it takes it for garbage."""
-        if not self.is_old:
+        if self.version >= VERSION_OF_ADMINISTRATION:
             return request
         if isinstance(request, LATER_REQUESTS):
             return None

@@ -26,7 +26,7 @@ from raftd.core.messages import (
     StateCheckResponse,
 )
 from raftd.core.types import Index, ServerId, server_name
-from raftd.inputs import Contacted, PeerRefused, Received, Requested
+from raftd.inputs import Contacted, Input, PeerRefused, Received, Requested
 from raftd.protocol import (
     READ_INDEX_VERSION,
     ErrorReply,
@@ -317,6 +317,33 @@ class Network:
         self.world.count("fault: request doubled")
         self.world.after(delay_us + self._random.randint(0, STRAGGLER_US), arrive)
         return True
+
+    def hand_over(
+        self, who: str, target: Machine, make: Callable[[Callable[..., None]], Input | None]
+    ) -> None:
+        """Send what is one input of its node to a machine, unless that is lost.
+
+        Args:
+            make: called when it arrives; makes the input, if there is one. What it is given carries
+                answers of the node back: it takes what is called when one arrives, and with what.
+        """
+        process = target.process
+
+        def arrive() -> None:
+            if target.node is None or target.process != process or self._is_lost():
+                return
+            item = make(answer)
+            if item is not None:
+                target.receive(item)
+
+        def answer(tell: Callable[..., None], *arguments: object) -> None:
+            assert target.process == process
+            target.point(11)
+            if not self._is_lost():
+                depart_us = self.world.now_us + target.disk.lag_us
+                self.world.at(depart_us + self._delay_us(target.name, who), tell, *arguments)
+
+        self.world.after(self._delay_us(who, target.name), arrive)
 
     def contact(
         self,

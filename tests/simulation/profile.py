@@ -174,6 +174,10 @@ class Profile:
     """What they go by."""
     reconfigures: bool = False
     """Whether machines start with other settings of leases than before."""
+    old_version: int = 2
+    """Of the protocol, which the older release speaks."""
+    batching_clients: int = 0
+    """How many there are beside the others that send batches and never ask again."""
 
     @property
     def moves(self) -> bool:
@@ -189,6 +193,7 @@ class Profile:
             changes["limits"] = ()
         if "clients" in dropped:
             changes["clients"] = 1
+            changes["batching_clients"] = 0
         return attrs.evolve(self, **changes)
 
 
@@ -222,6 +227,8 @@ CLOCK_GRAIN = 0.001
 """What rounding may cost a lease."""
 LATER_LIMITS = {"raftd.storage.history.HISTORY_MAX": (1, 2, 5)}
 """Likewise shrunk in some runs, and drawn after everything else."""
+BATCH_LIMITS = {"raftd.reading.VALUES_BYTES_MAX": (1, 30)}
+"""Likewise, in runs with batches."""
 
 
 def draw(seed: int) -> Profile:
@@ -283,7 +290,9 @@ def draw(seed: int) -> Profile:
         background_us=random.choice((1, 20, 200)) * MILLISECOND,
         steps=_schedule(random, duration_us, is_about_changes),
     )
-    return _with_false_news(_with_reads(_with_administration(profile, is_about_changes)))
+    return _with_batches(
+        _with_false_news(_with_reads(_with_administration(profile, is_about_changes)))
+    )
 
 
 def _with_reads(profile: Profile) -> Profile:
@@ -361,6 +370,23 @@ def _with_administration(profile: Profile, is_about_changes: bool) -> Profile:
         old_chance=old_chance,
         limits=(*profile.limits, *limits),
         steps=(*profile.steps, *steps),
+    )
+
+
+def _with_batches(profile: Profile) -> Profile:
+    """Return the profile with what was drawn after that, likewise."""
+    random = Random(f"profile {profile.seed} batches")
+    batching_clients = random.choice((0, 1, 1, 2))
+    limits = tuple(
+        (name, random.choice(values))
+        for name, values in BATCH_LIMITS.items()
+        if batching_clients and random.random() < 0.3
+    )
+    return attrs.evolve(
+        profile,
+        old_version=random.choice((2, 3)),
+        batching_clients=batching_clients,
+        limits=(*profile.limits, *limits),
     )
 
 

@@ -170,7 +170,7 @@ def test_older_release_notices_a_start_on_a_state_with_features() -> None:
     play = Play(OlderRelease)
     play.write(ON)
     play[A].state.apply(play.log)
-    with noticed("n1/1 speaks version 2 and starts from", "version 3"):
+    with noticed("n1/1 speaks version 2 and starts from", f"version {FEATURES_MAX}"):
         play.start(play[A], OLD)
 
 

@@ -7,18 +7,30 @@ from collections.abc import Mapping, Sequence
 import msgpack
 
 from raftd import commands
-from raftd.commands import BeginOperation, BeginRolling, SwitchOn, UpdateRolling, decode_command
+from raftd.commands import (
+    BeginOperation,
+    BeginRolling,
+    DeleteMany,
+    Increment,
+    PutMany,
+    SwitchOn,
+    UpdateRolling,
+    decode_command,
+)
 from raftd.core.leader import Leader
 from raftd.core.membership import decode_configuration
 from raftd.core.snapshot import Snapshot
 from raftd.core.types import Entry, EntryKind, HardState, Index, ServerId
 from tests.simulation.invariants import Durable, Invariant, Server
 
-_LATER_COMMANDS = {
-    commands._CODES[kind]: kind.__name__ for kind in (SwitchOn, BeginRolling, UpdateRolling)
+_SINCE = {
+    **dict.fromkeys((SwitchOn, BeginRolling, UpdateRolling), 3),
+    **dict.fromkeys((Increment, PutMany, DeleteMany), 4),
 }
-_SINCE = 3
-"""The version of the protocol whose release knows them."""
+"""The version of the protocol whose release knows a command; the others are known to all."""
+_LATER_COMMANDS = {commands._CODES[kind]: (kind.__name__, since) for kind, since in _SINCE.items()}
+_SINCE_ADMINISTRATION = 3
+"""Likewise, for what operations say beyond those of the first release."""
 
 
 class OlderRelease(Invariant):
@@ -60,12 +72,11 @@ class OlderRelease(Invariant):
 
     def applied(self, server: Server, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            if server.version < _SINCE:
-                problem = _unknown(entry)
-                assert not problem, (
-                    f"{server.id} speaks version {server.version} and has applied entry "
-                    f"{entry.index}: {problem}"
-                )
+            problem = _unknown(entry, server.version)
+            assert not problem, (
+                f"{server.id} speaks version {server.version} and has applied entry "
+                f"{entry.index}: {problem}"
+            )
             if entry.index <= self._seen:
                 continue
             self._seen = entry.index
@@ -87,7 +98,7 @@ class OlderRelease(Invariant):
 
     def _look_at_state(self, server: Server, what: str) -> None:
         features = server.state.features
-        assert server.version >= _SINCE or not features, (
+        assert server.version >= features, (
             f"{server.id} speaks version {server.version} and {what} a state with the features of "
             f"version {features}"
         )
@@ -101,12 +112,13 @@ def _code(entry: Entry) -> int:
     return code
 
 
-def _unknown(entry: Entry) -> str:
-    """Return what of an entry the older release does not know; empty if nothing."""
+def _unknown(entry: Entry, version: int) -> str:
+    """Return what of an entry a release does not know; empty if nothing."""
     code = _code(entry)
-    if code in _LATER_COMMANDS:
-        return _LATER_COMMANDS[code]
-    if code == commands._CODES[BeginOperation]:
+    name, since = _LATER_COMMANDS.get(code, ("", 0))
+    if version < since:
+        return name
+    if code == commands._CODES[BeginOperation] and version < _SINCE_ADMINISTRATION:
         fields = msgpack.unpackb(entry.data)[4]
         later = [name for name in ("parent",) if name in fields]
         later += [name for name in ("moved",) if name in fields["plan"]]
