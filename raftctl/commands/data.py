@@ -9,25 +9,47 @@ import base64
 import os
 import shlex
 import sys
+import time
 from typing import Any
 
 import click
 
 from raftctl.cli import Context, NumberParameter, pass_context, stdin_is_closed
-from raftctl.client import expect
-from raftctl.errors import CliError, Refused, UsageProblem
-from raftctl.render import number, plural, printable, table, terminal_width
+from raftctl.client import (
+    RETRY_MS_MAX,
+    RETRY_MS_MIN,
+    Cluster,
+    ConnectionProblem,
+    Deadline,
+    error_of,
+    expect,
+)
+from raftctl.errors import CliError, Refused, Unreachable, UsageProblem
+from raftctl.render import (
+    listed,
+    natural_key,
+    number,
+    plural,
+    printable,
+    table,
+    terminal_width,
+)
 from raftd.commands import KEY_BYTES_MAX, VALUE_BYTES_MAX
+from raftd.core.types import server_name
 from raftd.protocol import (
     LIST_LIMIT_MAX,
     CompareAndSetRequest,
     DeleteRequest,
+    ErrorReply,
     GetReply,
     GetRequest,
     ListEntry,
     ListReply,
     ListRequest,
     PutRequest,
+    Reply,
+    StatusReply,
+    StatusRequest,
     WriteReply,
 )
 
@@ -92,27 +114,91 @@ def _value_document(value: bytes) -> dict[str, str]:
 _stale = click.option(
     "--stale", is_flag=True, help="Take the state of any server, however old it is."
 )
+_from = click.option(
+    "--from",
+    "server",
+    metavar="ID",
+    help="Let this server answer, whether it leads or not; with --stale from its own state as it "
+    "is.",
+)
+
+
+def _ask(context: Context, request: GetRequest | ListRequest, server: str | None) -> Reply:
+    """Return the answer of the leader, of any server, or of the one that was named.
+
+    Raises:
+        UsageProblem: there is no such server.
+        Unreachable: it does not answer, or cannot before the time is up.
+        Refused: it does not answer reads unless it leads.
+    """
+    cluster = context.cluster()
+    if server is None:
+        return cluster.ask_any(request) if request.stale else cluster.ask(request)
+    deadline = cluster.deadline()
+    address = _address_of(context, cluster, server, deadline)
+    pause_ms = RETRY_MS_MIN
+    while True:
+        try:
+            reply = cluster.ask_at(address, request, deadline=deadline)
+        except ConnectionProblem as problem:
+            raise Unreachable(
+                f"{server} did not answer",
+                code="unreachable",
+                cause=f"{cluster.label(address)}: {problem}",
+                hint=context.command("status"),
+            ) from None
+        if not isinstance(reply, ErrorReply) or reply.code not in ("unavailable", "not-leader"):
+            return reply
+        if reply.code == "not-leader":
+            raise Refused(
+                f"{server} does not answer this read itself",
+                code="not-leader",
+                cause=f"{reply.cause}, and {server} is not connected to it, or the release of one "
+                "of them is too old",
+                hint=context.again(without=("--from", server, f"--from={server}")),
+            )
+        time.sleep(deadline.or_after_ms(pause_ms).remaining_s() or 0)
+        if deadline.expired:
+            raise error_of(reply)
+        pause_ms = min(2 * pause_ms, RETRY_MS_MAX)
+
+
+def _address_of(context: Context, cluster: Cluster, server: str, deadline: Deadline) -> str:
+    """Return where `server` answers, by the configuration that the cluster has now."""
+    status = expect(cluster.ask_any(StatusRequest(), deadline=deadline), StatusReply)
+    members = status.configuration.addresses if status.configuration is not None else {}
+    found = {server_name(member): address for member, address in sorted(members.items())}
+    found |= {} if members else {name: address for address, name in cluster.names.items()}
+    if server not in found:
+        raise UsageProblem(
+            f"there is no server {printable(server)}",
+            code="server",
+            cause=f"the members are {listed(sorted(found, key=natural_key))}",
+            hint=context.command("status"),
+        )
+    return found[server]
 
 
 @click.command()
 @click.argument("key")
 @_stale
+@_from
 @pass_context
-def get(context: Context, key: str, stale: bool) -> None:
+def get(context: Context, key: str, stale: bool, server: str | None) -> None:
     """Print the value of KEY: its exact bytes, and a newline after them only on a terminal.
 
-    The answer is linearizable: at least as new as everything that was acknowledged before. With
-    --stale any server answers from its own state.
+    The answer is linearizable: at least as new as everything that was acknowledged before, also
+    with --from. With --stale any server answers from its own state.
 
     \b
     Examples:
       raftctl get orders/17
+      raftctl get orders/17 --from n2
       raftctl get orders/17 -o json
       raftctl get photo > photo.jpg
     """
-    request = GetRequest(key=_checked_key(key), stale=stale)
-    cluster = context.cluster()
-    reply = expect(cluster.ask_any(request) if stale else cluster.ask(request), GetReply)
+    request = GetRequest(key=_checked_key(key), stale=stale, through_follower=bool(server))
+    reply = expect(_ask(context, request, server), GetReply)
     if not reply.found:
         raise Refused(
             f"there is no key {printable(key)}",
@@ -278,8 +364,11 @@ def _print_write(context: Context, key: str, reply: WriteReply, verb: str) -> No
 )
 @click.option("--after", default="", metavar="KEY", help="Only the keys behind this one.")
 @_stale
+@_from
 @pass_context
-def list_keys(context: Context, prefix: str, limit: int, after: str, stale: bool) -> None:
+def list_keys(
+    context: Context, prefix: str, limit: int, after: str, stale: bool, server: str | None
+) -> None:
     """List the keys that start with PREFIX and their values, in order of the keys.
 
     If there are more, the command for the next page is printed. Each page is the state at its own
@@ -294,9 +383,10 @@ def list_keys(context: Context, prefix: str, limit: int, after: str, stale: bool
     """
     for key in filter(None, (prefix, after)):
         _checked_key(key)
-    request = ListRequest(prefix=prefix, limit=limit, stale=stale, after=after)
-    cluster = context.cluster()
-    reply = expect(cluster.ask_any(request) if stale else cluster.ask(request), ListReply)
+    request = ListRequest(
+        prefix=prefix, limit=limit, stale=stale, after=after, through_follower=bool(server)
+    )
+    reply = expect(_ask(context, request, server), ListReply)
     if after and reply.entries and reply.entries[0].key.encode() <= after.encode():
         raise CliError(
             "the server does not know --after",
@@ -323,10 +413,10 @@ def list_keys(context: Context, prefix: str, limit: int, after: str, stale: bool
     else:
         context.message(f"no key starts with {printable(prefix)}" if prefix else "no keys")
     if reply.more:
-        context.message(_next_page(context, request, reply))
+        context.message(_next_page(context, request, reply, server))
 
 
-def _next_page(context: Context, request: ListRequest, reply: ListReply) -> str:
+def _next_page(context: Context, request: ListRequest, reply: ListReply, server: str | None) -> str:
     """Return that the list is cut, by what, and how to go on behind it."""
     count = plural(len(reply.entries), "entry", "entries")
     if len(reply.entries) < request.limit:
@@ -335,6 +425,7 @@ def _next_page(context: Context, request: ListRequest, reply: ListReply) -> str:
     if request.limit != LIST_LIMIT_DEFAULT:
         words += ["--limit", str(request.limit)]
     words += ["--after", reply.entries[-1].key, *(["--stale"] if request.stale else [])]
+    words += ["--from", server] if server is not None else []
     command = context.command(shlex.join(words))
     return f"there are more ({count} shown); the next ones: {printable(command)}"
 
