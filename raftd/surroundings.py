@@ -23,9 +23,9 @@ from raftd.storage.store import Store
 
 FREE_BYTES_UNKNOWN = 1 << 62
 """What a disk has left of which nobody keeps count."""
-BUSY_CATCH_UP_BYTES_PER_SECOND = 96 * 1024 * 1024
-"""What all servers that catch up are sent at most while clients work: some fifth of a leader's
-time, so that clients keep well over half of their throughput also where more than that suffers."""
+BUSY_CATCH_UP_BYTES_PER_SECOND = 48 * 1024 * 1024
+"""What all servers that catch up are sent at most while clients work: a tenth of a leader's time.
+Clients keep well over half of their throughput even where all servers share two processors."""
 DEPARTING_MS = 10_000.0
 """A leader feeds a server that was dropped for so long: by then it has stopped, or is away."""
 
