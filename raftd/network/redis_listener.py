@@ -72,6 +72,9 @@ PIPELINE_MAX = 1024
 """Commands of one connection that are not answered; beyond, nothing more is read from it."""
 UNDER_WAY_MAX = 16_384
 """Commands of all connections that are not answered; beyond, no more are looked at."""
+TURN_COMMANDS_MAX = 4096
+"""Commands that the node gets in one turn: enough to share one sync among them, and some 50 ms at
+most, in which no heartbeat leaves."""
 BUFFERED_BYTES_MAX = 128 * 1024 * 1024
 """What was received and not looked at, of all connections together; beyond, nothing more is read in
 large pieces, and who sends a long command is closed."""
@@ -262,6 +265,8 @@ class RedisListener:
         self._waiters: list[_Slot] = []
         self._reads: list[_Slot] = []
         self._stale_reads: list[_Slot] = []
+        self._collected = 0
+        """How many these are that were not handed over to the node."""
         self._buffered_bytes = 0
         self.dirty: set[_Connection] = set()
         """Connections with replies that were not sent yet."""
@@ -375,6 +380,7 @@ class RedisListener:
             if reads:
                 inputs.append(self._keys_arrived(reads.copy(), stale))
                 reads.clear()
+        self._collected = 0
         return inputs
 
     def _keys_arrived(self, slots: list[_Slot], stale: bool) -> KeysArrived:
@@ -529,6 +535,7 @@ class RedisListener:
                     self._reads.append(slot)
             connection.slots.append(slot)
             self.under_way += 1
+            self._collected += 1
         self._looked_at(connection)
 
     def _next_command(self, connection: _Connection) -> list[bytes] | None:
@@ -552,7 +559,7 @@ class RedisListener:
         ):
             return False
         if type(action) is Write:
-            kind, is_crowded = _WRITES, self.under_way >= UNDER_WAY_MAX
+            kind, is_crowded = _WRITES, self._is_full()
         elif type(action) is Read:
             kind = _STALE_READS if action.stale else _READS
             is_crowded = not self._has_room()
@@ -566,9 +573,13 @@ class RedisListener:
             return False
         return connection.kind in (_NONE, kind)
 
+    def _is_full(self) -> bool:
+        """Return whether no more commands can go on their way in this turn."""
+        return self.under_way >= UNDER_WAY_MAX or self._collected >= TURN_COMMANDS_MAX
+
     def _has_room(self) -> bool:
         """Return whether there is room for one more command with a long reply."""
-        return self.under_way < UNDER_WAY_MAX and self.outboxes_bytes <= OUTBOXES_BYTES_MAX
+        return not self._is_full() and self.outboxes_bytes <= OUTBOXES_BYTES_MAX
 
     def _has_room_for_replies(self, connection: _Connection) -> bool:
         return (

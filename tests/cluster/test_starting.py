@@ -119,6 +119,13 @@ def test_a_second_raftd_on_the_same_port_is_refused(make_cluster: MakeCluster) -
     assert second.wait_exit() == 1
     assert f"cannot listen on {second.listen}" in second.log
     assert "is another raftd running there?" in second.log
+    # Likewise where only its Redis clients cannot be served.
+    third = cluster.add_server("n3", start=False)
+    third.redis = cluster["n1"].listen
+    cluster.write_config(third.config_path, [third])
+    third.start()
+    assert third.wait_exit() == 1
+    assert f"cannot listen on {third.redis}" in third.log
     assert cluster.ctl("put", "a", "1").code == 0
 
 

@@ -55,6 +55,8 @@ class Server:
         self.inbox = Inbox()
         self.refusals: dict[ServerId, Refusal] = {}
         self.blank = False
+        self.redis = ""
+        """Where it says that it serves clients of the Redis protocol."""
         self.taken: list[Input] = []
         self.network = Network(
             self.inbox,
@@ -70,7 +72,8 @@ class Server:
         if hello.role == "peer" and hello.dest != self.id:
             return Refusal(code="identity", message=f"{self.id} lives here")
         return self.refusals.get(
-            hello.source, Welcome(server=self.id, cluster_id=CLUSTER, version=1)
+            hello.source,
+            Welcome(server=self.id, cluster_id=CLUSTER, version=1, redis=self.redis),
         )
 
     def our_hello(self, dest: ServerId) -> Hello | None:

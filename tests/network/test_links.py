@@ -119,6 +119,25 @@ async def test_responses_come_back_on_our_own_link(
     nursery.cancel_scope.cancel()
 
 
+async def test_where_a_member_serves_redis_clients_is_what_it_said_last(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    fabric = Fabric(nursery)
+    n1, n2, n3 = (Server(f"n{number}/x", fabric.dial) for number in (1, 2, 3))
+    n2.redis = "10.0.0.2:6379"
+    await join(fabric, n1, n2, n3)
+    found = [n1.network.redis_address(server) for server in ("n2/x", "n3/x", "n9/x")]
+    assert found == ["10.0.0.2:6379", "", ""]
+    # It comes back with another configuration.
+    n2.redis = "10.0.0.2:6380"
+    n2.network.close_peer("n1/x", "restarted")
+    await until(lambda: not linked(n1, "n2/x"))
+    assert n1.network.redis_address("n2/x") == "10.0.0.2:6379"
+    await until(lambda: linked(n1, "n2/x"))
+    assert n1.network.redis_address("n2/x") == "10.0.0.2:6380"
+    nursery.cancel_scope.cancel()
+
+
 async def test_a_link_backs_off_with_jitter_up_to_a_bound(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:

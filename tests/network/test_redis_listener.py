@@ -224,6 +224,27 @@ async def test_a_full_node_is_not_asked_more_and_nobody_is_forgotten(
     assert all(each == sorted(each) for each in numbers)
 
 
+async def test_a_turn_of_the_node_has_no_more_commands_than_are_done_between_two_heartbeats(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raftd.network.redis_listener.TURN_COMMANDS_MAX", 10)
+    clients = [await bed.client() for _ in range(5)]
+    for client in clients:
+        await client.send(*[["INCR", "a"]] * 20, *[["GET", "a"]] * 20)
+    for client in clients:
+        numbers = await client.replies(40)
+        assert numbers[:20] == sorted(numbers[:20])
+        assert set(map(int, numbers[20:])) <= {*range(numbers[19], 101)}
+    sizes = [
+        len(item.commands if isinstance(item, CommandsArrived) else item.keys)
+        for item in bed.inputs
+        if isinstance(item, (CommandsArrived, KeysArrived))
+    ]
+    assert max(sizes) == 10
+    assert sum(sizes) == 5 * 40
+    assert await bed.turns_taken() < 20
+
+
 async def test_those_who_waited_for_room_come_before_those_who_had_it(
     bed: Bed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
