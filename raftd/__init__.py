@@ -28,6 +28,7 @@ In reading order:
 | `role_log` | who leads, in the log for people |
 | `trace` | what a server does, event by event, for programs and people |
 | `replies`, `views` | what the node answers, and how it describes itself |
+| `reading` | who waits to read, and from when on the state may answer |
 | `network` | links to the members, the listeners for them, raftctl and Redis clients, in trio |
 | `config_values`, `config_yaml`, `config` | the cluster file, with positions in every error |
 | `offline` | what raftctl may read of the storage: data directories and backups |

@@ -93,14 +93,10 @@ class Reading:
         request: GetRequest | ListRequest,
         respond: Respond,
     ) -> None:
-        """Answer a read of a client, now or later, and once.
-
-        Args:
-            links: the latest news of the connections to the others.
+        """Answer a read of a client, as `read` does; at once if an old state will do.
 
         Raises:
-            NotLeader: only the leader can, or the leader is not known.
-            ProposalDropped: too many reads wait.
+            NotLeader, ProposalDropped: as `read`; it is not answered.
         """
 
         def run() -> None:
@@ -108,11 +104,34 @@ class Reading:
 
         if request.stale:
             run()
-        elif isinstance(raft.role, Leader):
-            self._read_as_leader(raft, _Read(run, respond))
-        elif request.through_follower and _leader_understands(raft, links):
+        else:
+            self.read(raft, links, run, respond, here=request.through_follower)
+
+    def read(
+        self,
+        raft: Raft,
+        links: Mapping[ServerId, LinkChanged],
+        run: Callable[[], None],
+        failed: Respond,
+        *,
+        here: bool,
+    ) -> None:
+        """Call `run` once the state has all that was committed when this was called.
+
+        Args:
+            links: the latest news of the connections to the others.
+            failed: called instead, with the answer, if that cannot be known in time.
+            here: whether to ask the leader how far that is, where this server is not it.
+
+        Raises:
+            NotLeader: only the leader can, or the leader is not known. Neither is called.
+            ProposalDropped: too many reads wait. Neither is called.
+        """
+        if isinstance(raft.role, Leader):
+            self._read_as_leader(raft, _Read(run, failed))
+        elif here and _leader_understands(raft, links):
             deadline_tick = raft.now + raft.options.election_ticks
-            raft.read_here(_Read(run, respond, deadline_tick))
+            raft.read_here(_Read(run, failed, deadline_tick))
         else:
             raise NotLeader(raft.leader_id)
 

@@ -20,8 +20,9 @@ Reading order
 | `raft` | one server: inputs, the rule for terms, elections, the receiver of each message |
 | `leader` | what only a leader does: replicate, commit, confirm reads, change, hand over |
 | `progress`, `pacing` | a leader's view of one other server, and how much it may be sent |
-| `reads` | the reads that wait |
-| `ready`, `status` | what the driver has to do, in its order; a frozen view for people |
+| `reads`, `lease` | the reads that wait; reads without a round, and what voters owe for them |
+| `receiving` | a server's part in being sent a snapshot |
+| `ready`, `status`, `view` | what the driver has to do, in its order; a frozen view for people |
 | `invariants` | what must hold on one server after each input |
 
 One input and its consequences
@@ -29,7 +30,8 @@ One input and its consequences
 
 The driver puts inputs in (`tick`, `step`, `propose`, `read`, `change_membership`, ...), then takes
 out one `Ready` after the other and does what it says in its order. Nothing here waits and nothing
-raises because of what a peer sent. Time is counted in ticks.
+raises because of what a peer sent. Time is counted in ticks; leases alone go by a clock, which the
+driver has read.
 
 What waits for the disk is decided here and visible in `Ready`. *Early* messages leave before the
 write: AppendEntries of a term that is durable already (the leader's disk works in parallel with
@@ -95,6 +97,13 @@ arrived to be confirmed by a majority of the configuration in force (dissertatio
 leader has committed an entry of its own term it cannot know what its predecessors committed, so
 reads wait for that first. Stepping down refuses them all.
 
+A server that does not lead can answer reads from its own state: it asks its leader for the index,
+with one message for all reads that wait, and the leader makes sure of it as for a read of its own.
+
+A *lease* (dissertation 6.4.1), where one is asked for, spares the round: for as long as a majority
+has promised not to vote, nobody else can have been elected. It rests on clocks; everything else in
+here does not.
+
 Membership
 ----------
 
@@ -132,6 +141,8 @@ Messages
 | AppendEntries | leader | members and departing | stores, cuts conflicts | Figure 2 |
 | AppendEntriesResponse | anyone | leader | match, commit, rounds, contact | Figure 2, 6.4 |
 | TimeoutNow | leader | one voter | campaigns at once, without pre-vote | 3.10 |
+| ReadIndex | anyone | its leader | makes sure that it leads, then answers | 6.4 |
+| ReadIndexResponse | leader | who has asked | reads once it has applied the index | 6.4 |
 
 A request of an older term is answered with the current one where the sender can learn from it; any
 other message of an older term is dropped.
@@ -164,7 +175,11 @@ Where this differs from the paper and the dissertation
 - *Learners, pre-vote, check-quorum and stickiness are always on*; none of them is an option.
 - *Some elections begin before a time-out*: in the place of a server that asks and cannot win, after
   a split vote, and when the leader's process is known to be gone.
-- *Leader leases are not used*: each read is confirmed by a round.
+- *Leases are used only on request.* A voter withholds its vote by its clock from each contact on,
+  whatever becomes of term and leader meanwhile, and after a restart; it says in each answer for how
+  long, and the leader goes by what was promised. The dissertation has stickiness alone do that,
+  which a higher term from elsewhere ends. After a TimeoutNow the leader of that term uses none any
+  more, since nobody knows when the message arrives.
 - *Responses are messages of their own*, matched by their fields; `match_index` comes from the
   request, so a late or repeated answer is as good as the first one. An answer to a request of an
   older term carries the current term and no round: a leader that had sent that request in an

@@ -144,10 +144,10 @@ class Raft:
             return
         self._reads += self._forwarded_reads.expired(self.now)
         self._election_elapsed_ticks += 1
-        if self._vote_promise.binds(self.monotonic_ns):
-            # Its own vote is one, too. A tick may come early where the one before came late.
-            return
         if self._election_elapsed_ticks >= self._election_timeout_ticks:
+            if self._vote_promise.binds(self.monotonic_ns):
+                # Its own vote is one, too. A tick may come early where the one before came late.
+                return
             self._reset_election_timer()
             if self.may_campaign():
                 self._pre_campaign()

@@ -387,6 +387,9 @@ def test_the_target_of_a_transfer_campaigns_in_spite_of_its_promise() -> None:
     solo = follower()
     sent = solo.give(lambda raft: raft.step(Envelope("1", "2", TimeoutNow(1))))
     assert [request.leadership_transfer for request in of(RequestVote, sent)] == [True, True]
+    # Who does not answer is asked again, as in any election.
+    again = solo.tick(LEASES.heartbeat_ticks)
+    assert [request.leadership_transfer for request in of(RequestVote, again)] == [True, True]
 
 
 def test_a_refusal_promises_as_well_since_it_answers_a_round() -> None:

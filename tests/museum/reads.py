@@ -93,12 +93,13 @@ READS: tuple[Exhibit, ...] = (
         seen_in=("dissertation 6.4",),
         story=(
             "A follower asks the leader up to where a read has to see and then reads its own "
-            "state, which is not there yet. Here followers answer no linearizable read and name "
-            "the leader instead, and the leader itself waits until it has applied the index of the "
-            "read."
+            "state, which is not there yet. Here a follower names the leader instead, unless it is "
+            "asked to answer itself; and whoever answers waits until it has applied the index of "
+            "the read."
         ),
         shown_by=(
             SCRIPTS + "test_074_a_follower_answers_no_read_from_its_own_state",
+            "node/test_reading.py::test_it_waits_until_it_has_what_was_acknowledged_elsewhere",
             NODE + "test_a_confirmed_read_waits_until_all_that_was_committed_before_it_is_applied",
         ),
     ),

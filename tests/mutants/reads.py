@@ -221,8 +221,8 @@ MUTANTS = (
         name="own-vote-not-withheld",
         why="A candidate gives itself the vote that it has promised to give to nobody.",
         file=RAFT,
-        old="        if self._vote_promise.binds(self.monotonic_ns):\n            # Its own",
-        new="        if False:\n            # Its own",
+        old="if self._vote_promise.binds(self.monotonic_ns):\n                # Its own",
+        new="if False:\n                # Its own",
         test=f"{LEASE_TESTS}::test_its_own_candidacy_waits_for_the_end_of_its_promise",
     ),
     Mutant(
