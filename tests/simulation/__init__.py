@@ -20,6 +20,7 @@ ordered map of the state machine's store are simulated, so a seed repeats its ru
 | `adversary` | what goes wrong by chance, and what is aimed at a change that is under way |
 | `watch`, `invariants/` | what must hold after every step, one property in each module |
 | `limits`, `coverage` | constants made small for one run; what a run has met |
+| `elections` | cores alone that lose their leaders: how long it takes, how often votes are split |
 | `search`, `soak`, `replay`, `shrink`, `report` | the commands |
 
 Each fault is drawn for itself, at a time that the schedule has fixed, from a generator of its own;

@@ -424,10 +424,18 @@ class Simulation:
         self._wait(use, HEALING_US + FORGETTING_US, f"the features of version {wanted} are on")
 
     def _wait_for_leader(self) -> None:
+        """A leader is ready once it has committed something, which may take a voter that has to
+        get a snapshot first, as fast as that may go."""
         election_us = self.profile.election_ticks * self.profile.tick_us
-        self._wait(
-            lambda: self._ready_leader() is not None, LEADER_ELECTIONS * election_us, "a leader"
-        )
+        within_us = LEADER_ELECTIONS * election_us + self._snapshot_us()
+        self._wait(lambda: self._ready_leader() is not None, within_us, "a leader")
+
+    def _snapshot_us(self) -> int:
+        """Return how long the sending of a snapshot takes where its rate is limited."""
+        rate = self.profile.catch_up_bytes_per_second
+        latest = [m.snapshots.latest for m in self.network.up()]
+        size_bytes = max((s.id.size_bytes for s in latest if s is not None), default=0)
+        return size_bytes * SECOND // rate if rate else 0
 
     def _change_us(self) -> int:
         """Return how long a change may take to end, one way or the other."""

@@ -120,7 +120,6 @@ def test_the_short_set_meets_what_it_is_meant_to_meet(seed: int) -> None:
         "fault: long absence": 10,
         "fault: disk: nearly full": 1,
         "fault: bit flip in a part of a snapshot": 1,
-        "fault: install hit: overtake": 1,
         "fault: install hit: link": 1,
         "fault: install hit: point": 1,
         "fault: install hit: sender": 1,
