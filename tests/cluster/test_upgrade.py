@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from raftd.protocol import PROTOCOL_VERSION_MAX
+from raftd.protocol import PROTOCOL_VERSION_MAX, ErrorReply, GetRequest
 from tests.cluster.conftest import MakeCluster
 from tests.cluster.processes import RunningCluster, Server, wait_for
 from tests.cluster.workload import Workload
@@ -32,6 +32,17 @@ def features(cluster: RunningCluster) -> dict[str, int]:
     return {name: status.features for name, status in cluster.statuses().items()}
 
 
+def reads_here(cluster: RunningCluster) -> set[str]:
+    """Return what comes of a read that each server is to answer by itself."""
+    replies = [
+        server.ask(GetRequest(key="none", through_follower=True))
+        for server in cluster.servers.values()
+    ]
+    return {
+        reply.code if isinstance(reply, ErrorReply) else type(reply).__name__ for reply in replies
+    }
+
+
 def issues(cluster: RunningCluster) -> str:
     return "\n".join(issue for status in cluster.statuses().values() for issue in status.issues)
 
@@ -57,6 +68,8 @@ def test_features_come_on_with_the_last_upgraded_server_and_old_ones_stay_out(
             upgrade(cluster, cluster[name])
             work.wait_writes(50)
             assert set(features(cluster).values()) == {0}
+            # Who cannot, or whose leader cannot say how far, names the leader.
+            assert reads_here(cluster) == {"GetReply", "not-leader"}
         # Both releases write the records of a change.
         cluster.start_blank("n4")
         added = cluster.ctl("add", f"n4={cluster['n4'].address}", "--learner")
@@ -71,6 +84,7 @@ def test_features_come_on_with_the_last_upgraded_server_and_old_ones_stay_out(
         assert set(features(cluster).values()) == {0}
         upgrade(cluster, cluster["n4"], ["n4"])
         wait_for("the features everywhere", lambda: set(features(cluster).values()) == NEW)
+        wait_for("answers of all", lambda: reads_here(cluster) == {"GetReply"})
         promoted = cluster.ctl("promote", "n4", "--reason", "more room")
         assert promoted.code == 0, promoted.stderr
         work.wait_writes(50)
