@@ -26,7 +26,7 @@ from raftctl.cli import Context
 from raftctl.client import Cluster, ConnectionProblem, error_of
 from raftctl.errors import CliError, Refused, Unreachable, UsageProblem
 from raftctl.render import display_names, members_of, name_list, natural_key
-from raftctl.streaming import CHUNK_BYTES, IN_FLIGHT_MAX, SILENCE_MS, Patience, Stream
+from raftctl.streaming import CHUNK_BYTES, IN_FLIGHT_MAX, SILENCE_MS, Patience, Pauses, Stream
 from raftctl.watch import size
 from raftd.core.types import ServerId, server_name
 from raftd.offline import BackupFile, UnusableBackup, verify_backup
@@ -43,7 +43,7 @@ from raftd.protocol import (
 )
 
 POLL_MS = 200.0
-"""Between two questions whether the snapshot is ready."""
+"""Between two questions whether the snapshot is ready, at the longest."""
 STUCK_MS = 5_000.0
 """A server that makes no progress for so long is left for the next one."""
 STARTS_MAX = 5
@@ -299,6 +299,7 @@ class _Fetching:
         # From one attempt to the next: that it says so again is no progress.
         applied_index = self._applied.get(source.name, -1)
         hope = Patience(STUCK_MS)
+        pauses = Pauses(POLL_MS)
         while True:
             reply = stream.call(BackupRequest(index=index), self._patience)
             if isinstance(reply, ErrorReply):
@@ -323,7 +324,7 @@ class _Fetching:
                 self._patience.renew()
                 hope.renew()
             applied_index = self._applied[source.name] = reply.applied_index
-            self._patience.sleep(POLL_MS)
+            self._patience.sleep(pauses.next_ms())
             if hope.exhausted or self._patience.exhausted:
                 raise _Lost(
                     reply.problem or f"it has applied {reply.applied_index} of {index} entries"

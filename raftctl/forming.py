@@ -39,8 +39,8 @@ INIT, RESTORE_FILE = "init", "restore FILE"
 """The words of the commands that form a cluster."""
 PATIENCE_MS = 3_000.0
 """For servers that were started a moment ago and do not listen yet."""
-RETRY_MS = 200.0
-"""Between two looks at them."""
+RETRY_MS = 50.0
+"""Between two looks at them: a server takes some 300 ms to listen."""
 BOOTSTRAP_TIMEOUT_MS = 10_000.0
 """For one durable step on one server, on the slowest of disks."""
 

@@ -46,7 +46,7 @@ from raftctl.forming import (
     survey_patiently,
 )
 from raftctl.render import natural_key
-from raftctl.streaming import CHUNK_BYTES, IN_FLIGHT_MAX, Patience, Stream
+from raftctl.streaming import CHUNK_BYTES, IN_FLIGHT_MAX, Patience, Pauses, Stream
 from raftctl.survey import Answer
 from raftctl.verifying import verified_backup
 from raftd.core.types import server_name
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from raftd.config import ClusterConfig, ServerConfig
 
 POLL_MS = 200.0
-"""Between two questions how far the server has worked it in."""
+"""Between two questions how far the server has worked it in, at the longest."""
 DAMAGES_MAX = 3
 """How often what was sent may arrive damaged: then the disk or the network there is."""
 
@@ -305,6 +305,7 @@ class _Giving:
             sent_bytes = received_bytes = reply.received_bytes
             window = IN_FLIGHT_MAX
             ends: deque[int] = deque()
+            pauses = Pauses(POLL_MS)
             while not reply.held:
                 while stream.in_flight < window and sent_bytes < size_bytes:
                     part = self._part(sent_bytes, CHUNK_BYTES)
@@ -312,7 +313,7 @@ class _Giving:
                     sent_bytes += len(part.data)
                     ends.append(sent_bytes)
                 if not stream.in_flight:
-                    self._patience.sleep(POLL_MS)
+                    self._patience.sleep(pauses.next_ms())
                     stream.send(self._part(size_bytes, 0), self._patience)
                     ends.append(0)
                 reply = self._reply_to(stream.receive(self._patience))
@@ -324,7 +325,7 @@ class _Giving:
                 window = IN_FLIGHT_MAX if is_taking else 1
                 if not is_taking and not stream.in_flight:
                     sent_bytes = received_bytes
-                    self._patience.sleep(POLL_MS)
+                    self._patience.sleep(pauses.next_ms())
             return True
         finally:
             stream.close()

@@ -22,6 +22,11 @@ IN_FLIGHT_MAX = 4
 SILENCE_MS = 10_000.0
 """A server that answers nothing for so long is left for another one, or asked anew."""
 
+PAUSE_MS_MIN = 5.0
+"""About what a server needs for a small state."""
+PAUSE_GROWTH = 1.5
+"""Nothing takes longer by more than half because it was looked at too late."""
+
 
 class Patience:
     """How long to wait without progress."""
@@ -47,6 +52,21 @@ class Patience:
     def sleep(self, milliseconds: float) -> None:
         """Let time pass, but no longer than patience lasts."""
         time.sleep(self.deadline(milliseconds).remaining_s() or 0)
+
+
+class Pauses:
+    """The times between two looks at something: short at first, as most of it is soon over."""
+
+    def __init__(self, longest_ms: float) -> None:
+        """Begin with `PAUSE_MS_MIN` and grow to `longest_ms`."""
+        self._longest_ms = longest_ms
+        self._next_ms = min(PAUSE_MS_MIN, longest_ms)
+
+    def next_ms(self) -> float:
+        """Return how long to wait before the next look."""
+        pause_ms = self._next_ms
+        self._next_ms = min(self._longest_ms, pause_ms * PAUSE_GROWTH)
+        return pause_ms
 
 
 class Stream(Connection):

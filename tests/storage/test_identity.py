@@ -209,20 +209,23 @@ def test_an_empty_log_without_identity_is_a_first_start_that_did_not_end(tmp_pat
     assert second.incarnation != first.incarnation
 
 
-def test_every_flipped_bit_of_the_identity_is_noticed(tmp_path: Path) -> None:
-    directory = DataDirectory.open(tmp_path, "n1", FILES)
+def test_every_flipped_bit_of_the_identity_is_noticed() -> None:
+    files = MemoryFileSystem()
+    directory = DataDirectory.open(DIRECTORY, "n1", files)
     directory.publish(attrs.evolve(directory.identity, cluster_id="77", removed_index=5))
     directory.close()
-    path = tmp_path / "identity.json"
-    content = path.read_bytes()
+    path = DIRECTORY / "identity.json"
+    content = files.read(path)
     for bit in range(len(content) * 8):
         flipped = bytearray(content)
         flipped[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(flipped)
+        files.replace(path, bytes(flipped))
         with pytest.raises(StorageFault, match=r"identity\.json"):
-            DataDirectory.open(tmp_path, "n1", FILES)
-    path.write_bytes(content)
-    assert open_identity(tmp_path).removed_index == 5
+            DataDirectory.open(DIRECTORY, "n1", files)
+    files.replace(path, content)
+    directory = DataDirectory.open(DIRECTORY, "n1", files)
+    assert directory.identity.removed_index == 5
+    directory.close()
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b'{"format": 1, "identity": 3}'])
