@@ -17,6 +17,9 @@ GAIN = 2
 ENTRY_COST_BYTES = 2048
 """What a leader does for one entry takes it as long as to send so much of a snapshot."""
 
+ENTRIES_MIN = 32
+"""But that never keeps a server from getting so many short ones in a tick."""
+
 
 @attrs.frozen
 class Share:
@@ -55,4 +58,4 @@ class CatchUpPace:
         written = self._last_index - first
         written_bytes = log.bytes_between(first, self._last_index) + ENTRY_COST_BYTES * written
         size_bytes = min(full_bytes, max(busy_bytes // servers, GAIN * written_bytes, 1))
-        return Share(size_bytes, ENTRY_COST_BYTES)
+        return Share(size_bytes, min(ENTRY_COST_BYTES, size_bytes // ENTRIES_MIN))

@@ -7,14 +7,14 @@ import pytest
 
 from raftd.core.log import RaftLog
 from raftd.core.messages import AppendEntries
-from raftd.core.pacing import ENTRY_COST_BYTES, GAIN, CatchUpPace, Share
+from raftd.core.pacing import ENTRIES_MIN, ENTRY_COST_BYTES, GAIN, CatchUpPace, Share
 from raftd.core.progress import SNAPSHOT_CHUNK_BYTES
 from tests.core.harness import OPTIONS
 from tests.core.scenario import Solo, command, of, settled_leader
 from tests.core.snapshot_scenario import progress, sending
 
 CHUNK = SNAPSHOT_CHUNK_BYTES
-FULL, BUSY = 1_000_000, 60_000
+FULL, BUSY = 1_000_000, 100_000
 RATES = attrs.evolve(OPTIONS, catch_up_bytes_per_tick=FULL, busy_catch_up_bytes_per_tick=BUSY)
 
 
@@ -135,7 +135,7 @@ def entries_to(solo: Solo, server: str) -> list[int]:
 
 def test_entries_take_more_of_a_busy_leader_than_their_bytes() -> None:
     options = attrs.evolve(
-        OPTIONS, catch_up_bytes_per_tick=1 << 30, busy_catch_up_bytes_per_tick=ENTRY_COST_BYTES
+        OPTIONS, catch_up_bytes_per_tick=1 << 30, busy_catch_up_bytes_per_tick=ENTRIES_MIN * ENTRY_COST_BYTES
     )
     solo = settled_leader(learners=["4"], options=options)
     solo.give(lambda raft: raft.propose(b"x"))
@@ -178,3 +178,9 @@ def test_a_link_to_a_stranger_or_of_a_follower_asks_nobody() -> None:
         solo.sent.clear()
         solo.give(lambda raft: raft.report_connected("9"))
         assert solo.sent == []
+
+
+def test_a_small_share_is_not_eaten_up_by_what_entries_cost() -> None:
+    pace = CatchUpPace(attrs.evolve(RATES, catch_up_bytes_per_tick=320), 0)
+    pace.note_reads()
+    assert pace.share(RaftLog(), 1) == Share(320, 320 // ENTRIES_MIN)
