@@ -56,7 +56,9 @@ def test_a_rolling_replacement_of_all_servers_goes_on_after_its_raftctl_was_kill
     with Workload(cluster.client) as workload:
         killed_in_step(cluster, ["rolling", "replace", *words], 2)
         refused = cluster.ctl("add", f"n9={cluster['n4'].address}", "-o", "json")
-        assert (refused.code, refused.error["operation"]) == (1, "op-2")
+        assert refused.code == 1
+        # The change of the step may have begun before the kill; then it is what stands in the way.
+        assert refused.error["operation"] in ("op-2", "op-4")
         result = cluster.ctl("rolling", "resume", "-y", "-o", "json")
         assert result.code == 0, result.stderr
         workload.wait_writes(10)

@@ -14,7 +14,7 @@ from tests.core.scenario import Solo, command, of, settled_leader
 from tests.core.snapshot_scenario import progress, sending
 
 CHUNK = SNAPSHOT_CHUNK_BYTES
-FULL, BUSY = 1_000_000, 100_000
+FULL, BUSY = 1_000_000, 99_000
 RATES = attrs.evolve(OPTIONS, catch_up_bytes_per_tick=FULL, busy_catch_up_bytes_per_tick=BUSY)
 
 
@@ -135,7 +135,9 @@ def entries_to(solo: Solo, server: str) -> list[int]:
 
 def test_entries_take_more_of_a_busy_leader_than_their_bytes() -> None:
     options = attrs.evolve(
-        OPTIONS, catch_up_bytes_per_tick=1 << 30, busy_catch_up_bytes_per_tick=ENTRIES_MIN * ENTRY_COST_BYTES
+        OPTIONS,
+        catch_up_bytes_per_tick=1 << 30,
+        busy_catch_up_bytes_per_tick=ENTRIES_MIN * ENTRY_COST_BYTES,
     )
     solo = settled_leader(learners=["4"], options=options)
     solo.give(lambda raft: raft.propose(b"x"))

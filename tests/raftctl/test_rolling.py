@@ -24,6 +24,7 @@ from raftd.commands import (
     ABORTED,
     DONE,
     FAILED,
+    FEATURES_MAX,
     PENDING,
     RUNNING,
     SKIPPED,
@@ -494,31 +495,37 @@ def test_at_the_end_of_an_upgrade_it_waits_for_the_features(
 
     def instead(name: str, request: Request) -> Answer | None:
         if len(world.restarts()) == 3 and isinstance(request, StatusRequest):
-            world.spoken = {"n1": 4, "n2": 4, "n3": 4}
+            world.spoken = dict.fromkeys(("n1", "n2", "n3"), FEATURES_MAX + 1)
             asked.append(request)
             if len(asked) > 12:
-                world.features = 4
+                world.features = FEATURES_MAX + 1
         return None
 
     world.instead = instead
     assert restart(world) == 0
     error = capsys.readouterr().err
-    assert "waiting: the features of version 4 are not switched on yet" in error
-    assert "the features of version 4 are switched on now, all servers speak it" in error
+    assert f"waiting: the features of version {FEATURES_MAX + 1} are not switched on yet" in error
+    assert (
+        f"the features of version {FEATURES_MAX + 1} are switched on now, all servers speak it"
+        in error
+    )
 
 
 def test_servers_that_were_left_out_of_an_upgrade_are_named(
     world: RollingWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def instead(name: str, request: Request) -> Answer | None:
-        world.spoken = dict.fromkeys(world.restarts(), 4)
+        world.spoken = dict.fromkeys(world.restarts(), FEATURES_MAX + 1)
         return None
 
     world.instead = instead
     assert restart(world, "--servers", "n2,n3") == 0
     error = capsys.readouterr().err
     assert f"the servers run different releases: {OLD} on n1; {NEW} on n2 n3" in error
-    assert "the features of version 4 are off while n1 stays at an older one" in error
+    assert (
+        f"the features of version {FEATURES_MAX + 1} are off while n1 stays at an older one"
+        in error
+    )
 
 
 # --- replacements -------------------------------------------------------------------------------
