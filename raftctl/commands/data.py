@@ -24,6 +24,7 @@ from raftctl.client import (
     error_of,
     expect,
 )
+from raftctl.completing import members
 from raftctl.errors import CliError, Refused, Unreachable, UsageProblem
 from raftctl.render import (
     listed,
@@ -118,6 +119,7 @@ _from = click.option(
     "--from",
     "server",
     metavar="ID",
+    shell_complete=members(),
     help="Let this server answer, whether it leads or not; with --stale from its own state as it "
     "is.",
 )
