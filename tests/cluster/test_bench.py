@@ -36,9 +36,11 @@ def test_a_benchmark_outlives_the_leader_and_tells_what_that_has_cost(
 
     names = [each["id"] for each in found["leaders"]]
     assert names[0] == leader.name != names[-1]
-    assert found["longest_gap_ms"] > 100
+    # Nothing is answered between two leaders, and a new one is chosen in no time where the process
+    # of the old one is known to have ended.
     slowest_ms = max(found[kind]["max_ms"] for kind in ("puts", "gets"))
-    assert slowest_ms > 100
+    medians_ms = [found[kind]["p50_ms"] for kind in ("puts", "gets")]
+    assert slowest_ms > 0.9 * found["longest_gap_ms"] > 2 * min(medians_ms)
     assert found["puts"]["count"] + found["gets"]["count"] == found["count"] > 0
 
     servers = {each["id"]: each for each in found["servers"]}

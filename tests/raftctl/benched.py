@@ -60,6 +60,10 @@ class BenchedCluster:
         """Requests of each kind."""
         self.asked_of: Counter[str] = Counter()
         """Gets that each server was asked for."""
+        self.measured: Counter[str] = Counter()
+        """Requests of each kind that came after the first one of that kind and, after that, a
+        request to each server for its status: with this the measuring begins."""
+        self._statuses: dict[str, set[str]] = defaultdict(set)
         self._results: dict[tuple[str, int], WriteReply] = {}
         self._lock = threading.RLock()
         for server in servers:
@@ -124,9 +128,17 @@ class BenchedCluster:
             revision=self.revision, entries=tuple(entries), more=len(keys) > request.limit
         )
 
+    def _count(self, server: SpeakingServer, kind: str) -> None:
+        if kind == StatusRequest.__name__:
+            for each in self.asked:
+                self._statuses[each].add(server.server)
+        elif len(self._statuses[kind]) == len(self.servers):
+            self.measured[kind] += 1
+        self.asked[kind] += 1
+
     def _answer(self, server: SpeakingServer, request: Request) -> Answer:
         with self._lock:
-            self.asked[type(request).__name__] += 1
+            self._count(server, type(request).__name__)
             if isinstance(request, PutRequest | DeleteRequest):
                 self.writes[request.session].append(request.serial)
                 self.attempts[request.session, request.serial] += 1

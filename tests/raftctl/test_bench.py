@@ -357,7 +357,7 @@ def test_reads_that_nobody_answers_any_more_end_as_a_cluster_that_is_not_there(
     bench: Command, cluster: BenchedCluster
 ) -> None:
     def fall_silent(server: SpeakingServer, request: Request) -> Answer | None:
-        is_late = cluster.asked["GetRequest"] > 50
+        is_late = cluster.measured["GetRequest"] > 50
         return SILENCE if is_late and not isinstance(request, StatusRequest) else None
 
     cluster.trouble = fall_silent
@@ -417,7 +417,7 @@ def test_after_ctrl_c_it_shows_what_was_measured_and_removes_its_keys(
     bench: Command, cluster: BenchedCluster
 ) -> None:
     def press(server: SpeakingServer, request: Request) -> None:
-        if isinstance(request, PutRequest) and request.serial == 50:
+        if isinstance(request, PutRequest) and cluster.measured["PutRequest"] == 50:
             os.kill(os.getpid(), signal.SIGINT)
 
     cluster.trouble = press
@@ -434,7 +434,7 @@ def test_a_second_ctrl_c_leaves_the_keys_and_says_so(
     bench: Command, cluster: BenchedCluster
 ) -> None:
     def press(server: SpeakingServer, request: Request) -> Answer | None:
-        if isinstance(request, PutRequest) and request.serial == 50:
+        if isinstance(request, PutRequest) and cluster.measured["PutRequest"] == 50:
             os.kill(os.getpid(), signal.SIGINT)
         if isinstance(request, DeleteRequest):
             if request.serial == max(map(max, cluster.writes.values())):
