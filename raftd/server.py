@@ -238,7 +238,7 @@ def _redis_listener(
     redis = RedisListener(
         inbox, features=lambda: state.features, redis_address=network.redis_address
     )
-    inbox.sources.append(redis.collect)
+    inbox.sources.append(redis)
     return redis
 
 

@@ -1,14 +1,15 @@
-"""Frames over one stream: a task that reads, a task that writes, and a bounded outbox.
+"""Frames over one stream: who reads it, a task that writes, and a bounded outbox.
 
-Everything that is queued for a connection leaves in one send. How a connection ends is a sentence
-for the log, never an exception.
+A plain socket is read by the driver, as one of a set, whenever it closes a batch; any other stream
+has a task for that. Everything that is queued for a connection leaves in one send. How a connection
+ends is a sentence for the log, never an exception.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -21,6 +22,8 @@ from raftd.codec import (
     encode_frame,
     encode_opening,
 )
+from raftd.network.inputs import Inbox
+from raftd.network.sockets import ENDED, READABLE
 from raftd.protocol import PROTOCOL_VERSION_MAX
 
 RECEIVE_BYTES_MAX = 64 * 1024
@@ -156,13 +159,22 @@ class Connection:
         stream: trio.abc.Stream,
         decoder: FrameDecoder,
         *,
+        inbox: Inbox,
         outbox_bytes_max: int,
         version: int = PROTOCOL_VERSION_MAX,
     ) -> None:
-        """Take over `stream`, whose openings have been exchanged and agree on `version`."""
+        """Take over `stream`, whose openings have been exchanged and agree on `version`.
+
+        Args:
+            inbox: nothing is read while it is full.
+        """
         self.version = version
         self._stream = stream
         self._decoder = decoder
+        self._inbox = inbox
+        self._handle: Callable[[Sequence[bytes]], None] | None = None
+        self._is_paused = False
+        self._resumed = trio.lowlevel.ParkingLot()
         self._outbox: list[bytes] = []
         self._outbox_bytes = 0
         self._outbox_bytes_max = outbox_bytes_max
@@ -235,7 +247,26 @@ class Connection:
             self._closed = True
             self.problem = problem
             self.misbehaved = misbehaved
+            if self._descriptor is not None:
+                self._inbox.sockets.remove(self._descriptor)
         self._scope.cancel()
+
+    def pause(self) -> None:
+        """Read nothing more until `resume`."""
+        self._is_paused = True
+        self._watch()
+
+    def resume(self) -> None:
+        """Go on reading."""
+        if self._is_paused:
+            self._is_paused = False
+            self._watch()
+            self._resumed.unpark_all()
+
+    def _watch(self) -> None:
+        if self._descriptor is not None and self._handle is not None and not self._closed:
+            events = 0 if self._is_paused else READABLE
+            self._inbox.sockets.watch(self._descriptor, events)
 
     async def flush(self) -> None:
         """Wait until nothing is queued any more: all of it is sent, or the connection has ended."""
@@ -243,15 +274,13 @@ class Connection:
             await self._flushers.park()
 
     async def run(
-        self,
-        handle: Callable[[Sequence[bytes]], Awaitable[None]],
-        payloads: Sequence[bytes] = (),
+        self, handle: Callable[[Sequence[bytes]], None], payloads: Sequence[bytes] = ()
     ) -> None:
         """Serve the connection until it ends, then close its stream; `problem` says why it ended.
 
         Args:
-            handle: called with the payloads of each read, in order; while it waits, nothing more
-                is read. A `WireError` from it ends the connection as misbehaviour.
+            handle: called with the payloads of each read, in order. A `WireError` from it ends the
+                connection as misbehaviour.
             payloads: what came together with the opening.
         """
         try:
@@ -268,24 +297,79 @@ class Connection:
             await trio.aclose_forcefully(self._stream)
 
     async def _read(
-        self, handle: Callable[[Sequence[bytes]], Awaitable[None]], payloads: Sequence[bytes]
+        self, handle: Callable[[Sequence[bytes]], None], payloads: Sequence[bytes]
     ) -> None:
+        descriptor = self._descriptor
+        if descriptor is None or self._closed:
+            self._handle = handle
+            await self._read_stream(payloads)
+            return
         try:
-            while True:
-                if payloads:
-                    await handle(payloads)
-                wanted_bytes = min(self._decoder.missing_bytes, RECEIVE_LARGE_BYTES_MAX)
-                received = await self._stream.receive_some(max(wanted_bytes, RECEIVE_BYTES_MAX))
-                if not received:
-                    break
-                payloads = self._decoder.feed(received)
+            self._inbox.sockets.add(descriptor, self._ready)
+        except OSError as error:
+            self.close(describe(error))
+            return
+        self._handle = handle
+        try:
+            self._take(payloads)
+            await trio.sleep_forever()
+        finally:
+            self._inbox.sockets.remove(descriptor)
+
+    async def _read_stream(self, payloads: Sequence[bytes]) -> None:
+        self._take(payloads)
+        while not self._closed:
+            while self._is_paused:
+                await self._resumed.park()
+            await self._inbox.room()
+            try:
+                received = await self._stream.receive_some(self._receive_bytes())
+            except trio.BrokenResourceError as error:
+                self.close(describe(error))
+            else:
+                self._received(received)
+
+    def _ready(self, events: int) -> None:
+        """Read the socket, which has something."""
+        if events & ENDED:
+            if self._is_paused:
+                # The set says so again and again, whatever it was asked for.
+                self.close("reset by the other side")
+                return
+        elif self._inbox.is_full:
+            return
+        assert self._descriptor is not None
+        try:
+            received = os.read(self._descriptor, self._receive_bytes())
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.close(describe(error))
+        else:
+            self._received(received)
+
+    def _receive_bytes(self) -> int:
+        return max(RECEIVE_BYTES_MAX, min(self._decoder.missing_bytes, RECEIVE_LARGE_BYTES_MAX))
+
+    def _received(self, received: bytes | bytearray) -> None:
+        if received:
+            try:
+                self._take(self._decoder.feed(received))
+            except WireError as error:
+                self.close(str(error), misbehaved=True)
+        elif self._decoder.buffered_bytes:
+            self.close("it ended inside a frame", misbehaved=True)
+        else:
+            self.close("closed by the other side")
+
+    def _take(self, payloads: Sequence[bytes]) -> None:
+        if not payloads:
+            return
+        assert self._handle is not None
+        try:
+            self._handle(payloads)
         except WireError as error:
             self.close(str(error), misbehaved=True)
-        except trio.BrokenResourceError as error:
-            self.close(describe(error))
-        if self._decoder.buffered_bytes:
-            self.close("it ended inside a frame", misbehaved=True)
-        self.close("closed by the other side")
 
     async def _write(self) -> None:
         while True:

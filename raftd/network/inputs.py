@@ -1,14 +1,17 @@
 """The inbox that carries what the network tells to the node.
 
-Many tasks put into the inbox, one takes: the driver. A full inbox holds the producers back, and
+The driver takes from it, all others put into it: what is read from the sockets of the set while a
+batch is closed, and now and then a task. A full inbox holds back whoever reads for clients, and
 these stop reading their sockets.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import trio
 
@@ -22,16 +25,34 @@ from raftd.inputs import (
     Received,
     Requested,
 )
+from raftd.network.sockets import SocketSet
 
 INBOX_INPUTS_MAX = 4096
 """Producers wait while more inputs are queued: a few batches, so that the driver never starves and
 what waits is answered within a fraction of an election timeout."""
 BATCH_INPUTS_MAX = 1024
 """Inputs of one batch: enough to share one sync among them, short enough for the heartbeats."""
+YIELD_SECONDS = 0.002
+"""The other tasks have their turn at least this often while the sockets keep the driver busy: a
+greeting takes several of these turns."""
+BUSY_SECONDS = 0.001
+"""A driver that has just been busy waits so long for the sockets alone, before it lets the event
+loop wait: by then most of what it has asked others for is answered. A millisecond is the least that
+the system call can wait, and little against the sync that the driver waits for in each turn."""
+
+
+class Source(Protocol):
+    """Somebody who gathers what the sockets bring, and hands it over when a batch is closed."""
+
+    def prepare(self) -> None:
+        """Let those go on who have waited, before new ones come."""
+
+    def collect(self) -> list[Input]:
+        """Return what was gathered, without waiting; bounded by the source itself."""
 
 
 class Inbox:
-    """A queue of inputs from many tasks to one, with the ticks of the clock in their places.
+    """A queue of inputs to one driver, with the ticks of the clock in their places.
 
     Ticks coalesce, and a tick never overtakes the inputs that were queued before it: after a
     stall the messages that have been waiting are handled before the clock is believed.
@@ -39,53 +60,78 @@ class Inbox:
     Source: the order of inputs and clock after LogCabin's and etcd's drivers.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Make it empty.
+
+        Args:
+            monotonic: seconds, for how busy the driver is.
+        """
+        self.sockets = SocketSet()
+        """Of the connections that are read where a batch is closed."""
+        self.sources: list[Source] = []
         self._inputs: deque[Input] = deque()
         self._inputs_before_tick: int | None = None
         self._is_woken = False
         self._producers = trio.lowlevel.ParkingLot()
-        self._collected = trio.lowlevel.ParkingLot()
-        self.sources: list[Callable[[], list[Input]]] = []
-        """Asked for more, without waiting, whenever a batch is closed; bounded by themselves."""
-        self._consumer = trio.lowlevel.ParkingLot()
+        self._waits: trio.CancelScope | None = None
+        """Cancelled to wake the driver."""
+        self._monotonic = monotonic
+        self._found_at = self._yielded_at = -math.inf
+        """When the sockets had something last, and when the other tasks had their turn."""
+        self._is_busy = False
+        """Whether the sockets have had something twice within a short time."""
 
     def __len__(self) -> int:
         """Return how many inputs are queued."""
         return len(self._inputs)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether those who read for clients should not read any more for now."""
+        return len(self._inputs) > INBOX_INPUTS_MAX
+
     async def put(self, items: Sequence[Input]) -> None:
-        """Queue `items` in order; wait first while more than `INBOX_INPUTS_MAX` are queued.
+        """Queue `items` in order; wait first while the inbox is full.
 
         If cancelled, nothing was queued.
         """
-        while len(self._inputs) > INBOX_INPUTS_MAX:
-            await self._producers.park()
+        await self.room()
         self._inputs.extend(items)
-        self._consumer.unpark()
+        self._wake_driver()
+
+    async def room(self) -> None:
+        """Wait while it is full."""
+        while self.is_full:
+            await self._producers.park()
 
     def put_nowait(self, item: Input) -> None:
         """Queue `item` at once, for inputs that are rare by their nature."""
         self._inputs.append(item)
-        self._consumer.unpark()
+        self._wake_driver()
+
+    def arrived(self, items: Sequence[Input]) -> None:
+        """Queue at once what came by a connection that looks at `is_full` before it reads."""
+        self._inputs.extend(items)
+        self._wake_driver()
 
     def tick(self) -> None:
         """Mark a tick as due, after what is queued now. A tick that is due already covers it."""
         if self._inputs_before_tick is None:
             self._inputs_before_tick = len(self._inputs)
-        self._consumer.unpark()
+        self._wake_driver()
 
     def wake(self) -> None:
         """Let the next `take` return at once, with whatever there is: there is work left over."""
         self._is_woken = True
-        self._consumer.unpark()
+        self._wake_driver()
+
+    def _wake_driver(self) -> None:
+        if self._waits is not None:
+            self._waits.cancel()
 
     @property
     def _has_something(self) -> bool:
         return bool(self._inputs) or self._is_woken or self._inputs_before_tick is not None
-
-    async def collected(self) -> None:
-        """Wait until the sources have been asked once more."""
-        await self._collected.park()
 
     async def take(self, tick_at: float = math.inf) -> tuple[list[Input], bool]:
         """Wait for something; return up to `BATCH_INPUTS_MAX` inputs and whether a tick is due.
@@ -95,29 +141,64 @@ class Inbox:
         Args:
             tick_at: when the next one is due, seconds of trio's clock.
         """
+        for source in self.sources:
+            source.prepare()
         if self._has_something:
-            # One turn of the event loop: all sockets that are readable by now are heard before the
-            # batch is closed, and a busy driver cannot starve the readers.
-            await trio.lowlevel.checkpoint()
-        else:
-            with trio.move_on_at(tick_at):
-                while not self._has_something:
-                    await self._consumer.park()
+            # One turn of the event loop: what others have to say by now is heard before the batch
+            # is closed, and a busy driver cannot starve them.
+            await self._yield()
+            self._look(0.0)
+        elif not self._look(0.0):
+            await self._wait(tick_at)
+        elif self._found_at - self._yielded_at >= YIELD_SECONDS:
+            await self._yield()
         if trio.current_time() >= tick_at and self._inputs_before_tick is None:
             self._inputs_before_tick = len(self._inputs)
+        return self._close_batch()
+
+    async def _yield(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self._yielded_at = self._monotonic()
+
+    def _look(self, timeout_seconds: float) -> bool:
+        """Read the sockets; return whether any of them had something."""
+        if not self.sockets.poll(timeout_seconds):
+            return False
+        now = self._monotonic()
+        self._is_busy = now - self._found_at < 2 * BUSY_SECONDS
+        self._found_at = now
+        return True
+
+    async def _wait(self, tick_at: float) -> None:
+        if self._is_busy and self._monotonic() - self._yielded_at < YIELD_SECONDS:
+            if self._look(BUSY_SECONDS):
+                return
+            self._is_busy = False
+        with trio.move_on_at(tick_at) as self._waits:
+            await self.sockets.wait()
+        self._waits = None
+        self._yielded_at = self._monotonic()
+        self._look(0.0)
+
+    def _close_batch(self) -> tuple[list[Input], bool]:
         self._is_woken = False
-        count = min(len(self._inputs), BATCH_INPUTS_MAX)
-        batch = [self._inputs.popleft() for _ in range(count)]
+        inputs = self._inputs
+        count = len(inputs)
+        if count <= BATCH_INPUTS_MAX:
+            batch = list(inputs)
+            inputs.clear()
+        else:
+            count = BATCH_INPUTS_MAX
+            batch = [inputs.popleft() for _ in range(count)]
         for source in self.sources:
-            batch += source()
-        self._collected.unpark_all()
+            batch += source.collect()
         tick_is_due = False
         if self._inputs_before_tick is not None:
             self._inputs_before_tick = max(0, self._inputs_before_tick - count)
             tick_is_due = self._inputs_before_tick == 0
             if tick_is_due:
                 self._inputs_before_tick = None
-        if len(self._inputs) <= INBOX_INPUTS_MAX:
+        if self._producers and not self.is_full:
             self._producers.unpark_all()
         return batch, tick_is_due
 

@@ -183,12 +183,13 @@ class Link:
         connection = Connection(
             introduced.stream,
             introduced.decoder,
+            inbox=self._inbox,
             outbox_bytes_max=PEER_OUTBOX_BYTES_MAX,
             version=introduced.welcome.version,
         )
 
-        async def handle(payloads: Sequence[bytes]) -> None:
-            await self._inbox.put(receive_messages(self.server, us, payloads))
+        def handle(payloads: Sequence[bytes]) -> None:
+            self._inbox.arrived(receive_messages(self.server, us, payloads))
 
         self.connection = connection
         self.redis_address = introduced.welcome.redis

@@ -1,7 +1,6 @@
 """Inbound connections: one listener for servers, administrators and native clients.
 
-Each connection has one reader, which makes one batch of all that a read brought, and one writer,
-which sends all that is queued at once.
+All that one read has brought is one batch, and all that is queued leaves at once.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -89,21 +89,29 @@ class Client:
         self._inbox = inbox
         self._replied = replied
         self._unanswered: set[int] = set()
-        self._room = trio.lowlevel.ParkingLot()
+        self._waiting: deque[bytes] = deque()
+        """Requests beyond `CLIENT_REQUESTS_MAX`; nothing is read while there are any."""
 
-    async def handle(self, payloads: Sequence[bytes]) -> None:
+    def handle(self, payloads: Sequence[bytes]) -> None:
         """Put the requests into the inbox, as many at a time as may be unanswered.
 
         Raises:
             WireError: no request, or a number that is in use.
         """
-        position = 0
-        while position < len(payloads):
-            while len(self._unanswered) >= CLIENT_REQUESTS_MAX:
-                await self._room.park()
-            end = position + CLIENT_REQUESTS_MAX - len(self._unanswered)
-            await self._inbox.put([self._accept(payload) for payload in payloads[position:end]])
-            position = end
+        if self._waiting or len(self._unanswered) + len(payloads) > CLIENT_REQUESTS_MAX:
+            self._waiting.extend(payloads)
+            self._connection.pause()
+            self._go_on()
+        else:
+            self._inbox.arrived([self._accept(payload) for payload in payloads])
+
+    def _go_on(self) -> None:
+        """Put those into the inbox that have waited and need not any more."""
+        waiting = self._waiting
+        count = min(len(waiting), CLIENT_REQUESTS_MAX - len(self._unanswered))
+        self._inbox.arrived([self._accept(waiting.popleft()) for _ in range(count)])
+        if not waiting:
+            self._connection.resume()
 
     def _accept(self, payload: bytes) -> Requested:
         number, request = decode_request(payload)
@@ -115,9 +123,13 @@ class Client:
     def _respond(self, number: int, reply: Reply) -> None:
         assert number in self._unanswered, "a request is answered once"
         self._unanswered.remove(number)
-        self._room.unpark()
         if self._connection.closed:
             return
+        if self._waiting:
+            try:
+                self._go_on()
+            except WireError as error:
+                self._connection.close(str(error), misbehaved=True)
         if not self._connection.offer(encode_reply(number, reply)):
             self._connection.close("it does not read its replies", misbehaved=True)
         self._replied(self._connection)
@@ -234,13 +246,16 @@ class Listener:
             connection = Connection(
                 stream,
                 decoder,
+                inbox=self._inbox,
                 outbox_bytes_max=PEER_OUTBOX_BYTES_MAX,
                 version=answer.version,
             )
             connection.offer(encode_opening(answer))
             await self._serve_peer(connection, hello.source, answer.server, payloads)
         else:
-            connection = Connection(stream, decoder, outbox_bytes_max=CLIENT_OUTBOX_BYTES_MAX)
+            connection = Connection(
+                stream, decoder, inbox=self._inbox, outbox_bytes_max=CLIENT_OUTBOX_BYTES_MAX
+            )
             connection.offer(encode_opening(answer))
             await self._serve_client(connection, payloads)
         if connection.misbehaved:
@@ -288,8 +303,8 @@ class Listener:
     async def _serve_peer(
         self, connection: Connection, source: ServerId, us: ServerId, payloads: Sequence[bytes]
     ) -> None:
-        async def handle(payloads: Sequence[bytes]) -> None:
-            await self._inbox.put(receive_messages(source, us, payloads))
+        def handle(payloads: Sequence[bytes]) -> None:
+            self._inbox.arrived(receive_messages(source, us, payloads))
 
         # A server keeps one connection to us, so the one before is a remainder.
         previous = self.peers.get(source)

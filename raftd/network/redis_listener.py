@@ -1,9 +1,8 @@
 """The Redis listener: many connections, one wake-up.
 
-All sockets are in one epoll set of their own, and trio waits for that set alone. When the driver
-closes a batch it takes from here what all readable sockets have brought, and after its turn it lets
-each connection send all of its replies in one system call. A task for each connection would cost
-more than what is done for a request.
+All sockets are in the set that the driver reads when it closes a batch: it takes from here what
+they have brought, and after its turn it lets each connection send all of its replies in one system
+call. A task for each connection would cost more than what is done for a request.
 
 Replies leave in the order of the commands of their connection. Commands of a connection are under
 way together as long as all of them write or all of them read: what is read must have seen the
@@ -24,10 +23,10 @@ import binascii
 import contextlib
 import errno
 import logging
-import select
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 import trio
@@ -49,6 +48,7 @@ from raftd.network.redis_commands import (
     interpret,
 )
 from raftd.network.redis_framing import CommandDecoder, FramingError, error
+from raftd.network.sockets import ENDED, READABLE, WRITABLE
 from raftd.protocol import NOT_NOW, ErrorReply
 from raftd.protocol import Reply as NativeReply
 
@@ -95,7 +95,6 @@ SLOTS = 16_384
 _NONE, _WRITES, _READS, _STALE_READS = 0, 1, 2, 3
 _SHORT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC)
 """What the system may lack for a connection, and have again later."""
-_ENDED = select.EPOLLERR | select.EPOLLHUP
 
 logger = logging.getLogger("raftd.network")
 
@@ -178,7 +177,7 @@ class _Connection:
         self.outbox_bytes = 0
         """Of these, and of those that wait in their slots for one before them."""
         self.receive_bytes = RECEIVE_BYTES
-        self.events = select.EPOLLIN
+        self.events = READABLE
         self.ended = False
         """Nothing more is read; it is closed when all that is due has left."""
         self.last_words = b""
@@ -189,6 +188,10 @@ class _Connection:
     def has_to_wait(self) -> bool:
         """Whether it has sent commands that are not on their way."""
         return self.action is not None or bool(self.queue)
+
+    def ready(self, events: int) -> None:
+        """Take note that the socket is ready."""
+        self.listener.ready(self, events)
 
     def answered(self, slot: _Slot, reply: bytes) -> None:
         """Let replies leave up to the first that is not there."""
@@ -218,8 +221,7 @@ class _Connection:
 class RedisListener:
     """Accepts clients of the Redis protocol and turns their commands into inputs of the node.
 
-    `collect`, `flush` and `tick` are called by the driver, before and after its turn; `serve` wakes
-    it.
+    `prepare`, `collect`, `flush` and `tick` are called by the driver, before and after its turn.
     """
 
     def __init__(
@@ -234,20 +236,20 @@ class RedisListener:
         """Prepare it; nothing is bound before `serve`.
 
         Args:
-            inbox: is woken when there is something to collect.
+            inbox: whose set the sockets join; it is woken when somebody can go on who has waited.
             features: returns the version of those that are switched on in the replicated state.
             redis_address: returns HOST:PORT of the Redis listener of a server, empty if unknown.
             clock: seconds that never go back.
             connections_max: at one time; the others are told so and closed.
         """
         self._inbox = inbox
+        self._set = inbox.sockets
         self._features = features
         self._redis_address = redis_address
         self._clock = clock
         self._connections_max = connections_max
         self._connections: dict[int, _Connection] = {}
-        self._sockets: dict[int, socket.socket] = {}
-        self._epoll: select.epoll | None = None
+        self._sockets: list[socket.socket] = []
         self._accepts_again_at: float | None = None
         """Set while none are accepted, since the system lacks something."""
         self._lacks = False
@@ -289,42 +291,32 @@ class RedisListener:
         Raises:
             OSError: the address is in use, or not one of this host.
         """
-        self._epoll = select.epoll()
         try:
             addresses = await self._bind(host, port)
             logger.info("listening for Redis clients on %s", ", ".join(addresses))
             task_status.started(addresses)
-            descriptor = self._epoll.fileno()
-            while True:
-                await trio.lowlevel.wait_readable(descriptor)
-                self._inbox.wake()
-                # The driver takes what there is in its next turn. Until then the set stays
-                # readable, and would wake this task again and again.
-                await self._inbox.collected()
+            await trio.sleep_forever()
         finally:
             self._end()
 
     async def _bind(self, host: str, port: int) -> list[str]:
-        assert self._epoll is not None
         listeners = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
         addresses = []
         for listener in listeners:
             bound = socket.socket(fileno=listener.socket.detach())
             bound.setblocking(False)
-            self._sockets[bound.fileno()] = bound
-            self._epoll.register(bound.fileno(), select.EPOLLIN)
+            self._sockets.append(bound)
+            self._set.add(bound.fileno(), partial(self._accept, bound))
             addresses.append(join_address(*bound.getsockname()[:2]))
         return addresses
 
     def _end(self) -> None:
         for connection in list(self._connections.values()):
             self._close(connection, "")
-        for bound in self._sockets.values():
+        for bound in self._sockets:
+            self._set.remove(bound.fileno())
             bound.close()
         self._sockets.clear()
-        if self._epoll is not None:
-            self._epoll.close()
-            self._epoll = None
 
     async def drain(self, timeout_ms: float) -> None:
         """Wait until the kernel has all replies that are due, but no longer than that.
@@ -344,34 +336,32 @@ class RedisListener:
 
     # --- taking ---
 
-    def collect(self) -> list[Input]:
-        """Return what the clients have asked since the last call, without waiting."""
-        if self._epoll is None:
-            return []
+    def prepare(self) -> None:
+        """Let those go on who had to wait and need not any more."""
         # Who has waited for others comes before all else. Whoever has to wait again stands behind
         # those that have not had their turn.
         while self._crowded and self._has_room():
             connection = next(iter(self._crowded))
             del self._crowded[connection]
             self._resume(connection)
-        resumable, self._resumable = self._resumable, {}
-        for connection in resumable:
-            self._resume(connection)
-        for descriptor, events in self._epoll.poll(0):
-            # Whatever one of them leads to, no other one is closed meanwhile: its descriptor could
-            # be that of a new connection by the time when its own turn comes.
-            if descriptor not in self._connections:
-                self._accept(descriptor)
-                continue
-            connection = self._connections[descriptor]
-            if events & _ENDED:
-                # The set says so again and again, whatever it was asked for.
-                self._close(connection, "reset by the other side")
-                continue
-            if events & select.EPOLLOUT:
-                self._send(connection)
-            if events & select.EPOLLIN and not connection.closed:
-                self._receive(connection)
+        if self._resumable:
+            resumable, self._resumable = self._resumable, {}
+            for connection in resumable:
+                self._resume(connection)
+
+    def ready(self, connection: _Connection, events: int) -> None:
+        """Read a connection, or go on writing to it."""
+        if events & ENDED:
+            # The set says so again and again, whatever it was asked for.
+            self._close(connection, "reset by the other side")
+            return
+        if events & WRITABLE:
+            self._send(connection)
+        if events & READABLE and not connection.closed:
+            self._receive(connection)
+
+    def collect(self) -> list[Input]:
+        """Return what the clients have asked since the last call, without waiting."""
         inputs: list[Input] = []
         if self._commands:
             inputs.append(CommandsArrived(self._commands, self._waiters))
@@ -413,10 +403,7 @@ class RedisListener:
         if connection.outbox_bytes <= OUTBOX_BYTES_MAX:
             self._resumable[connection] = None
 
-    def _accept(self, descriptor: int) -> None:
-        bound = self._sockets.get(descriptor)
-        if bound is None:
-            return
+    def _accept(self, bound: socket.socket, events: int) -> None:
         for _ in range(ACCEPTS_MAX):
             try:
                 connected, address = bound.accept()
@@ -434,15 +421,14 @@ class RedisListener:
                     connected.send(error("ERR max number of clients reached"))
                 connected.close()
                 continue
-            assert self._epoll is not None
+            connection = _Connection(self, connected, join_address(*address[:2]))
             try:
-                self._epoll.register(connected.fileno(), select.EPOLLIN)
+                self._set.add(connection.descriptor, connection.ready)
             except OSError as error_of_set:
                 connected.close()
                 self._pause_accepting(error_of_set)
                 return
             tune_socket(connected)
-            connection = _Connection(self, connected, join_address(*address[:2]))
             self._connections[connection.descriptor] = connection
             self._lacks = False
 
@@ -455,9 +441,8 @@ class RedisListener:
         self._watch_sockets(0)
 
     def _watch_sockets(self, events: int) -> None:
-        if self._epoll is not None:
-            for descriptor in self._sockets:
-                self._epoll.modify(descriptor, events)
+        for bound in self._sockets:
+            self._set.watch(bound.fileno(), events)
 
     def _receive(self, connection: _Connection) -> None:
         try:
@@ -676,7 +661,7 @@ class RedisListener:
         now = self._clock()
         if self._accepts_again_at is not None and now >= self._accepts_again_at:
             self._accepts_again_at = None
-            self._watch_sockets(select.EPOLLIN)
+            self._watch_sockets(READABLE)
         for connection, since in list(self._begun.items()):
             if now - since < STALL_SECONDS:
                 break
@@ -692,17 +677,16 @@ class RedisListener:
         """Wait for what the connection can do next."""
         events = 0
         if not (connection.ended or connection.has_to_wait):
-            events |= select.EPOLLIN
+            events |= READABLE
             if connection.buffered_bytes and connection not in self._begun:
                 self._begun[connection] = self._clock()
         elif connection in self._begun:
             del self._begun[connection]
         if connection in self._stalled:
-            events |= select.EPOLLOUT
+            events |= WRITABLE
         if events != connection.events:
             connection.events = events
-            assert self._epoll is not None
-            self._epoll.modify(connection.descriptor, events)
+            self._set.watch(connection.descriptor, events)
 
     def _close(self, connection: _Connection, problem: str) -> None:
         if connection.closed:
@@ -711,8 +695,7 @@ class RedisListener:
         del self._connections[connection.descriptor]
         if problem:
             logger.debug("Redis client at %s: %s", connection.remote, problem)
-        assert self._epoll is not None
-        self._epoll.unregister(connection.descriptor)
+        self._set.remove(connection.descriptor)
         connection.socket.close()
         self._buffered_bytes -= connection.buffered_bytes
         self.outboxes_bytes -= connection.outbox_bytes

@@ -89,6 +89,12 @@ class Server:
                 found += [item for item in batch if isinstance(item, kind)]
         return found
 
+    async def drive(self) -> None:
+        """Take all that comes, where nobody waits for anything: sockets are read by who takes."""
+        while True:
+            batch, _ = await self.inbox.take()
+            self.taken += batch
+
     async def receive(self, count: int = 1) -> list[Envelope]:
         return [received.envelope for received in await self.take(Received, count)]
 

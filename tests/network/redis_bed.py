@@ -40,7 +40,7 @@ class Bed:
             clock=lambda: self.now,
             connections_max=connections_max,
         )
-        self.inbox.sources.append(self.listener.collect)
+        self.inbox.sources.append(self.listener)
         self.redis_addresses: dict[str, str] = {}
         self.refusal: ErrorReply | None = None
         """What all is answered with, instead of being carried out."""

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from raftd.network.inputs import BATCH_INPUTS_MAX, INBOX_INPUTS_MAX, Inbox, LinkChanged
+from raftd.network.inputs import BATCH_INPUTS_MAX, INBOX_INPUTS_MAX, Inbox, Input, LinkChanged
 
 
 def inputs(count: int, start: int = 0) -> list[LinkChanged]:
     return [LinkChanged(f"n{start + i}", True, "") for i in range(count)]
+
+
+class Gathered:
+    """A source with inputs that are handed over one at a time."""
+
+    def __init__(self, inputs: Sequence[Input]) -> None:
+        self.inputs = list(inputs)
+        self.prepared = 0
+
+    def prepare(self) -> None:
+        self.prepared += 1
+
+    def collect(self) -> list[Input]:
+        assert self.prepared
+        return [self.inputs.pop()] if self.inputs else []
 
 
 async def test_inputs_come_out_in_the_order_in_which_they_were_put() -> None:
@@ -120,25 +137,20 @@ async def test_a_busy_driver_lets_the_readers_run(nursery: trio.Nursery) -> None
 async def test_a_driver_that_waits_is_woken_and_asks_the_sources(nursery: trio.Nursery) -> None:
     inbox = Inbox()
     taken: list[object] = []
-    more = inputs(2)
-    inbox.sources.append(lambda: [more.pop()] if more else [])
+    source = Gathered(inputs(2))
+    inbox.sources.append(source)
 
     async def consume() -> None:
         while True:
             taken.append(await inbox.take())
 
-    async def wait() -> None:
-        await inbox.collected()
-        taken.append("collected")
-
     nursery.start_soon(consume)
-    nursery.start_soon(wait)
     await wait_all_tasks_blocked()
     assert taken == []
     inbox.wake()
     await wait_all_tasks_blocked()
-    assert taken == [(inputs(1, 1), False), "collected"]
+    assert taken == [(inputs(1, 1), False)]
     await inbox.put(inputs(1, 7))
     await wait_all_tasks_blocked()
-    assert taken[2:] == [([*inputs(1, 7), *inputs(1)], False)]
+    assert taken[1:] == [([*inputs(1, 7), *inputs(1)], False)]
     nursery.cancel_scope.cancel()

@@ -129,7 +129,9 @@ async def test_the_first_of_many_long_messages_is_on_its_way_before_the_next_is_
         assert arrived_bytes[0] > 0
 
 
-async def test_long_messages_arrive_in_few_reads(nursery: trio.Nursery) -> None:
+async def test_long_messages_arrive_in_few_reads(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
     n1, n2 = Server("n1/a", dial_tcp), Server("n2/b", dial_tcp)
     addresses = {"n1/a": await start(nursery, n1), "n2/b": await start(nursery, n2)}
     for server in (n1, n2):
@@ -137,14 +139,13 @@ async def test_long_messages_arrive_in_few_reads(nursery: trio.Nursery) -> None:
     await until(lambda: linked(n1, "n2/b") and linked(n2, "n1/a"))
     connection = n2.network.listener.peers["n1/a"]
     wanted: list[int] = []
-    stream = connection._stream
-    receive_some = stream.receive_some
+    receive_bytes = connection._receive_bytes
 
-    async def receive(max_bytes: int | None = None) -> bytes | bytearray:
-        wanted.append(max_bytes or 0)
-        return await receive_some(max_bytes)
+    def ask_for() -> int:
+        wanted.append(receive_bytes())
+        return wanted[-1]
 
-    stream.receive_some = receive  # type: ignore[method-assign]
+    monkeypatch.setattr(connection, "_receive_bytes", ask_for)
     for size_bytes in (10, 700_000, 3_000_000, 10):
         entry = Entry(1, 1, EntryKind.COMMAND, bytes(size_bytes))
         append = AppendEntries(1, 0, 0, (entry,), 0, 1)
@@ -216,6 +217,7 @@ async def test_a_port_in_use_is_an_error_for_the_caller(nursery: trio.Nursery) -
 async def test_a_reset_ends_only_that_connection(nursery: trio.Nursery) -> None:
     n1 = Server("n1/a", dial_tcp)
     host, port = split_address(await start(nursery, n1))
+    nursery.start_soon(n1.drive)
     for greeted in (True, False):
         stream = await trio.open_tcp_stream(host, port)
         if greeted:
@@ -236,6 +238,7 @@ async def test_a_restarted_server_is_reached_within_a_fraction_of_an_election_ti
 ) -> None:
     n1 = Server("n1/a", dial_tcp)
     addresses = {"n1/a": await start(nursery, n1)}
+    nursery.start_soon(n1.drive)
     async with trio.open_nursery() as first_life:
         n2 = Server("n2/b", dial_tcp)
         addresses["n2/b"] = await start(first_life, n2)
