@@ -33,6 +33,9 @@ _MANY = re.compile(rb"[*>~%|][0-9]{3}")
 _MANY_IN_A_LINE = re.compile(rb"\n[*>~%|][0-9]{3}")
 """What announces many arguments, for which hiredis would make room, begins so; a value may contain
 it. The search is fast since it is for one certain byte first."""
+_SHORT_ARGUMENTS_MAX = 4
+_SHORT = {b"*%d" % count: 2 * count + 2 for count in range(1, _SHORT_ARGUMENTS_MAX + 1)}
+"""Announcements of a short command, and how many lines it then has."""
 _NUMBER = re.compile(rb"0|[1-9][0-9]*")
 _ARRAY, _BULK = b"*"[0], b"$"[0]
 
@@ -181,6 +184,22 @@ class CommandDecoder:
         if _NUMBER.fullmatch(digits) is None:
             raise FramingError("expected a number in decimal digits")
         return int(digits), end + 2
+
+
+def only_command(content: bytes) -> list[bytes] | None:
+    """Return the command that `content` is if it is one, short and whole; else None.
+
+    For what nearly every read of a client brings that waits for its answers. `CommandDecoder` says
+    of all else what it is, and the same of this.
+    """
+    parts = content.split(b"\r\n", 2 * _SHORT_ARGUMENTS_MAX + 2)
+    # The announcement of all arguments and of each one, each argument, and nothing after them.
+    if _SHORT.get(parts[0]) != len(parts):
+        return None
+    arguments = parts[2::2]
+    if parts.pop() or parts[1::2] != [b"$%d" % len(argument) for argument in arguments]:
+        return None
+    return arguments
 
 
 def _take_whole(content: bytes, position: int, commands: list[list[bytes]], count_max: int) -> int:

@@ -47,7 +47,7 @@ from raftd.network.redis_commands import (
     Write,
     interpret,
 )
-from raftd.network.redis_framing import CommandDecoder, FramingError, error
+from raftd.network.redis_framing import CommandDecoder, FramingError, error, only_command
 from raftd.network.sockets import ENDED, READABLE, WRITABLE
 from raftd.protocol import NOT_NOW, ErrorReply
 from raftd.protocol import Reply as NativeReply
@@ -183,6 +183,18 @@ class _Connection:
         self.last_words = b""
         """What is said before that, behind all replies."""
         self.closed = False
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nothing is left of what it has sent and what it is due, and more may come."""
+        return not (
+            self.slots
+            or self.buffered_bytes
+            or self.queue
+            or self.outbox
+            or self.ended
+            or self.action is not None
+        )
 
     @property
     def has_to_wait(self) -> bool:
@@ -351,6 +363,9 @@ class RedisListener:
 
     def ready(self, connection: _Connection, events: int) -> None:
         """Read a connection, or go on writing to it."""
+        if events == READABLE:
+            self._receive(connection)
+            return
         if events & ENDED:
             # The set says so again and again, whatever it was asked for.
             self._close(connection, "reset by the other side")
@@ -457,6 +472,11 @@ class RedisListener:
             connection.ended = True
             self._look_at(connection)
             return
+        if connection.is_fresh:
+            command = only_command(received)
+            if command is not None:
+                self._begin(connection, command)
+                return
         self._begun.pop(connection, None)
         decoder = connection.decoder
         decoder.feed(received)
@@ -469,6 +489,25 @@ class RedisListener:
             self._end_with(connection, "ERR too many long commands at once, try again")
             self._look_at(connection)
 
+    def _begin(self, connection: _Connection, command: list[bytes]) -> None:
+        """Put the only command on its way of a client that waits for nothing: the usual case."""
+        action = self._interpret(connection, command)
+        if (
+            isinstance(action, Reply)
+            or self._is_full()
+            or (isinstance(action, Read) and not self._has_room())
+        ):
+            connection.action = action
+            self._look_at(connection)
+        else:
+            self._put_on_way(connection, action)
+
+    def _interpret(self, connection: _Connection, command: list[bytes]) -> Action:
+        try:
+            return interpret(command, connection.session, self._features())
+        except CommandError as refusal:
+            return Reply(error(str(refusal)))
+
     def _end_with(self, connection: _Connection, problem: str) -> None:
         """Say why after all that is due, and end the connection then."""
         connection.ended = True
@@ -479,49 +518,45 @@ class RedisListener:
 
     def _look_at(self, connection: _Connection) -> None:
         """Put the commands of a connection on their way, as many as may be under way."""
-        features = self._features()
-        session = connection.session
         while True:
             action = connection.action
             if action is None:
                 command = self._next_command(connection)
                 if command is None:
                     break
-                try:
-                    action = interpret(command, session, features)
-                except CommandError as refusal:
-                    action = Reply(error(str(refusal)))
+                action = self._interpret(connection, command)
             if not self._may_go(connection, action):
                 connection.action = action
                 break
             connection.action = None
-            if type(action) is Reply:
+            if isinstance(action, Reply):
                 self._answer_at_once(connection, action.content)
                 if action.closes:
                     connection.ended = True
                     connection.queue.clear()
                     connection.decoder = CommandDecoder()
                 continue
-            if type(action) is Write:
-                slot = _Slot(connection, action.key)
-                connection.kind = _WRITES
-                slot.result_form = action.form
-                self._commands.append(action.encoded)
-                self._waiters.append(slot)
-            else:
-                assert type(action) is Read
-                slot = _Slot(connection, action.key)
-                slot.value_form = action.form
-                if action.stale:
-                    connection.kind = _STALE_READS
-                    self._stale_reads.append(slot)
-                else:
-                    connection.kind = _READS
-                    self._reads.append(slot)
-            connection.slots.append(slot)
-            self.under_way += 1
-            self._collected += 1
+            self._put_on_way(connection, action)
         self._looked_at(connection)
+
+    def _put_on_way(self, connection: _Connection, action: Write | Read) -> None:
+        slot = _Slot(connection, action.key)
+        if isinstance(action, Write):
+            connection.kind = _WRITES
+            slot.result_form = action.form
+            self._commands.append(action.encoded)
+            self._waiters.append(slot)
+        else:
+            slot.value_form = action.form
+            if action.stale:
+                connection.kind = _STALE_READS
+                self._stale_reads.append(slot)
+            else:
+                connection.kind = _READS
+                self._reads.append(slot)
+        connection.slots.append(slot)
+        self.under_way += 1
+        self._collected += 1
 
     def _next_command(self, connection: _Connection) -> list[bytes] | None:
         queue = connection.queue
@@ -642,6 +677,8 @@ class RedisListener:
         self.outboxes_bytes -= sent
         if sent == len(joined):
             outbox.clear()
+            if connection.is_fresh and connection not in self._stalled:
+                return
             self._stalled.pop(connection, None)
         else:
             connection.outbox = [memoryview(joined)[sent:]]

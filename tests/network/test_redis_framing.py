@@ -25,6 +25,7 @@ from raftd.network.redis_framing import (
     error,
     integer,
     mapping,
+    only_command,
     simple,
 )
 
@@ -150,6 +151,24 @@ def test_any_bytes_are_commands_or_refused_and_how_they_are_cut_makes_no_differe
             outcomes.append(("refused", refusal(pieces)[1]))
     assert outcomes[0] == outcomes[1] == outcomes[2]
     assert outcomes[0][1][0] == [b"PING"]
+
+
+@given(st.lists(arguments, min_size=1, max_size=6), st.data())
+def test_a_command_that_comes_alone_is_the_same_to_the_quick_reader_or_left_to_the_other(
+    command: list[bytes], data: st.DataObject
+) -> None:
+    content = encoded(command)
+    found = only_command(content)
+    is_plain = len(command) <= 4 and not any(b"\r\n" in argument for argument in command)
+    assert found == (command if is_plain else None)
+    damaged = bytearray(content)
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=3)):
+        damaged[place] = data.draw(st.sampled_from(b"\r\n*$%0123456789-x"))
+    cut_short = bytes(damaged[: data.draw(st.integers(0, len(content)))])
+    for near in (bytes(damaged), cut_short, content + cut_short, content + b"\r\n"):
+        found = only_command(near)
+        if found is not None:
+            assert decoded([near]) == [found]
 
 
 def test_a_command_is_there_with_its_last_byte_and_not_before() -> None:
