@@ -13,6 +13,7 @@ from raftd.core.raft import Candidate, PreCandidate, Raft
 from raftd.core.snapshot import SnapshotId
 from raftd.core.status import PeerStatus
 from raftd.core.types import Index, ServerId
+from raftd.core.view import peers_of
 from raftd.inputs import LinkChanged
 from raftd.planning import view
 from raftd.protocol import (
@@ -91,7 +92,7 @@ class CatchUpRates:
         if raft.now < self._next_sample:
             return
         self._next_sample = raft.now - raft.now % self._sample_ticks + self._sample_ticks
-        peers = raft.role.peers() if isinstance(raft.role, Leader) else ()
+        peers = peers_of(raft, raft.role) if isinstance(raft.role, Leader) else ()
         known, self._movements = self._movements, {}
         for peer in peers:
             movement = known.get(peer.server) or _Movement(peer.match_index)
@@ -121,7 +122,7 @@ def peer_views(
     if not isinstance(raft.role, Leader):
         return {}
     views = {}
-    for peer in raft.role.peers():
+    for peer in peers_of(raft, raft.role):
         link = links.get(peer.server)
         age_ticks = peer.contact_age_ticks
         problem = "" if link is None or link.connected else link.problem

@@ -9,7 +9,7 @@ Source: Figure 2 ("Leaders"), paper sections 5.3, 5.4 and 6; dissertation 3.10, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -55,7 +55,6 @@ from raftd.core.quorum import VoteResult, committed_index, majority, vote_result
 from raftd.core.reads import LeaderReads
 from raftd.core.ready import Chunk, ReadAnswer
 from raftd.core.snapshot import SnapshotId
-from raftd.core.status import PeerStatus
 from raftd.core.types import Entry, EntryKind, Index, ServerId, Term, server_name
 
 if TYPE_CHECKING:
@@ -121,6 +120,9 @@ class Leader:
         share = self._pace.share(self._log, max(1, self._count_of_fed()))
         for progress in self.progress.values():
             progress.tick(share, now, self._options.election_ticks)
+        if self.reads.is_unconfirmed:
+            # Those that were asked may be slow, or gone.
+            self._broadcast = True
         self._heartbeat_elapsed_ticks += 1
         if self._heartbeat_elapsed_ticks >= self._options.heartbeat_ticks:
             self._heartbeat_elapsed_ticks = 0
@@ -140,6 +142,7 @@ class Leader:
         """Return how many ticks may pass in which nothing is due. See `Raft.quiet_ticks`."""
         configuration = self._latest().configuration
         waits = self._departing or self._transfer is not None or self._retire_tick is not None
+        waits = waits or self.reads.is_unconfirmed
         if waits or configuration.is_joint or configuration.learners or self._count_of_fed():
             return 0
         return max(self._options.heartbeat_ticks - self._heartbeat_elapsed_ticks - 1, 0)
@@ -271,11 +274,12 @@ class Leader:
         rounds that started after it arrived (dissertation 6.4).
         """
         self._turn_to_snapshots()
-        # A read needs the answers of voters alone.
-        asked = self._latest().configuration.all_voters if self.reads.want_round else ()
-        if asked:
+        asked: Collection[ServerId] = ()
+        wants_round = self.reads.want_round
+        if wants_round:
+            asked = self.reads.voters_to_ask(self._latest().configuration, self._rounds())
             self._pace.note_reads()
-        forced = self._broadcast or bool(asked)
+        forced = self._broadcast or wants_round
         if not forced and not any(map(self._has_work, self.progress, self.progress.values())):
             return
         self._round += 1
@@ -430,34 +434,18 @@ class Leader:
                 needed.append(progress.match_index)
         return min(needed)
 
+    def is_departing(self, server: ServerId) -> bool:
+        """Whether a server was dropped and may not know it yet."""
+        return server in self._departing
+
     def departing_addresses(self) -> Mapping[ServerId, str]:
         """Return where the servers are that were dropped and do not know it yet."""
         return {server: departing.address for server, departing in self._departing.items()}
 
-    def peers(self) -> tuple[PeerStatus, ...]:
-        """Return the view of every other server, sorted."""
-        return tuple(
-            PeerStatus(
-                server=server,
-                match_index=progress.match_index,
-                next_index=progress.next_index,
-                state=progress.state.value,
-                contact_age_ticks=progress.contact_age(self._raft.now),
-                caught_up=self.is_caught_up(server),
-                rounds=progress.rounds,
-                fenced=progress.fenced,
-                snapshot=progress.snapshot,
-                received_bytes=progress.received_bytes,
-                installed_bytes=progress.installed_bytes,
-                departing=server in self._departing,
-            )
-            for server, progress in sorted(self.progress.items())
-        )
-
     # --- replication, inside ---
 
     def _latest(self) -> ConfigurationAt:
-        latest = self._raft.configuration
+        latest = self._log.configurations.latest
         assert latest is not None, "a leader knows a configuration"
         return latest
 
@@ -632,15 +620,18 @@ class Leader:
                 next_index = max(next_index, self._log.first_index)
         progress.probe_from(next_index)
 
-    def _confirm_reads(self) -> None:
-        configuration = self._latest().configuration
+    def _rounds(self) -> dict[ServerId, int]:
+        """Return the latest round that each server has answered, if its answers count."""
         rounds = {
             server: progress.acknowledged_round
             for server, progress in self.progress.items()
             if not progress.fenced
         }
         rounds[self._raft.server] = self._round
-        self.reads.confirm(configuration, rounds)
+        return rounds
+
+    def _confirm_reads(self) -> None:
+        self.reads.confirm(self._latest().configuration, self._rounds())
 
     # --- membership, inside ---
 

@@ -16,7 +16,7 @@ Source: dissertation section 6.4.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ from raftd.core.lease import Lease
 from raftd.core.membership import Configuration
 from raftd.core.messages import ReadIndex
 from raftd.core.options import Options
-from raftd.core.quorum import committed_index
+from raftd.core.quorum import committed_index, majority
 from raftd.core.ready import ReadAnswer
 from raftd.core.types import Index, ServerId, Term
 
@@ -74,6 +74,11 @@ class PendingReads:
     def want_round(self) -> bool:
         """Whether a read waits for a send round that has not started."""
         return bool(self._unsent)
+
+    @property
+    def is_unconfirmed(self) -> bool:
+        """Whether a read waits for answers to a send round that has started."""
+        return bool(self._sent)
 
     def add(self, token: object, commit_index: Index | None) -> None:
         """Note a read.
@@ -124,12 +129,40 @@ class LeaderReads:
         self._raft = raft
         self._has_committed_in_term = has_committed_in_term
         self._pending = PendingReads()
+        self._is_asked_elsewhere = False
+        """Whether a read that waits for a round is one of another server."""
         self.lease = Lease(raft.options, raft.server)
 
     @property
     def want_round(self) -> bool:
         """Whether a read waits for a send round that has not started."""
         return self._pending.want_round
+
+    @property
+    def is_unconfirmed(self) -> bool:
+        """Whether a read waits for answers to a send round that has started."""
+        return self._pending.is_unconfirmed
+
+    def voters_to_ask(
+        self, configuration: Configuration, rounds: Mapping[ServerId, int]
+    ) -> Collection[ServerId]:
+        """Return whom to ask in the round that the waiting reads want.
+
+        If nothing else is waited for these are no more than needed, those that have answered last:
+        a question costs two processes more than all the rest of a read. Otherwise all voters, so
+        that no read waits for one that is slow; and so that whoever has asked hears with it what
+        is committed.
+
+        Args:
+            rounds: the latest send round that each server has answered, if it counts.
+        """
+        voters = configuration.voters
+        wants_all = configuration.is_joint or self._is_asked_elsewhere or self.is_unconfirmed
+        if wants_all or self._raft.server not in voters:
+            return configuration.all_voters
+        others = [server for server in rounds if server in voters and server != self._raft.server]
+        others.sort(key=lambda server: (-rounds[server], server))
+        return others[: majority(len(voters)) - 1]
 
     def read(self, token: object) -> None:
         """Queue a linearizable read. See `Raft.read`."""
@@ -152,6 +185,7 @@ class LeaderReads:
         if index is not None:
             self._raft.answer_reads([ReadAnswer(token, index)])
         elif len(self._pending) < PENDING_READS_MAX:
+            self._is_asked_elsewhere = True
             self.take_over([token])
 
     def lease_index(self) -> Index | None:
@@ -166,6 +200,7 @@ class LeaderReads:
     def round_started(self, round_number: int) -> None:
         """Note that requests of `round_number` are sent now or later, for every waiting read."""
         self._pending.round_started(round_number)
+        self._is_asked_elsewhere = False
         self.lease.round_started(round_number, self._raft.monotonic_ns)
 
     def confirm(self, configuration: Configuration, rounds: Mapping[ServerId, int]) -> None:

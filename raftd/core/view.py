@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from raftd.core.leader import Leader
-from raftd.core.status import Status
+from raftd.core.status import PeerStatus, Status
 
 if TYPE_CHECKING:
     from raftd.core.raft import Raft
@@ -31,5 +31,26 @@ def status_of(raft: Raft) -> Status:
         configuration=raft.configuration,
         leadership_confirmed=leader is not None and leader.in_contact_with_quorum(),
         transfer_target=leader.transfer_target if leader else None,
-        peers=leader.peers() if leader else (),
+        peers=peers_of(raft, leader) if leader else (),
+    )
+
+
+def peers_of(raft: Raft, leader: Leader) -> tuple[PeerStatus, ...]:
+    """Return a leader's view of every other server, sorted."""
+    return tuple(
+        PeerStatus(
+            server=server,
+            match_index=progress.match_index,
+            next_index=progress.next_index,
+            state=progress.state.value,
+            contact_age_ticks=progress.contact_age(raft.now),
+            caught_up=leader.is_caught_up(server),
+            rounds=progress.rounds,
+            fenced=progress.fenced,
+            snapshot=progress.snapshot,
+            received_bytes=progress.received_bytes,
+            installed_bytes=progress.installed_bytes,
+            departing=leader.is_departing(server),
+        )
+        for server, progress in sorted(leader.progress.items())
     )

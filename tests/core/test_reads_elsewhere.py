@@ -280,11 +280,52 @@ def test_questions_of_others_do_not_take_the_place_of_more_reads_than_allowed() 
     assert len(solo.reads) == PENDING_READS_MAX
 
 
-def test_a_round_for_a_read_asks_voters_alone() -> None:
+def asked_for(solo: Solo, token: str) -> list[str]:
+    """Return whom a leader asks for the sake of one more read."""
+    return [envelope.dest for envelope in solo.give(lambda raft: raft.read(token))]
+
+
+def test_a_round_for_a_read_asks_voters_alone_and_no_more_of_them_than_are_needed() -> None:
     solo = settled_leader("123", "45")
-    sent = solo.give(lambda raft: raft.read("r"))
-    assert [envelope.dest for envelope in sent] == ["2", "3"]
+    (asked,) = asked_for(solo, "r")
+    assert asked in ("2", "3")
+    solo.acknowledge(asked)
+    assert [read.token for read in solo.reads] == ["r"]
     assert sorted(envelope.dest for envelope in solo.tick(HEARTBEAT)) == ["2", "3", "4", "5"]
+
+
+def test_the_voter_that_has_answered_last_is_asked() -> None:
+    for quick, slow in (("2", "3"), ("3", "2")):
+        solo = settled_leader("123")
+        solo.tick(HEARTBEAT)
+        solo.acknowledge(quick)
+        assert asked_for(solo, "r") == [quick]
+        # It does not answer: the next read asks both, so that neither has to wait for it.
+        assert asked_for(solo, "s") == ["2", "3"]
+        solo.acknowledge(slow)
+        assert [read.token for read in solo.reads] == ["r", "s"]
+
+
+def test_while_joint_a_round_for_a_read_asks_all_voters() -> None:
+    solo = joint_leader("123", "145")
+    assert asked_for(solo, "r") == ["2", "3", "4", "5"]
+
+
+def test_who_was_not_asked_is_asked_with_the_next_tick_if_there_is_no_answer() -> None:
+    solo = settled_leader("12345")
+    assert len(asked_for(solo, "r")) == 2
+    assert solo.raft.quiet_ticks() == 0
+    assert sorted(envelope.dest for envelope in solo.tick(1)) == ["2", "3", "4", "5"]
+
+
+def test_who_asks_hears_with_the_round_what_is_committed() -> None:
+    for asking in "2345":
+        solo = settled_leader("12345")
+        assert of(AppendEntries, ask(solo, asking, 77))
+        assert len(asked_for(solo, "r")) == 4
+        for other in "2345":
+            solo.acknowledge(other)
+        assert len(asked_for(solo, "s")) == 2
 
 
 # --- together ---

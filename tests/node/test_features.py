@@ -235,7 +235,7 @@ def test_features_are_not_switched_on_behind_a_change_that_brings_in_an_older_se
     older.version_max = OLD_VERSION
     asked = world.ask_later(leader, world.change("add", new("n4", "learner")))
     while not older.inbox:
-        leader.turn(tick=False)
+        leader.turn(tick=True)
         other.turn(tick=False)
     older.turn(tick=False)
     # In the turn in which n4 is accepted, the last member of the older release is gone.
@@ -257,7 +257,7 @@ def test_an_older_server_is_not_let_in_behind_features_that_are_about_to_be_swit
     older.version_max = OLD_VERSION
     asked = world.ask_later(leader, world.change("add", new("n4", "learner")))
     while not older.inbox:
-        leader.turn(tick=False)
+        leader.turn(tick=True)
         other.turn(tick=False)
     older.turn(tick=False)
     # Its answer waits while the leader proposes to switch on, and nobody acknowledges that.
