@@ -62,9 +62,9 @@ MUTANTS = (
         why="Who says that it asks nothing more does not hear what has become of what it asked.",
         file=LISTENER,
         old="            connection.ended = True\n            self._look_at(connection)\n"
-        "            return\n        self._begun",
+        "            return\n        if connection.is_fresh",
         new='            self._close(connection, "")\n            self._look_at(connection)\n'
-        "            return\n        self._begun",
+        "            return\n        if connection.is_fresh",
         test=f"{LISTENER_TESTS}::test_who_says_that_nothing_more_comes_still_gets_its_answers",
         unreachable=NO_SOCKETS,
     ),
@@ -100,7 +100,7 @@ MUTANTS = (
         name="driver-not-woken-by-a-client",
         why="A command waits for the next tick.",
         file="raftd/network/inputs.py",
-        old="        self._is_woken = True\n        self._consumer.unpark()\n",
+        old="        self._is_woken = True\n        self._wake_driver()\n",
         new="        self._is_woken = True\n",
         test="tests/network/test_inputs.py::test_a_driver_that_waits_is_woken_and_asks_the_sources",
         unreachable=NO_SOCKETS,

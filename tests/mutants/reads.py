@@ -121,7 +121,31 @@ MUTANTS = (
         file=LEADER,
         old="self._feed(server, self.progress[server], self._broadcast or server in asked)",
         new="self._feed(server, self.progress[server], forced)",
-        test=f"{READ_TESTS}::test_a_round_for_a_read_asks_voters_alone",
+        test=f"{READ_TESTS}::test_a_round_for_a_read_asks_voters_alone_and_no_more_of_them_than_are_needed",
+    ),
+    Mutant(
+        name="asker-not-asked",
+        why="Who asks for a read learns with the next heartbeat only what is committed.",
+        file="raftd/core/reads.py",
+        old="            self._is_asked_elsewhere = True\n",
+        new="            self._is_asked_elsewhere = False\n",
+        test=f"{READ_TESTS}::test_who_asks_hears_with_the_round_what_is_committed",
+    ),
+    Mutant(
+        name="slow-voter-asked-again",
+        why="Each read waits for the one voter that does not answer.",
+        file="raftd/core/reads.py",
+        old="        others.sort(key=lambda server: (-rounds[server], server))\n",
+        new="        others.sort(key=lambda server: (rounds[server], server))\n",
+        test=f"{READ_TESTS}::test_the_voter_that_has_answered_last_is_asked",
+    ),
+    Mutant(
+        name="others-not-asked-after-all",
+        why="A read waits for the next heartbeat when the voter that was asked is gone.",
+        file=LEADER,
+        old="        if self.reads.is_unconfirmed:\n",
+        new="        if False:\n",
+        test=f"{READ_TESTS}::test_who_was_not_asked_is_asked_with_the_next_tick_if_there_is_no_answer",
     ),
     # --- leases: the leader ---
     Mutant(
