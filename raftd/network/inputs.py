@@ -44,6 +44,10 @@ the system call can wait, and little against the sync that the driver waits for 
 class Source(Protocol):
     """Somebody who gathers what the sockets bring, and hands it over when a batch is closed."""
 
+    @property
+    def holds(self) -> bool:
+        """Whether it keeps something back, for `BUSY_SECONDS` at most."""
+
     def prepare(self) -> None:
         """Let those go on who have waited, before new ones come."""
 
@@ -170,6 +174,12 @@ class Inbox:
         return True
 
     async def _wait(self, tick_at: float) -> None:
+        if any(source.holds for source in self.sources):
+            # They are over after this, if nothing comes before.
+            if self._monotonic() - self._yielded_at >= YIELD_SECONDS:
+                await self._yield()
+            self._look(BUSY_SECONDS)
+            return
         if self._is_busy and self._monotonic() - self._yielded_at < YIELD_SECONDS:
             if self._look(BUSY_SECONDS):
                 return

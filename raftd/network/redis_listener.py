@@ -75,6 +75,9 @@ UNDER_WAY_MAX = 16_384
 TURN_COMMANDS_MAX = 4096
 """Commands that the node gets in one turn: enough to share one sync among them, and some 50 ms at
 most, in which no heartbeat leaves."""
+HOLD_SECONDS = 0.001
+"""Writes are kept back no longer than this. About what a batch takes from the client back to it:
+where it takes longer, as between continents, this adds nothing to speak of."""
 BUFFERED_BYTES_MAX = 128 * 1024 * 1024
 """What was received and not looked at, of all connections together; beyond, nothing more is read in
 large pieces, and who sends a long command is closed."""
@@ -104,28 +107,48 @@ Buffer: TypeAlias = bytes | memoryview
 class _Slot:
     """The place of one reply among those of its connection."""
 
-    __slots__ = ("connection", "key", "reply", "result_form", "value_form")
-
-    result_form: ResultForm
-    value_form: ValueForm
+    __slots__ = ("connection", "key", "reply")
 
     def __init__(self, connection: _Connection, key: bytes) -> None:
         self.connection = connection
         self.key = key
         self.reply: bytes | None = None
 
-    def done(self, result: Result) -> None:
-        """Take what a write has come to."""
-        self.connection.answered(self, self.result_form(result))
-
     def failed(self, reply: ErrorReply) -> None:
         """Take why there is no answer."""
         connection = self.connection
         connection.answered(self, connection.listener.refusal(reply, self.key))
 
+
+class _WriteSlot(_Slot):
+    __slots__ = ("form",)
+
+    def __init__(self, connection: _Connection, key: bytes, form: ResultForm) -> None:
+        super().__init__(connection, key)
+        self.form = form
+
+    def done(self, result: Result) -> None:
+        """Take what it has come to."""
+        connection = self.connection
+        connection.listener.writes_under_way -= 1
+        connection.answered(self, self.form(result))
+
+    def failed(self, reply: ErrorReply) -> None:
+        """Take why there is no answer."""
+        self.connection.listener.writes_under_way -= 1
+        super().failed(reply)
+
+
+class _ReadSlot(_Slot):
+    __slots__ = ("form",)
+
+    def __init__(self, connection: _Connection, key: bytes, form: ValueForm) -> None:
+        super().__init__(connection, key)
+        self.form = form
+
     def found(self, value: bytes | None) -> None:
-        """Take what a read has found."""
-        self.connection.answered(self, self.value_form(value))
+        """Take what it has found."""
+        self.connection.answered(self, self.form(value))
 
 
 class _Connection:
@@ -170,7 +193,7 @@ class _Connection:
         """The replies that are due, in their order."""
         self.kind = _NONE
         """What the commands do that are under way."""
-        self.postponed: list[_Slot] = []
+        self.postponed: list[_ReadSlot] = []
         """Reads whose values would not have fitted: the last ones under way, to be asked again."""
         self.outbox: list[Buffer] = []
         """Replies that may leave."""
@@ -244,6 +267,7 @@ class RedisListener:
         redis_address: Callable[[ServerId], str],
         clock: Callable[[], float] = trio.current_time,
         connections_max: int = CONNECTIONS_MAX,
+        hold_seconds: float = HOLD_SECONDS,
     ) -> None:
         """Prepare it; nothing is bound before `serve`.
 
@@ -253,6 +277,7 @@ class RedisListener:
             redis_address: returns HOST:PORT of the Redis listener of a server, empty if unknown.
             clock: seconds that never go back.
             connections_max: at one time; the others are told so and closed.
+            hold_seconds: how long writes are kept back that could share a batch with others.
         """
         self._inbox = inbox
         self._set = inbox.sockets
@@ -260,6 +285,7 @@ class RedisListener:
         self._redis_address = redis_address
         self._clock = clock
         self._connections_max = connections_max
+        self._hold_seconds = hold_seconds
         self._connections: dict[int, _Connection] = {}
         self._sockets: list[socket.socket] = []
         self._accepts_again_at: float | None = None
@@ -276,14 +302,18 @@ class RedisListener:
         self._begun: dict[_Connection, float] = {}
         """Likewise those of which the rest of a command is awaited."""
         self._commands: list[bytes] = []
-        self._waiters: list[_Slot] = []
-        self._reads: list[_Slot] = []
-        self._stale_reads: list[_Slot] = []
+        self._waiters: list[_WriteSlot] = []
+        self._held_since: float | None = None
+        """When the commands were kept back for the first time."""
+        self._reads: list[_ReadSlot] = []
+        self._stale_reads: list[_ReadSlot] = []
         self._collected = 0
         """How many these are that were not handed over to the node."""
         self._buffered_bytes = 0
         self.dirty: set[_Connection] = set()
         """Connections with replies that were not sent yet."""
+        self.writes_under_way = 0
+        """Those that the node has and has not answered."""
         self.under_way = 0
         """Commands that are not answered, also of clients that have gone."""
         self.outboxes_bytes = 0
@@ -378,17 +408,43 @@ class RedisListener:
     def collect(self) -> list[Input]:
         """Return what the clients have asked since the last call, without waiting."""
         inputs: list[Input] = []
+        self._collected = 0
         if self._commands:
-            inputs.append(CommandsArrived(self._commands, self._waiters))
-            self._commands, self._waiters = [], []
+            if self._keeps_back():
+                self._collected = len(self._commands)
+            else:
+                self._hand_over(inputs)
         for reads, stale in ((self._reads, False), (self._stale_reads, True)):
             if reads:
                 inputs.append(self._keys_arrived(reads.copy(), stale))
                 reads.clear()
-        self._collected = 0
         return inputs
 
-    def _keys_arrived(self, slots: list[_Slot], stale: bool) -> KeysArrived:
+    @property
+    def holds(self) -> bool:
+        """Whether writes are kept back for a moment, so that more of them share a batch."""
+        return self._held_since is not None
+
+    def _keeps_back(self) -> bool:
+        """Return whether the writes that have come wait for those that are under way.
+
+        A batch costs far more than what is in it. Clients that wait for their answers ask again as
+        soon as they have them: many small batches on their way would stay small.
+        """
+        if len(self._commands) >= self.writes_under_way:
+            return False
+        now = self._clock()
+        if self._held_since is None:
+            self._held_since = now
+        return now - self._held_since < self._hold_seconds
+
+    def _hand_over(self, inputs: list[Input]) -> None:
+        self._held_since = None
+        self.writes_under_way += len(self._commands)
+        inputs.append(CommandsArrived(self._commands, self._waiters))
+        self._commands, self._waiters = [], []
+
+    def _keys_arrived(self, slots: list[_ReadSlot], stale: bool) -> KeysArrived:
         def respond(values: Sequence[bytes | None]) -> None:
             for slot, value in zip(slots, values, strict=False):
                 connection = slot.connection
@@ -407,7 +463,7 @@ class RedisListener:
 
         return KeysArrived([slot.key for slot in slots], respond, failed, stale)
 
-    def _postpone(self, slot: _Slot) -> None:
+    def _postpone(self, slot: _ReadSlot) -> None:
         """Ask for a value again once there is room for it."""
         connection = slot.connection
         if connection.closed:
@@ -540,21 +596,21 @@ class RedisListener:
         self._looked_at(connection)
 
     def _put_on_way(self, connection: _Connection, action: Write | Read) -> None:
-        slot = _Slot(connection, action.key)
         if isinstance(action, Write):
             connection.kind = _WRITES
-            slot.result_form = action.form
+            waiter = _WriteSlot(connection, action.key, action.form)
             self._commands.append(action.encoded)
-            self._waiters.append(slot)
+            self._waiters.append(waiter)
+            connection.slots.append(waiter)
         else:
-            slot.value_form = action.form
+            read = _ReadSlot(connection, action.key, action.form)
             if action.stale:
                 connection.kind = _STALE_READS
-                self._stale_reads.append(slot)
+                self._stale_reads.append(read)
             else:
                 connection.kind = _READS
-                self._reads.append(slot)
-        connection.slots.append(slot)
+                self._reads.append(read)
+            connection.slots.append(read)
         self.under_way += 1
         self._collected += 1
 

@@ -27,7 +27,13 @@ PATIENCE_SECONDS = 20
 class Bed:
     """The listener, and what a driver and a node are to it."""
 
-    def __init__(self, *, features: int = 4, connections_max: int = CONNECTIONS_MAX) -> None:
+    def __init__(
+        self,
+        *,
+        features: int = 4,
+        connections_max: int = CONNECTIONS_MAX,
+        hold_seconds: float = 0.0,
+    ) -> None:
         self.inbox = Inbox()
         self.state = StateMachine(MemoryStore())
         self.now = 0.0
@@ -39,6 +45,7 @@ class Bed:
             redis_address=lambda server: self.redis_addresses.get(server, ""),
             clock=lambda: self.now,
             connections_max=connections_max,
+            hold_seconds=hold_seconds,
         )
         self.inbox.sources.append(self.listener)
         self.redis_addresses: dict[str, str] = {}
@@ -134,7 +141,7 @@ class Bed:
         await self.until(lambda: not self.listener._connections)
         listener = self.listener
         held = (listener.under_way, listener.outboxes_bytes, listener._buffered_bytes)
-        assert held == (0, 0, 0)
+        assert (*held, listener.writes_under_way) == (0, 0, 0, 0)
         for waiting in (
             *(listener._resumable, listener._crowded, listener._stalled, listener._begun),
             *(listener.dirty, listener._reads, listener._stale_reads, listener._commands),

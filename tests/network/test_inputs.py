@@ -20,6 +20,7 @@ class Gathered:
     def __init__(self, inputs: Sequence[Input]) -> None:
         self.inputs = list(inputs)
         self.prepared = 0
+        self.holds = False
 
     def prepare(self) -> None:
         self.prepared += 1

@@ -123,6 +123,50 @@ async def test_what_many_clients_ask_at_once_is_one_input_for_the_node(bed: Bed)
     assert len(arrived.keys) == 20
 
 
+async def test_writes_wait_for_those_under_way_to_share_the_next_batch() -> None:
+    async with opened_bed(hold_seconds=1.0) as bed:
+        bed.holds = True
+        clients = [await bed.client() for _ in range(6)]
+        await clients[0].send(*[["INCR", "a"]] * 4)
+        await bed.until(lambda: bed.listener.writes_under_way == 4)
+        for count in (1, 2, 3):
+            await clients[count].send(["INCR", "a"])
+            await bed.until(lambda count=count: len(bed.listener._commands) == count)
+        await bed.turns_taken()
+        assert bed.listener.writes_under_way == 4
+        # As many as there are under way: they need not wait for those.
+        await clients[4].send(["INCR", "a"])
+        await bed.until(lambda: bed.listener.writes_under_way == 8)
+        assert [len(item.commands) for item in bed.held] == [4, 4]
+        await clients[5].send(["INCR", "a"])
+        await bed.until(lambda: bed.listener.holds)
+        bed.release()
+        assert await clients[0].replies(4) == [1, 2, 3, 4]
+        assert await clients[5].reply() == 9
+
+
+async def test_writes_are_not_kept_back_for_longer_than_a_moment() -> None:
+    async with opened_bed(hold_seconds=1.0) as bed:
+        bed.holds = True
+        first, second = await bed.client(), await bed.client()
+        await first.send(["SET", "a", "1"], ["SET", "a", "2"])
+        await bed.until(lambda: bed.listener.writes_under_way == 2)
+        await second.send(["SET", "b", "1"])
+        await bed.until(lambda: bool(bed.listener._commands))
+        await bed.turns_taken()
+        assert bed.listener.writes_under_way == 2
+        # Reads do not wait with them.
+        assert bed.listener.holds
+        await (reader := await bed.client()).send(["GET", "a"])
+        await bed.until(lambda: any(isinstance(item, KeysArrived) for item in bed.held))
+        bed.tick(1.0)
+        await bed.until(lambda: bed.listener.writes_under_way == 3)
+        assert not bed.listener.holds
+        bed.release()
+        assert await second.reply() == b"OK"
+        assert await reader.reply() == b"2"
+
+
 async def test_commands_of_one_sort_are_under_way_together(bed: Bed) -> None:
     bed.holds = True
     client = await bed.client()
