@@ -11,7 +11,8 @@ all that become free after it: a long one makes the file grow with every write.
 The process that writes does so through the map (`MDB_WRITEMAP`), without a system call for each
 page. Those that read have maps of their own, of the same pages of the kernel. A transaction that
 the process does not live to commit leaves pages that nothing refers to, so the state is that of the
-latest commit, as with writes; `sync` waits for all changed pages of the map.
+latest commit, as with writes; `sync` waits for all changed pages of the map. A page that is used
+again is read before, if it is not in memory: a state that does not fit there is written slower.
 
 What ends the process by SIGBUS is a page that cannot be read: the disk failed, or somebody has cut
 the file. A full disk does not: the pages that a transaction may come to are allocated before, see
