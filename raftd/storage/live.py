@@ -110,11 +110,8 @@ class LiveState:
         if self._is_proven():
             self._write_boot_proof(self.live_path)
             with suppress(DamagedDatabase):
-                store = self._open()
-                if self._files.size(self.live_path / DATABASE_FILE) >= store.file_bytes:
-                    return store
-        # A file that ends too early would be found out by a signal that ends the process. One
-        # whose last pages were never used ends so as well, which seldom costs a build for nothing.
+                # One that ends too early is damaged, too.
+                return self._open()
         self._close()
         self._set_aside_live()
         return None

@@ -8,7 +8,18 @@ The file is mapped and grows as needed; pages that become free are used again an
 to the disk. A read transaction keeps all pages that were in use when it began, and, as LMDB works,
 all that become free after it: a long one makes the file grow with every write.
 
-A page that cannot be read ends the process with SIGBUS, since pages are read through the map.
+The process that writes does so through the map (`MDB_WRITEMAP`), without a system call for each
+page. Those that read have maps of their own, of the same pages of the kernel. A transaction that
+the process does not live to commit leaves pages that nothing refers to, so the state is that of the
+latest commit, as with writes; `sync` waits for all changed pages of the map. A page that is used
+again is read before, if it is not in memory: a state that does not fit there is written slower.
+
+What ends the process by SIGBUS is a page that cannot be read: the disk failed, or somebody has cut
+the file. A full disk does not: the pages that a transaction may come to are allocated before, see
+`raftd.storage.map_room`, and it is a fault where they cannot be. That is as good as the promise of
+the file system to have room for what was allocated: one that writes each changed page to a new
+place, as btrfs and ZFS do, does not give it. There it is for `disk_reserve` to keep some room.
+
 While a process has a store open, nothing else in it may open and close that store's `lock.mdb`, to
 copy it for example: the kernel then takes away the lock that tells other processes of this one.
 
@@ -25,11 +36,12 @@ from pathlib import Path
 import lmdb
 
 from raftd.storage.files import OsFileSystem, StorageFault
+from raftd.storage.map_room import MapRoom, longest_file_bytes
 from raftd.storage.store import STORE_KEY_BYTES_MAX
 
 MAP_BYTES = 1 << 40
 """The address space for the map: 1 TiB. It costs neither memory nor disk, and is the most that a
-database can hold."""
+database can hold. Less where a file cannot be so long."""
 READERS_MAX = 32
 """Read transactions at once, in all processes together: one of the server, and its children."""
 PAIRS_BYTES = 256 * 1024
@@ -75,10 +87,13 @@ class LmdbStore:
             ends so, none is visible. The caller stops the process, as after every other fault.
     """
 
-    def __init__(self, environment: lmdb.Environment, path: Path, *, read_only: bool) -> None:
+    def __init__(
+        self, environment: lmdb.Environment, path: Path, room: MapRoom | None = None
+    ) -> None:
         self.path = path
         self._environment = environment
-        self._read_only = read_only
+        self._room = room
+        """Of one that may write."""
         self._transaction: lmdb.Transaction[bytes] | None = None
         """The one that reads take part in, while there is one."""
         self._writing: lmdb.Transaction[bytes] | None = None
@@ -96,25 +111,15 @@ class LmdbStore:
                 made. The readers' table is written to all the same, so the directory has to be
                 writable.
         """
+        room = None
         try:
-            environment = lmdb.open(
-                str(directory),
-                map_size=MAP_BYTES,
-                readonly=read_only,
-                create=not read_only,
-                sync=False,
-                metasync=False,
-                # The server reads here and there, its children all from one end to the other.
-                readahead=read_only,
-                max_readers=READERS_MAX,
-                max_dbs=0,
-                # Keeps the transaction that `get` has finished, to be used by the next one.
-                max_spare_txns=1,
-                lock=True,
-            )
+            if read_only:
+                environment = _environment(directory, MAP_BYTES, read_only=True)
+            else:
+                environment, room = _writable(directory)
         except (lmdb.Error, OSError) as error:
             raise _fault("opening it", directory, error) from error
-        store = cls(environment, directory, read_only=read_only)
+        store = cls(environment, directory, room)
         store.release_dead_readers()
         return store
 
@@ -124,6 +129,8 @@ class LmdbStore:
             assert self._transaction is None, "closed inside a transaction"
             self._is_closed = True
             self._environment.close()
+            if self._room is not None:
+                self._room.close()
 
     def transaction(self) -> _Writing:
         """Make the changes of the `with` block visible together when it ends.
@@ -167,20 +174,24 @@ class LmdbStore:
     def put(self, key: bytes, value: bytes) -> None:
         """Set `key` to `value`. Only inside a transaction."""
         assert self._writing is not None, "put outside of a transaction"
+        assert self._room is not None
         assert 0 < len(key) <= STORE_KEY_BYTES_MAX, f"a key of {len(key)} bytes"
         try:
+            self._room.put(len(value))
             self._writing.put(key, value)
-        except lmdb.Error as error:
+        except (lmdb.Error, OSError) as error:
             raise self._fault("writing", error) from error
 
     def delete(self, key: bytes) -> bool:
         """Remove `key` and return whether it was there. Only inside a transaction."""
         assert self._writing is not None, "delete outside of a transaction"
+        assert self._room is not None
         if not 0 < len(key) <= STORE_KEY_BYTES_MAX:
             return False
         try:
+            self._room.delete()
             return self._writing.delete(key)
-        except lmdb.Error as error:
+        except (lmdb.Error, OSError) as error:
             raise self._fault("writing", error) from error
 
     def scan(self, start: bytes, end: bytes, limit: int) -> list[tuple[bytes, bytes]]:
@@ -236,15 +247,18 @@ class LmdbStore:
             loaded_bytes = 0
             with self.transaction():
                 assert self._writing is not None
+                assert self._room is not None
                 with self._writing.cursor() as cursor:
                     for some in lists:
+                        some_bytes = sum(len(key) + len(value) for key, value in some)
                         # Pages are filled one after the other and never split, all in C.
                         with self._faults("writing"):
+                            self._room.append(len(some), some_bytes)
                             _, added = cursor.putmulti(some, append=True)
                         # LMDB leaves out what does not ascend, and goes on.
                         assert added == len(some), "keys that do not ascend"
                         count += added
-                        loaded_bytes += sum(len(key) + len(value) for key, value in some)
+                        loaded_bytes += some_bytes
                         if loaded_bytes >= LOAD_TRANSACTION_BYTES:
                             break
             if durable:
@@ -258,8 +272,9 @@ class LmdbStore:
         The name of a new directory is not before its parent is synced. A failure is final: what
         the kernel could not write it may have forgotten, and a second sync would not say so.
         """
-        assert not self._read_only
+        assert self._room is not None
         with self._faults("syncing it"):
+            # All pages of the map, and the length of the file (msync with MS_SYNC).
             self._environment.sync(True)
 
     def release_dead_readers(self) -> int:
@@ -290,7 +305,10 @@ class LmdbStore:
 
     @property
     def file_bytes(self) -> int:
-        """Bytes that the database takes on the disk: also those of free pages."""
+        """Bytes of all pages that were ever used, also of free ones.
+
+        The file is longer by the room for what is written next: some MiB, or an eighth of it.
+        """
         with self._faults("asking for its size"):
             page_bytes = self._environment.stat()["psize"]
             return (self._environment.info()["last_pgno"] + 1) * page_bytes
@@ -311,9 +329,15 @@ class LmdbStore:
 
     def _begin_writing(self) -> None:
         assert self._transaction is None, "transactions do not nest"
-        assert not self._read_only
+        assert self._room is not None
         with self._faults("beginning to write"):
-            self._transaction = self._writing = self._environment.begin(write=True)
+            transaction = self._environment.begin(write=True)
+            try:
+                self._room.begin(transaction)
+            except BaseException:
+                transaction.abort()
+                raise
+        self._transaction = self._writing = transaction
 
     def _end_writing(self, *, commit: bool) -> None:
         assert self._writing is not None
@@ -330,10 +354,10 @@ class LmdbStore:
     def _faults(self, action: str) -> Iterator[None]:
         try:
             yield
-        except lmdb.Error as error:
+        except (lmdb.Error, OSError) as error:
             raise self._fault(action, error) from error
 
-    def _fault(self, action: str, error: lmdb.Error) -> StorageFault:
+    def _fault(self, action: str, error: Exception) -> StorageFault:
         assert not self._is_closed, "the store was closed"
         if isinstance(error, lmdb.PanicError) and self._failure is not None:
             # Of a failed commit LMDB may want to hear no more; why it failed must not be lost.
@@ -358,6 +382,67 @@ class _Writing:
         self._store._end_writing(commit=exception_type is None)
 
 
+def _environment(directory: Path, map_bytes: int, *, read_only: bool) -> lmdb.Environment:
+    return lmdb.open(
+        str(directory),
+        map_size=map_bytes,
+        readonly=read_only,
+        create=not read_only,
+        writemap=not read_only,
+        sync=False,
+        metasync=False,
+        # The server reads here and there, its children all from one end to the other.
+        readahead=read_only,
+        max_readers=READERS_MAX,
+        max_dbs=0,
+        # Keeps the transaction that `get` has finished, to be used by the next one.
+        max_spare_txns=1,
+        lock=True,
+    )
+
+
+def _writable(directory: Path) -> tuple[lmdb.Environment, MapRoom]:
+    path = directory / DATABASE_FILE
+    # LMDB makes the file as long as the map, which hides that it was cut.
+    size_bytes = _whole_file_bytes(directory)
+    try:
+        environment = _environment(directory, MAP_BYTES, read_only=False)
+    except lmdb.Error:
+        if not path.exists():
+            raise
+        map_bytes = longest_file_bytes(path, MAP_BYTES, size_bytes)
+        if map_bytes == MAP_BYTES:
+            raise
+        environment = _environment(directory, map_bytes, read_only=False)
+    try:
+        return environment, MapRoom(environment, path, size_bytes)
+    except BaseException:
+        environment.close()
+        raise
+
+
+def _whole_file_bytes(directory: Path) -> int:
+    """Return how long the file of the database is, 0 if there is none yet.
+
+    Raises:
+        DamagedDatabase: it ends before its last page, or is no database.
+    """
+    path = directory / DATABASE_FILE
+    size_bytes = path.stat().st_size if path.exists() else 0
+    if size_bytes == 0:
+        return 0
+    # Nothing but the first pages is read, and nothing written.
+    with lmdb.open(
+        str(directory), map_size=MAP_BYTES, readonly=True, create=False, lock=False
+    ) as environment:
+        needed_bytes = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    if size_bytes < needed_bytes:
+        # A file whose last pages were never used may end so as well, if it was not written through
+        # a map: that seldom costs a build for nothing.
+        raise DamagedDatabase(f"{path}: {size_bytes} bytes are there of {needed_bytes}")
+    return size_bytes
+
+
 def _scan(
     transaction: lmdb.Transaction[bytes], start: bytes, end: bytes, limit: int
 ) -> list[tuple[bytes, bytes]]:
@@ -374,7 +459,8 @@ def _scan(
 
 def _fault(action: str, path: Path, error: Exception) -> StorageFault:
     assert not isinstance(error, _BUGS), f"{action}: {error}"
-    what = f"{path / DATABASE_FILE}: {action} failed: {error}"
+    why = error.strerror or error if isinstance(error, OSError) else error
+    what = f"{path / DATABASE_FILE}: {action} failed: {why}"
     if isinstance(error, _DAMAGE):
         return DamagedDatabase(what)
     # LMDB calls a write that was taken in part, as a full disk takes it, an input/output error.

@@ -12,6 +12,7 @@ WORKER = "raftd/storage/worker.py"
 BACKGROUND = "raftd/background.py"
 LIVE = "raftd/storage/live.py"
 LMDB = "raftd/storage/lmdb_store.py"
+MAP_ROOM = "raftd/storage/map_room.py"
 WAL = "raftd/storage/wal.py"
 WAL_RECOVERY = "raftd/storage/wal_recovery.py"
 TAKING = "tests/node/test_snapshots.py"
@@ -20,6 +21,7 @@ CRASHES = "tests/node/test_snapshot_crashes.py"
 DIRECTORY_TESTS = "tests/storage/test_snapshots.py"
 FILE_TESTS = "tests/storage/test_snapshot_file.py"
 LIVE_TESTS = "tests/storage/test_live.py"
+MAP_ROOM_TESTS = "tests/storage/test_map_room.py"
 FORGETTING = "tests/storage/test_wal_forgetting.py"
 MUSEUM = "tests/museum/test_snapshot_storage.py"
 KILLERS = "tests/mutants/test_snapshot_killers.py"
@@ -489,6 +491,62 @@ MUTANTS = (
         old="commit=exception_type is None",
         new="commit=True",
         test="tests/storage/test_store.py::test_nothing_of_a_transaction_that_raises_is_visible",
+        unreachable=DATABASE,
+    ),
+    Mutant(
+        name="cut-database-made-as-long-as-its-map",
+        why="The pages that are missing are read as zeros.",
+        file=LMDB,
+        old="    if size_bytes < needed_bytes:\n",
+        new="    if False:\n",
+        test=f"{LIVE_TESTS}::test_a_database_that_was_cut_is_not_used",
+        unreachable=DATABASE,
+    ),
+    Mutant(
+        name="written-through-the-map-beyond-the-file",
+        why="The process is ended by SIGBUS in the middle of a transaction.",
+        file=LMDB,
+        old="            self._room.put(len(value))\n",
+        new="            self._room.put(0)\n",
+        test=f"{MAP_ROOM_TESTS}::test_no_page_is_written_that_is_not_there",
+        unreachable=DATABASE,
+    ),
+    Mutant(
+        name="room-for-pages-not-allocated",
+        why="On a full disk the process is ended by SIGBUS in the middle of a transaction.",
+        file=MAP_ROOM,
+        old="            os.posix_fallocate(self._descriptor, self._end_bytes, "
+        "end_bytes - self._end_bytes)\n",
+        new="            os.ftruncate(self._descriptor, end_bytes)\n",
+        test=f"{MAP_ROOM_TESTS}::test_room_is_allocated_and_not_only_in_the_length_of_the_file",
+        unreachable=DATABASE,
+    ),
+    Mutant(
+        name="holes-of-an-old-database-left-as-they-are",
+        why="A free page that was never written has no place on the disk, which may be full.",
+        file=MAP_ROOM,
+        old="        self._end_bytes = 0\n",
+        new="        self._end_bytes = self._used_bytes()\n",
+        test=f"{MAP_ROOM_TESTS}::test_holes_of_an_old_file_are_filled_before_it_is_written",
+        unreachable=DATABASE,
+    ),
+    Mutant(
+        name="room-for-copied-leaves-not-reckoned-with",
+        why="A transaction that changes pages all over the tree comes to the end of the file.",
+        file=MAP_ROOM,
+        old="        leaves = min(",
+        new="        leaves = 0 * min(",
+        test=f"{MAP_ROOM_TESTS}::test_no_page_is_written_that_is_not_there",
+        unreachable=DATABASE,
+    ),
+    Mutant(
+        name="room-wanted-that-is-not-needed",
+        why="A server stops although its disk has room for what it does.",
+        file=MAP_ROOM,
+        old="            self._allocate(needed_bytes)\n",
+        new="            raise\n",
+        test=f"{MAP_ROOM_TESTS}::"
+        "test_the_last_room_of_a_disk_is_used_although_it_is_less_than_a_step",
         unreachable=DATABASE,
     ),
     # --- the log ---

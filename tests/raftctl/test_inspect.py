@@ -393,7 +393,8 @@ def test_a_damaged_live_state_is_no_loss(directory: Path, inspect: Any, spoil: s
 
 def test_a_damaged_live_state_is_said_in_words(directory: Path, inspect: Any) -> None:
     database = directory / "state" / "live" / "data.mdb"
-    database.write_bytes(database.read_bytes()[: database.stat().st_size // 2])
+    # All but the first two pages, which say where the others are.
+    database.write_bytes(database.read_bytes()[: 2 * 4096])
     text = inspect(directory).stdout
     assert "damaged: reading it was ended by SIGBUS: a part of the file is missing" in text
     assert "the next start builds it again" in text

@@ -321,12 +321,20 @@ def test_a_copy_made_after_a_clean_stop_proves_itself(machine: Machine) -> None:
 @pytest.mark.parametrize("is_clean", [True, False])
 def test_a_database_that_was_cut_is_not_used(machine: Machine, is_clean: bool) -> None:
     live = machine.create()
+    used_bytes = machine.stores[-1].file_bytes
     if is_clean:
         live.close_cleanly(machine.stores[-1])
     machine.kill()
-    database_path = machine.live_path / DATABASE_FILE
-    os.truncate(database_path, database_path.stat().st_size - 4096)
+    os.truncate(machine.live_path / DATABASE_FILE, used_bytes - 1)
     assert machine.open() is None
+
+
+def test_a_database_is_used_again_that_has_no_room_behind_its_last_page(machine: Machine) -> None:
+    machine.create()
+    used_bytes = machine.stores[-1].file_bytes
+    machine.kill()
+    os.truncate(machine.live_path / DATABASE_FILE, used_bytes)
+    assert machine.open() == HERE
 
 
 def test_a_database_that_is_none_is_not_used(machine: Machine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import signal
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import pytest
@@ -27,6 +29,7 @@ from tests.storage.stores import contents, lmdb_stores
 
 NewLmdbStore = Callable[[], LmdbStore]
 PAGE_BYTES = 4096
+MEBIBYTE = 1024 * 1024
 
 
 @pytest.fixture
@@ -39,6 +42,10 @@ def put_all(store: LmdbStore, pairs: dict[bytes, bytes]) -> None:
     with store.transaction():
         for key, value in pairs.items():
             store.put(key, value)
+
+
+def file_of(store: LmdbStore) -> Path:
+    return store.path / DATABASE_FILE
 
 
 def overwrite(store: LmdbStore, times: int) -> None:
@@ -91,7 +98,9 @@ store = LmdbStore.open(Path(sys.argv[1]))
 with store.transaction():
     store.put(b"committed", b"1")
 with store.transaction():
-    store.put(b"begun", b"1")
+    store.put(b"committed", b"2")
+    for number in range(20):
+        store.put(b"begun %d" % number, bytes(1024 * 1024))
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -103,8 +112,45 @@ def test_what_was_committed_survives_a_process_that_is_killed_and_nothing_else_d
         assert process.wait(timeout=60) == -signal.SIGKILL
     store = LmdbStore.open(tmp_path / "db")
     assert contents(store) == [(b"committed", b"1")]
+    # What the transaction had made room for is given back.
+    assert file_of(store).stat().st_size < 4 * MEBIBYTE
     put_all(store, {b"written": b"2"})
     store.close()
+    store = LmdbStore.open(tmp_path / "db")
+    assert contents(store) == [(b"committed", b"1"), (b"written", b"2")]
+    store.close()
+
+
+COMMITS_WITHOUT_END = """
+import sys
+from pathlib import Path
+from raftd.storage.lmdb_store import LmdbStore
+store = LmdbStore.open(Path(sys.argv[1]))
+number = 0
+while True:
+    number += 1
+    with store.transaction():
+        for key in range(50):
+            store.put(b"%d" % (number * 7919 * key % 10_000), b"%d" % number * 50)
+        store.put(b"number", b"%d" % number)
+        store.put(b"same", b"%d" % number)
+    if number % 100 == 0:
+        print(number, flush=True)
+"""
+
+
+def test_a_process_that_is_killed_at_any_moment_leaves_whole_transactions(tmp_path: Path) -> None:
+    for times in (1, 3):
+        with python(COMMITS_WITHOUT_END, tmp_path / "db") as process:
+            said = [int(line_of(process)) for _ in range(times)]
+            process.kill()
+        store = LmdbStore.open(tmp_path / "db")
+        number = store.get(b"number")
+        assert number is not None
+        assert int(number) >= said[-1]
+        assert store.get(b"same") == number
+        assert len(contents(store)) == store.pair_count
+        store.close()
 
 
 def test_reads_keep_no_page_from_being_used_again(new_lmdb_store: NewLmdbStore) -> None:
@@ -145,6 +191,91 @@ def test_a_view_in_another_process_stays_while_the_store_is_written(tmp_path: Pa
         assert line_of(process) == "b'old' [(b'a', b'old')]"
         assert line_of(process) == "b'new' [(b'a', b'new'), (b'b', b'new')]"
     store.close()
+
+
+def test_a_view_in_another_process_stays_while_the_file_gets_longer(tmp_path: Path) -> None:
+    store = LmdbStore.open(tmp_path / "db")
+    put_all(store, {b"a": b"old"})
+    before = file_of(store).stat().st_size
+    with python(READS_IN_A_VIEW, store.path) as process:
+        assert line_of(process) == "view"
+        for number in range(20):
+            put_all(store, {b"zz%02d" % number: bytes(MEBIBYTE)})
+        put_all(store, {b"a": b"new", b"y": b"after all that"})
+        assert file_of(store).stat().st_size > before + 20 * MEBIBYTE
+        say_go(process)
+        assert line_of(process) == "b'old' [(b'a', b'old')]"
+        assert line_of(process) == "b'new' [(b'a', b'new'), (b'y', b'after all that')]"
+    store.close()
+
+
+def test_pairs_that_are_being_read_stay_while_the_file_gets_longer(
+    new_lmdb_store: NewLmdbStore,
+) -> None:
+    store = new_lmdb_store()
+    put_all(store, {b"%d" % number: bytes(PAIRS_BYTES) for number in range(3)})
+    before = contents(store)
+    pairs = store.pairs()
+    found = next(pairs)
+    for number in range(20):
+        put_all(store, {b"%d" % number: b"%d" % number * MEBIBYTE})
+    assert [*found, *(pair for more in pairs for pair in more)] == before
+
+
+FORMER_OPTIONS: dict[str, Any] = {"map_size": 1 << 40, "sync": False, "metasync": False}
+"""Of a release that wrote with system calls, and made the file no longer than its pages."""
+
+
+def test_a_database_of_a_release_that_did_not_write_through_the_map_is_read_and_written(
+    tmp_path: Path,
+) -> None:
+    directory = tmp_path / "db"
+    pairs = [(b"%04d" % number, b"%d" % number * 100) for number in range(1000)]
+    with (
+        lmdb.open(str(directory), **FORMER_OPTIONS) as environment,
+        environment.begin(write=True) as transaction,
+    ):
+        transaction.cursor().putmulti(pairs)
+    store = LmdbStore.open(directory)
+    assert contents(store) == pairs
+    put_all(store, {b"new": bytes(5 * MEBIBYTE)})
+    store.sync()
+    store.close()
+    # And the other way round.
+    with lmdb.open(str(directory), **FORMER_OPTIONS) as environment:
+        with environment.begin(write=True) as transaction:
+            assert transaction.stat(environment.open_db())["entries"] == len(pairs) + 1
+            assert transaction.delete(b"new")
+        size_bytes = (directory / DATABASE_FILE).stat().st_size
+        assert size_bytes >= (environment.info()["last_pgno"] + 1) * PAGE_BYTES
+    store = LmdbStore.open(directory)
+    assert contents(store) == pairs
+    store.close()
+
+
+def test_a_file_that_was_left_as_long_as_the_map_is_cut(tmp_path: Path) -> None:
+    """As by a process that was killed while it opened it."""
+    store = LmdbStore.open(tmp_path / "db")
+    put_all(store, {b"a": b"1"})
+    store.close()
+    os.truncate(file_of(store), lmdb_store.MAP_BYTES)
+    store = LmdbStore.open(tmp_path / "db")
+    assert file_of(store).stat().st_size < 4 * MEBIBYTE
+    assert contents(store) == [(b"a", b"1")]
+    store.close()
+
+
+def test_a_file_that_ends_before_its_last_page_is_damaged_and_stays_as_it_is(
+    tmp_path: Path,
+) -> None:
+    store = LmdbStore.open(tmp_path / "db")
+    put_all(store, {b"%d" % number: bytes(1000) for number in range(1000)})
+    store.close()
+    left_bytes = 100 * PAGE_BYTES
+    os.truncate(file_of(store), left_bytes)
+    with pytest.raises(DamagedDatabase, match=f"{left_bytes} bytes are there of"):
+        LmdbStore.open(tmp_path / "db")
+    assert file_of(store).stat().st_size == left_bytes
 
 
 def test_a_reader_that_was_killed_keeps_pages_until_it_is_released(tmp_path: Path) -> None:
@@ -286,20 +417,44 @@ def test_a_full_map_is_a_fault_that_changes_nothing(
     store.close()
 
 
+@contextmanager
+def files_up_to(size_bytes: int) -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 def test_a_write_that_the_disk_refuses_is_a_fault_that_changes_nothing(tmp_path: Path) -> None:
     store = LmdbStore.open(tmp_path / "db")
     put_all(store, {b"a": b"1"})
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * PAGE_BYTES, limits[1]))
-    try:
-        with pytest.raises(StorageFault, match=f"{store.path}.*committing") as fault:
-            put_all(store, {b"a": b"2", b"b": bytes(100 * PAGE_BYTES)})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    # Whatever LMDB calls it: whether the disk is full can be seen.
+    with (
+        files_up_to(8 * MEBIBYTE),
+        pytest.raises(StorageFault, match=f"{store.path}.*writing") as fault,
+    ):
+        put_all(store, {b"a": b"2", b"b": bytes(10 * MEBIBYTE)})
+    # Whatever the reason: whether the disk is full can be seen.
     assert re.search(r"\([0-9]+ bytes of the disk are free\)$", str(fault.value))
     assert contents(store) == [(b"a", b"1")]
+    put_all(store, {b"b": bytes(10 * MEBIBYTE)})
+    assert store.get(b"a") == b"1"
     store.close()
+
+
+def test_a_file_system_that_takes_no_long_file_gives_a_shorter_map(tmp_path: Path) -> None:
+    with files_up_to(64 * MEBIBYTE):
+        for value in (b"1", b"2"):
+            store = LmdbStore.open(tmp_path / "db")
+            put_all(store, {value: value})
+            store.close()
+        store = LmdbStore.open(tmp_path / "db")
+        put_all(store, {b"b": bytes(20 * MEBIBYTE)})
+        with pytest.raises(StorageFault):
+            put_all(store, {b"c": bytes(60 * MEBIBYTE)})
+        assert [key for key, _ in contents(store)] == [b"1", b"2", b"b"]
+        store.close()
 
 
 class Panicking:
