@@ -228,6 +228,13 @@ class Leader:
             )
         )
 
+    def lease_index(self) -> Index | None:
+        """Return what a read has to see that is answered by the lease. See `Raft.lease_index`."""
+        index = self.reads.lease_index()
+        if index is not None:
+            self._pace.note_reads()
+        return index
+
     def abort_obstacle(self) -> str:
         """Return why a joint change cannot be aborted now; empty if it can.
 

@@ -323,7 +323,7 @@ class Raft:
 
         Source: dissertation section 6.4.1.
         """
-        return self.role.reads.lease_index() if isinstance(self.role, Leader) else None
+        return self.role.lease_index() if isinstance(self.role, Leader) else None
 
     def withhold_vote(self, until_ns: int) -> None:
         """Vote for nobody before then, by `monotonic_ns`: an earlier process may have promised it.

@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from raftd.core.log import RaftLog
-from raftd.core.messages import AppendEntries
+from raftd.core.messages import AppendEntries, AppendEntriesResponse, Envelope
 from raftd.core.pacing import ENTRIES_MIN, ENTRY_COST_BYTES, GAIN, CatchUpPace, Share
 from raftd.core.progress import SNAPSHOT_CHUNK_BYTES
 from tests.core.harness import OPTIONS
@@ -126,6 +126,25 @@ def test_clients_that_read_are_spared_as_those_that_write() -> None:
     solo.acknowledge("2")
     solo.tick()
     assert progress(solo).allowance_bytes == 100 * CHUNK
+
+
+def test_clients_that_read_by_the_lease_are_spared_as_well() -> None:
+    options = attrs.evolve(
+        OPTIONS,
+        vote_withheld_ms=1_000,
+        catch_up_bytes_per_tick=100 * CHUNK,
+        busy_catch_up_bytes_per_tick=1,
+    )
+    solo, _ = sending(options=options)
+    solo.tick(options.heartbeat_ticks)
+    response = AppendEntriesResponse(
+        solo.term, True, solo.round, solo.last_index, 0, vote_withheld_ms=options.vote_withheld_ms
+    )
+    solo.give(lambda raft: raft.step(Envelope("2", "1", response)))
+    assert progress(solo).allowance_bytes == 100 * CHUNK
+    assert solo.raft.lease_index() is not None
+    solo.tick()
+    assert progress(solo).allowance_bytes == 1
 
 
 def entries_to(solo: Solo, server: str) -> list[int]:

@@ -8,9 +8,12 @@ from __future__ import annotations
 import copy
 from collections import Counter
 
+import attrs
 import pytest
 
 from raftd.core.raft import Raft
+from tests.core.harness import OPTIONS
+from tests.core.scenario import settled_leader
 from tests.core.walks import MidChangeWalk, SnapshotWalk, Walk
 
 SAMPLED = 7
@@ -59,3 +62,22 @@ def test_ticks_in_which_nothing_is_due_may_pass_at_once(kind: type[Walk]) -> Non
         seen += observed.seen
     # Else it would prove nothing: followers sleep until their time-out, leaders between heartbeats.
     assert seen["Follower"] > 100
+
+
+def test_a_leader_sleeps_between_two_heartbeats_of_several_ticks() -> None:
+    """As servers do: a tick of theirs is a part of the heartbeat interval."""
+    options = attrs.evolve(OPTIONS, heartbeat_ticks=3, election_ticks=30)
+    told, slept = (settled_leader(options=options) for _ in range(2))
+    for solo in (told, slept):
+        solo.tick(3)
+        for follower in "23":
+            solo.acknowledge(follower)
+    assert told.raft.quiet_ticks() == 2
+    assert told.tick(2) == []
+    slept.raft.pass_quietly(2)
+    assert slept.work() == []
+    assert slept.raft.status() == told.raft.status()
+    assert [solo.raft.quiet_ticks() for solo in (told, slept)] == [0, 0]
+    heartbeats = [solo.tick() for solo in (told, slept)]
+    assert heartbeats[0] == heartbeats[1]
+    assert sorted(envelope.dest for envelope in heartbeats[0]) == ["2", "3"]
