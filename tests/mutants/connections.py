@@ -53,9 +53,19 @@ MUTANTS = (
         name="full-inbox-filled-further",
         why="Clients fill the memory faster than the node answers them.",
         file=CONNECTION,
-        old="        elif self._inbox.is_full:\n",
+        old="        elif len(self._inbox) > self._inputs_max:\n",
         new="        elif False:\n",
-        test=f"{CONNECTION_TESTS}::test_a_full_inbox_is_not_filled_further_and_goes_on_afterwards",
+        test=f"{CONNECTION_TESTS}"
+        "::test_a_full_inbox_is_not_filled_further_by_clients_and_goes_on_afterwards",
+        unreachable=NO_SOCKETS,
+    ),
+    Mutant(
+        name="servers-not-heard-over-clients",
+        why="Clients that keep the inbox full cut a server off from its leader.",
+        file=CONNECTION,
+        old="        inputs_max: int = PEERS_INPUTS_MAX,\n",
+        new="        inputs_max: int = PEERS_INPUTS_MAX // 2,\n",
+        test=f"{CONNECTION_TESTS}::test_servers_are_heard_while_clients_keep_the_inbox_full",
         unreachable=NO_SOCKETS,
     ),
     Mutant(

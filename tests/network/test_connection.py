@@ -16,7 +16,7 @@ from raftd.codec import decode_reply, encode_frame, encode_message, encode_reque
 from raftd.core.messages import PreVote, PreVoteResponse
 from raftd.inputs import LinkChanged, Received, Requested
 from raftd.network.connection import Connection
-from raftd.network.inputs import INBOX_INPUTS_MAX
+from raftd.network.inputs import BATCH_INPUTS_MAX, INBOX_INPUTS_MAX, PEERS_INPUTS_MAX
 from raftd.network.listener import CLIENT_REQUESTS_MAX
 from raftd.protocol import DoneReply, GetRequest, PutRequest
 from tests.network.harness import (
@@ -455,36 +455,66 @@ async def test_clients_come_and_go_while_others_are_served(
 # --- a full inbox, and other servers --------------------------------------------------------
 
 
-async def test_a_full_inbox_is_not_filled_further_and_goes_on_afterwards(bed: Bed) -> None:
-    clients = [await bed.client() for _ in range(5)]
-    peer = await bed.peer("n2/b")
-    await bed.rest()
+def terms_heard(bed: Bed) -> list[int]:
+    """Return those of the messages that came, in their order."""
+    heard = [taken.envelope.message for taken in bed.server.taken if isinstance(taken, Received)]
+    return [message.term for message in heard if isinstance(message, PreVote)]
+
+
+async def test_a_full_inbox_is_not_filled_further_by_clients_and_goes_on_afterwards(
+    bed: Bed,
+) -> None:
+    clients = [await bed.client_and_connection() for _ in range(5)]
     await bed.hold()
-    for client in clients:
+    for client, _ in clients:
         await client.send(*gets(0, 100))
-    await peer.send(*[encode_message(PreVote(term, 1, 1)) for term in range(1, 101)])
     if bed.sockets:
-        connections = [*bed.listener.clients, *bed.listener.peers.values()]
-        await bed.until(lambda: all(unread_bytes(connection) > 500 for connection in connections))
+        await bed.until(lambda: all(unread_bytes(connection) > 500 for _, connection in clients))
     else:
         # Those that read themselves have read once, before it was full.
         await bed.rest()
-    count = 2 * INBOX_INPUTS_MAX
     inbox = bed.server.inbox
-    inbox.arrived([LinkChanged(str(number), True, "") for number in range(count)])
+    inbox.arrived([LinkChanged(str(number), True, "") for number in range(2 * INBOX_INPUTS_MAX)])
     while inbox.is_full:
         before = len(inbox)
         batch, _ = await inbox.take()
         bed.server.taken += batch
         assert len(inbox) == before - len(batch)
-    assert not bed.sockets or not bed.requested
     bed.held.set()
     await bed.until(lambda: len(bed.requested) == 500)
-    await bed.until(lambda: sum(isinstance(taken, Received) for taken in bed.server.taken) == 100)
-    terms = [
-        taken.envelope.message.term for taken in bed.server.taken if isinstance(taken, Received)
-    ]
-    assert terms == list(range(1, 101))
+
+
+async def test_servers_are_heard_while_clients_keep_the_inbox_full(socket_bed: Bed) -> None:
+    bed = socket_bed
+    client, client_connection = await bed.client_and_connection()
+    peer = await bed.peer("n2/b")
+    (peer_connection,) = bed.listener.peers.values()
+    await bed.hold()
+    await client.send(*gets(0, 100))
+    await peer.send(*[encode_message(PreVote(term, 1, 1)) for term in range(1, 101)])
+    await bed.until(
+        lambda: bool(unread_bytes(client_connection) and unread_bytes(peer_connection) > 500)
+    )
+    inbox = bed.server.inbox
+    filling = [LinkChanged("x", True, "")] * BATCH_INPUTS_MAX
+    # They have a bound as well.
+    while len(inbox) <= PEERS_INPUTS_MAX:
+        inbox.arrived(filling)
+    await inbox.take()
+    assert unread_bytes(peer_connection)
+    while len(inbox) > PEERS_INPUTS_MAX:
+        await inbox.take()
+    # From here on as many come as are taken.
+    assert terms_heard(bed) == []
+    for _ in range(PEERS_INPUTS_MAX // BATCH_INPUTS_MAX + 1):
+        batch, _ = await inbox.take()
+        bed.server.taken += batch
+        inbox.arrived(filling)
+        assert inbox.is_full
+    assert terms_heard(bed) == list(range(1, 101))
+    assert unread_bytes(client_connection)
+    bed.held.set()
+    await bed.until(lambda: len(bed.requested) == 100)
 
 
 async def test_the_newer_connection_of_a_server_takes_the_place_of_the_older_one(
