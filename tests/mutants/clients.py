@@ -96,6 +96,15 @@ MUTANTS = (
         test=f"{LISTENER_TESTS}::test_without_descriptors_those_who_wait_are_accepted_later",
         unreachable=NO_SOCKETS,
     ),
+    Mutant(
+        name="driver-not-woken-by-a-client",
+        why="A command waits for the next tick.",
+        file="raftd/network/inputs.py",
+        old="        self._is_woken = True\n        self._wake_driver()\n",
+        new="        self._is_woken = True\n",
+        test="tests/network/test_inputs.py::test_a_driver_that_waits_is_woken_and_asks_the_sources",
+        unreachable=NO_SOCKETS,
+    ),
     # --- the Redis protocol ---
     Mutant(
         name="arguments-not-bounded",

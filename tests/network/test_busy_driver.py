@@ -34,6 +34,7 @@ class Gathering:
 
     def __init__(self) -> None:
         self.gathered: list[Input] = []
+        self.holds = False
 
     def prepare(self) -> None:
         pass
