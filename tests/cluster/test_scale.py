@@ -197,24 +197,26 @@ def test_clients_that_ask_large_values_and_read_nothing_take_neither_memory_nor_
     gets = b"".join(
         encode_frame(encode_request(n, GetRequest(key="large"))) for n in range(HOARDED)
     )
-    with ExitStack() as stack, Memory([leader]) as memory:
-        for _ in range(HOARDERS):
-            hoarder = stack.enter_context(connect(leader.redis))
-            hoarder.sendall(command("GET", "large") * HOARDED)
-            hoarder = stack.enter_context(connect(leader.listen))
-            hoarder.sendall(HELLO + gets)
-        for number in range(5):
-            clients = [counting(leader, IDLE + 100 * number + client) for client in range(50)]
-            for client in clients:
-                stack.enter_context(client.stream)
-            serve(clients)
-        with Connection(leader.redis) as connection:
-            connection.send(*[("GET", "large")] * 10)
-            assert [connection.reply() for _ in range(10)] == [value] * 10
-        assert cluster.ctl("get", "known").stdout == "value"
+    with Memory([leader]) as memory:
+        # Twice: what was kept for the first ones is not kept when they are gone.
+        for wave in range(2):
+            with ExitStack() as stack:
+                for _ in range(HOARDERS):
+                    hoarder = stack.enter_context(connect(leader.redis))
+                    hoarder.sendall(command("GET", "large") * HOARDED)
+                    hoarder = stack.enter_context(connect(leader.listen))
+                    hoarder.sendall(HELLO + gets)
+                for number in range(3):
+                    first = BUSY + 300 * wave + 100 * number
+                    clients = [counting(leader, first + client) for client in range(50)]
+                    for client in clients:
+                        stack.enter_context(client.stream)
+                    serve(clients)
+                with Connection(leader.redis) as connection:
+                    connection.send(*[("GET", "large")] * 10)
+                    assert [connection.reply() for _ in range(10)] == [value] * 10
+                assert cluster.ctl("get", "known").stdout == "value"
     assert memory.most_bytes < MEMORY_WITH_HOARDERS_BYTES
-    # What was kept for them is not kept when they are gone.
-    wait_for("memory", lambda: anonymous_bytes(leader) < MEMORY_BYTES)
     assert term_of(leader) == term
 
 
