@@ -12,7 +12,13 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from raftd.codec import decode_reply, encode_frame, encode_message, encode_request
+from raftd.codec import (
+    decode_reply,
+    encode_frame,
+    encode_message,
+    encode_opening,
+    encode_request,
+)
 from raftd.core.messages import PreVote, PreVoteResponse
 from raftd.inputs import LinkChanged, Received, Requested
 from raftd.network.connection import Connection
@@ -251,10 +257,8 @@ async def test_too_many_requests_are_held_back_also_when_they_come_with_the_gree
 ) -> None:
     count = 2 * CLIENT_REQUESTS_MAX + 1
     if with_the_greeting:
-        from tests.network.test_listener import HELLO
-
         client = await bed.connect()
-        await client.send(HELLO, *gets(0, count))
+        await client.send(encode_opening(CLIENT_HELLO), *gets(0, count))
         await client.receive()
     else:
         client = await bed.client()
