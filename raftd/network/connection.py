@@ -22,7 +22,7 @@ from raftd.codec import (
     encode_frame,
     encode_opening,
 )
-from raftd.network.inputs import Inbox
+from raftd.network.inputs import PEERS_INPUTS_MAX, Inbox
 from raftd.network.sockets import ENDED, READABLE
 from raftd.protocol import PROTOCOL_VERSION_MAX
 
@@ -161,17 +161,21 @@ class Connection:
         *,
         inbox: Inbox,
         outbox_bytes_max: int,
+        inputs_max: int = PEERS_INPUTS_MAX,
         version: int = PROTOCOL_VERSION_MAX,
     ) -> None:
         """Take over `stream`, whose openings have been exchanged and agree on `version`.
 
         Args:
-            inbox: nothing is read while it is full.
+            inbox: where what is read goes.
+            inputs_max: nothing is read from a socket while more inputs are queued there; from any
+                other stream, while the inbox is full.
         """
         self.version = version
         self._stream = stream
         self._decoder = decoder
         self._inbox = inbox
+        self._inputs_max = inputs_max
         self._handle: Callable[[Sequence[bytes]], None] | None = None
         self._is_paused = False
         self._resumed = trio.lowlevel.ParkingLot()
@@ -336,7 +340,7 @@ class Connection:
                 # The set says so again and again, whatever it was asked for.
                 self.close("reset by the other side")
                 return
-        elif self._inbox.is_full:
+        elif len(self._inbox) > self._inputs_max:
             return
         assert self._descriptor is not None
         try:

@@ -30,6 +30,10 @@ from raftd.network.sockets import SocketSet
 INBOX_INPUTS_MAX = 4096
 """Producers wait while more inputs are queued: a few batches, so that the driver never starves and
 what waits is answered within a fraction of an election timeout."""
+PEERS_INPUTS_MAX = 2 * INBOX_INPUTS_MAX
+"""Other servers are read until more are queued. Clients can keep the inbox full for seconds, and a
+server that does not hear the others for so long has lost its leader or its followers. What servers
+send is bounded by what they may have unanswered."""
 BATCH_INPUTS_MAX = 1024
 """Inputs of one batch: enough to share one sync among them, short enough for the heartbeats."""
 YIELD_SECONDS = 0.002

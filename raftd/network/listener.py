@@ -26,7 +26,7 @@ from raftd.network.connection import (
     send_opening,
     tune,
 )
-from raftd.network.inputs import Inbox, Requested
+from raftd.network.inputs import INBOX_INPUTS_MAX, Inbox, Requested
 from raftd.network.links import PEER_OUTBOX_BYTES_MAX, receive_messages
 from raftd.protocol import Hello, Refusal, Reply, Welcome
 
@@ -254,7 +254,11 @@ class Listener:
             await self._serve_peer(connection, hello.source, answer.server, payloads)
         else:
             connection = Connection(
-                stream, decoder, inbox=self._inbox, outbox_bytes_max=CLIENT_OUTBOX_BYTES_MAX
+                stream,
+                decoder,
+                inbox=self._inbox,
+                outbox_bytes_max=CLIENT_OUTBOX_BYTES_MAX,
+                inputs_max=INBOX_INPUTS_MAX,
             )
             connection.offer(encode_opening(answer))
             await self._serve_client(connection, payloads)

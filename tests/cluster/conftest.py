@@ -46,10 +46,12 @@ def make_cluster(tmp_path: Path) -> Iterator[MakeCluster]:
     with ExitStack() as stack:
         count = itertools.count(1)
 
-        def make(*names: str, proxied: bool = False, settings: str = "") -> RunningCluster:
+        def make(
+            *names: str, proxied: bool = False, redis: bool = False, settings: str = ""
+        ) -> RunningCluster:
             folder = tmp_path / f"cluster-{next(count)}"
             folder.mkdir()
-            cluster = RunningCluster(folder, proxied=proxied, settings=settings)
+            cluster = RunningCluster(folder, proxied=proxied, redis=redis, settings=settings)
             stack.callback(cluster.close)
             if names:
                 cluster.form(*names)

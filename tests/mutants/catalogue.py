@@ -6,6 +6,7 @@ from tests.mutants import (
     administration,
     benchmark,
     clients,
+    connections,
     elections,
     membership,
     node,
@@ -33,6 +34,7 @@ ALL: tuple[Mutant, ...] = (
     *administration.MUTANTS,
     *benchmark.MUTANTS,
     *clients.MUTANTS,
+    *connections.MUTANTS,
 )
-"""In the order of the protocol: elections first, then the driver, what operators ask, and many
-clients."""
+"""In the order of the protocol: elections first, then the driver, what operators ask, many
+clients, and their connections."""
