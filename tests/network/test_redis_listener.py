@@ -289,6 +289,23 @@ async def test_a_turn_of_the_node_has_no_more_commands_than_are_done_between_two
     assert await bed.turns_taken() < 20
 
 
+async def test_a_turn_has_no_more_commands_that_are_answered_at_once_either(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raftd.network.redis_listener.TURN_COMMANDS_MAX", 100)
+    clients = [await bed.client() for _ in range(10)]
+    await bed.until(lambda: len(bed.listener._connections) == 10)
+    before = bed.turns
+    for client in clients:
+        await client.send(*[["PING"], ["NONSENSE"], ["ECHO", "x"]] * 100)
+    for client in clients:
+        replies = await client.replies(300)
+        assert replies[::3] == [b"PONG"] * 100
+        assert replies[2::3] == [b"x"] * 100
+    assert bed.turns - before >= 3_000 // 100
+    assert await bed.turns_taken() < 20
+
+
 async def test_those_who_waited_for_room_come_before_those_who_had_it(
     bed: Bed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
