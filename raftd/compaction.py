@@ -78,6 +78,10 @@ class Compaction:
         """Whether a snapshot is being written."""
         return self._is_taking
 
+    def is_behind(self, raft: Raft) -> bool:
+        """Whether there is more of the log to forget at once."""
+        return raft.log.base_index < min(self._compact_to, raft.log.handed_index)
+
     def want(self, index: Index) -> None:
         """Let the next snapshot that may begin include the entry at `index`, which is applied.
 

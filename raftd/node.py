@@ -137,6 +137,9 @@ is answered and no vote given."""
 TURN_BYTES_MAX = 256 * 1024
 """Bytes of entries applied in one turn, likewise: for commands that have many keys."""
 
+_ROUTINE = frozenset((Received, CommandsArrived, KeysArrived))
+"""Inputs that nothing else follows from than replication, application and answers."""
+
 logger = logging.getLogger("raftd.node")
 
 Respond = Callable[[Reply], None]
@@ -152,6 +155,9 @@ class Stop:
 
 class Node:
     """One server: the core, its disk, its state machine, and those who wait for an answer."""
+
+    _tended: tuple[object, ...] = ()
+    """How things stood when all was looked after that goes on beside replication."""
 
     def __init__(
         self,
@@ -298,14 +304,42 @@ class Node:
         if self._draining:
             hand_over(self.raft)
         self._work()
+        is_rare = tick or passed_ticks or not _ROUTINE.issuperset(map(type, inputs))
+        if is_rare or self._needs_tending():
+            self._tend()
+        if self._trace is not None:
+            self._trace.turned(self.raft)
+
+    def _needs_tending(self) -> bool:
+        """Whether there may be more to do than to take in, write, send, apply and answer.
+
+        What else comes up with messages and commands of clients waits for the next tick: most of
+        the turns are short, and their length is what clients wait for.
+        """
+        return (
+            self._tended != self._standing()
+            or self._state.running_operation is not None
+            or self._state.features < self._settings.features_max
+            or not self.operations.is_idle
+            or not self._handovers.is_idle
+            or self._draining
+            or bool(self._removed_peers)
+            or self._compaction.is_behind(self.raft)
+        )
+
+    def _standing(self) -> tuple[object, ...]:
+        raft = self.raft
+        return raft, raft.role, raft.current_term, raft.leader_id, raft.configuration, raft.snapshot
+
+    def _tend(self) -> None:
+        """Look after all that goes on beside replication."""
         self._compaction.advance(self.raft, self.identity.cluster_id, self._disk.free_bytes)
         self._follow_members()
         self._close_removed_peers()
         self._handovers.settle(self.raft)
         self._compaction.release(self.raft, self._backups.pinned(self.raft))
         self._role_log.report(self.raft)
-        if self._trace is not None:
-            self._trace.turned(self.raft)
+        self._tended = self._standing()
 
     @property
     def stop(self) -> Stop | None:
@@ -341,9 +375,10 @@ class Node:
         applied_entries = TURN_ENTRIES_MAX if puts_off_applying(self.raft) else 0
         applied_bytes = 0
         while True:
-            self.operations.advance(self.raft, self._cluster())
-            change_begins = self.operations.change_begins(self.raft)
-            self._administration.advance(self.raft, self._links, change_begins=change_begins)
+            if self._needs_tending():
+                self.operations.advance(self.raft, self._cluster())
+                change_begins = self.operations.change_begins(self.raft)
+                self._administration.advance(self.raft, self._links, change_begins=change_begins)
             # After a restart there may be a million entries to apply. A server that does nothing
             # else for seconds is taken for dead.
             ready = self.raft.take_ready(
@@ -371,9 +406,12 @@ class Node:
         # 3: only now our own vote and our own match count.
         self.raft.persisted(ready)
         # 4: votes and acknowledgements speak of what is durable.
-        chunks = self._compaction.messages(self.raft, ready.chunks_to_send)
-        self._network.send((*ready.messages, *chunks, *self._state_messages))
-        self._state_messages.clear()
+        messages = ready.messages
+        if ready.chunks_to_send or self._state_messages:
+            chunks = self._compaction.messages(self.raft, ready.chunks_to_send)
+            messages = (*messages, *chunks, *self._state_messages)
+            self._state_messages.clear()
+        self._network.send(messages)
         if ready.chunks_received:
             self._compaction.store(self.raft, ready.chunks_received, self._disk.free_bytes)
         # 5

@@ -199,6 +199,11 @@ class Operations:
         self._drive: _Drive | None = None
         self._waiting: list[_Waiting] = []
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to be driven, and nobody waits to hear of an operation."""
+        return self._drive is None and not self._waiting
+
     # --- requests ---
 
     def request_change(

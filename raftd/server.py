@@ -361,14 +361,18 @@ class _Server:
         collection = garbage.GarbageCollection(trio.current_time)
         tick_seconds = self._tick_seconds
         ticked_at = trio.current_time()
-        while True:
+
+        def tick_at() -> float:
             # An idle server sleeps through the ticks in which nothing is due.
-            quiet_ticks = node.quiet_ticks()
-            tick_at = ticked_at + (quiet_ticks + 1) * tick_seconds
-            inputs, tick = await self._inbox.take(tick_at)
+            return ticked_at + (node.quiet_ticks() + 1) * tick_seconds
+
+        while True:
+            inputs, tick = await self._inbox.take(tick_at, not_before=ticked_at + tick_seconds)
             now = trio.current_time()
-            passed_ticks = min(int((now - ticked_at) / tick_seconds), quiet_ticks)
-            ticked_at += passed_ticks * tick_seconds
+            passed_ticks = 0
+            if now - ticked_at >= tick_seconds:
+                passed_ticks = min(int((now - ticked_at) / tick_seconds), node.quiet_ticks())
+                ticked_at += passed_ticks * tick_seconds
             if tick:
                 # What is late coalesces instead of piling up.
                 ticked_at = max(ticked_at + tick_seconds, now - tick_seconds)

@@ -344,7 +344,8 @@ class Leader:
         progress.acknowledged(match_index)
         progress.acknowledged_before_round = (self._round, progress.match_index)
         progress.advance_round(self._raft.now, self._log.last_index, self._options.election_ticks)
-        self.advance_commit_index()
+        if progress.match_index > self._log.commit_index:
+            self.advance_commit_index()
         self._maybe_send_timeout_now()
 
     def advance_commit_index(self) -> None:
@@ -392,6 +393,8 @@ class Leader:
         short = {server for server, progress in self.progress.items() if progress.short_of_space}
         if self._raft.is_short_of_space:
             short.add(self._raft.server)
+        if not short:
+            return frozenset()
         configuration = self._latest().configuration
         short &= configuration.all_voters | {self._raft.server}
         result = vote_result(
@@ -483,9 +486,8 @@ class Leader:
         Departing servers get everything: until they know that they are left out they may campaign,
         as voters of the configuration before.
         """
-        if server in self._latest().configuration.learners:
-            return self._log.commit_index
-        return self._log.last_index
+        learners = self._latest().configuration.learners
+        return self._log.commit_index if server in learners else self._log.last_index
 
     def _turn_to_snapshots(self) -> None:
         """Begin to send the newest snapshot to whoever needs an entry that is compacted."""
@@ -629,16 +631,14 @@ class Leader:
 
     def _rounds(self) -> dict[ServerId, int]:
         """Return the latest round that each server has answered, if its answers count."""
-        rounds = {
-            server: progress.acknowledged_round
-            for server, progress in self.progress.items()
-            if not progress.fenced
-        }
+        fed = self.progress.items()
+        rounds = {server: p.acknowledged_round for server, p in fed if not p.fenced}
         rounds[self._raft.server] = self._round
         return rounds
 
     def _confirm_reads(self) -> None:
-        self.reads.confirm(self._latest().configuration, self._rounds())
+        if self.reads.follows_answers:
+            self.reads.confirm(self._latest().configuration, self._rounds())
 
     # --- membership, inside ---
 

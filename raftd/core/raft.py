@@ -646,6 +646,9 @@ class Raft:
 
     def _become_follower(self, term: Term, leader_id: ServerId | None) -> None:
         assert term >= self.current_term
+        if leader_id is not None and term == self.current_term and type(self.role) is Follower:
+            self.leader_id = leader_id
+            return
         if isinstance(self.role, Leader):
             self.answer_reads(self.role.end())
             self._lost_leadership = True

@@ -143,6 +143,11 @@ class LeaderReads:
         """Whether a read waits for answers to a send round that has started."""
         return self._pending.is_unconfirmed
 
+    @property
+    def follows_answers(self) -> bool:
+        """Whether it matters here which rounds were answered."""
+        return self._pending.is_unconfirmed or self.lease.is_used
+
     def voters_to_ask(
         self, configuration: Configuration, rounds: Mapping[ServerId, int]
     ) -> Collection[ServerId]:

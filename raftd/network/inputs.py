@@ -141,13 +141,16 @@ class Inbox:
     def _has_something(self) -> bool:
         return bool(self._inputs) or self._is_woken or self._inputs_before_tick is not None
 
-    async def take(self, tick_at: float = math.inf) -> tuple[list[Input], bool]:
+    async def take(
+        self, tick_at: Callable[[], float] = lambda: math.inf, *, not_before: float = -math.inf
+    ) -> tuple[list[Input], bool]:
         """Wait for something; return up to `BATCH_INPUTS_MAX` inputs and whether a tick is due.
 
         The tick comes after the inputs. Only one task may take. If cancelled, nothing was taken.
 
         Args:
-            tick_at: when the next one is due, seconds of trio's clock.
+            tick_at: returns when the next one is due, seconds of trio's clock.
+            not_before: a time before which it is not; it is not asked for where that is enough.
         """
         for source in self.sources:
             source.prepare()
@@ -160,8 +163,10 @@ class Inbox:
             await self._wait(tick_at)
         elif self._found_at - self._yielded_at >= YIELD_SECONDS:
             await self._yield()
-        if trio.current_time() >= tick_at and self._inputs_before_tick is None:
-            self._inputs_before_tick = len(self._inputs)
+        if self._inputs_before_tick is None:
+            now = trio.current_time()
+            if now >= not_before and now >= tick_at():
+                self._inputs_before_tick = len(self._inputs)
         return self._close_batch()
 
     async def _yield(self) -> None:
@@ -177,7 +182,7 @@ class Inbox:
         self._found_at = now
         return True
 
-    async def _wait(self, tick_at: float) -> None:
+    async def _wait(self, tick_at: Callable[[], float]) -> None:
         if any(source.holds for source in self.sources):
             # They are over after this, if nothing comes before.
             if self._monotonic() - self._yielded_at >= YIELD_SECONDS:
@@ -188,7 +193,7 @@ class Inbox:
             if self._look(BUSY_SECONDS):
                 return
             self._is_busy = False
-        with trio.move_on_at(tick_at) as self._waits:
+        with trio.move_on_at(tick_at()) as self._waits:
             await self.sockets.wait()
         self._waits = None
         self._yielded_at = self._monotonic()

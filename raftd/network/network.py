@@ -140,6 +140,8 @@ class Network:
         Responses go back on the newest connection of the server that asked, which it keeps even
         when we are not able to dial it.
         """
+        if not envelopes:
+            return
         offered: dict[Connection, None] = {}
         for envelope in envelopes:
             connection = self._connection_for(envelope)

@@ -198,8 +198,8 @@ MUTANTS = (
         name="learner-fed-what-is-not-committed",
         why="With it a learner refuses its vote for ever to the only server that could lead.",
         file=LEADER,
-        old="        if server in self._latest().configuration.learners:\n            return ",
-        new="        if False:\n            return ",
+        old="return self._log.commit_index if server in learners else self._log.last_index",
+        new="return self._log.last_index",
         test="tests/core/test_joint_changes.py::test_a_learner_never_stands_in_the_way"
         "_of_a_leader_that_counts_it_as_a_voter",
     ),
@@ -223,9 +223,8 @@ MUTANTS = (
         name="fenced-servers-confirm-reads",
         why="A server that lost its disk confirms a leader that it does not follow any more.",
         file=LEADER,
-        old="            for server, progress in self.progress.items()\n"
-        "            if not progress.fenced\n        }\n        rounds[",
-        new="            for server, progress in self.progress.items()\n        }\n        rounds[",
+        old="rounds = {server: p.acknowledged_round for server, p in fed if not p.fenced}",
+        new="rounds = {server: p.acknowledged_round for server, p in fed}",
         test="tests/mutants/test_killers.py"
         "::test_rounds_that_a_server_answered_before_it_was_fenced_confirm_nothing_later",
     ),

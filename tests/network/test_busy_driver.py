@@ -256,7 +256,7 @@ async def test_waiting_for_the_sockets_alone_has_its_turns_too(
     with trio.fail_after(PATIENCE_SECONDS):
         for _ in range(20):
             # Whatever it finds or not: a tick is due in time.
-            await bed.inbox.take(trio.current_time() + 0.01)
+            await bed.inbox.take(lambda: trio.current_time() + 0.01)
     assert len(turns) >= 3
     nursery.cancel_scope.cancel()
 
@@ -266,9 +266,9 @@ async def test_a_tick_is_due_while_the_sockets_are_busy(bed: Bed, mock_clock: Mo
     for _ in range(3):
         tick_at = trio.current_time() + 1
         for _ in range(10):
-            assert await bed.inbox.take(tick_at) == ([], False)
+            assert await bed.inbox.take(lambda at=tick_at: at) == ([], False)
         mock_clock.jump(1)
-        assert await bed.inbox.take(tick_at) == ([], True)
+        assert await bed.inbox.take(lambda at=tick_at: at) == ([], True)
 
 
 async def test_a_tick_that_is_due_comes_after_what_the_sockets_have(
@@ -277,9 +277,9 @@ async def test_a_tick_that_is_due_comes_after_what_the_sockets_have(
     bed.heard = lambda: bed.inbox.arrived([item(number) for number in range(BATCH_INPUTS_MAX + 1)])
     bed.say()
     tick_at = trio.current_time()
-    batch, tick_is_due = await bed.inbox.take(tick_at)
+    batch, tick_is_due = await bed.inbox.take(lambda at=tick_at: at)
     assert (len(batch), tick_is_due) == (BATCH_INPUTS_MAX, False)
-    assert await bed.inbox.take(tick_at) == ([item(BATCH_INPUTS_MAX)], True)
+    assert await bed.inbox.take(lambda at=tick_at: at) == ([item(BATCH_INPUTS_MAX)], True)
 
 
 async def test_a_driver_wakes_for_a_tick_when_nothing_comes(
@@ -287,7 +287,7 @@ async def test_a_driver_wakes_for_a_tick_when_nothing_comes(
 ) -> None:
     for _ in range(3):
         tick_at = trio.current_time() + 1
-        assert await bed.inbox.take(tick_at) == ([], True)
+        assert await bed.inbox.take(lambda at=tick_at: at) == ([], True)
         assert trio.current_time() == tick_at
 
 
