@@ -36,13 +36,19 @@ server that does not hear the others for so long has lost its leader or its foll
 send is bounded by what they may have unanswered."""
 BATCH_INPUTS_MAX = 1024
 """Inputs of one batch: enough to share one sync among them, short enough for the heartbeats."""
-YIELD_SECONDS = 0.002
+YIELD_SECONDS = 0.005
 """The other tasks have their turn at least this often while the sockets keep the driver busy: a
 greeting takes several of these turns."""
-BUSY_SECONDS = 0.001
+BUSY_SECONDS = 0.002
 """A driver that has just been busy waits so long for the sockets alone, before it lets the event
-loop wait: by then most of what it has asked others for is answered. A millisecond is the least that
-the system call can wait, and little against the sync that the driver waits for in each turn."""
+loop wait: by then most of what it has asked others for is answered. To be woken by the event loop
+takes longer than all that is then done for a message."""
+
+
+HOLD_SECONDS = 0.001
+"""What could share a batch with more of its kind is kept back no longer than this. About what a
+batch takes from the client back to it: where it takes longer, as between continents, this adds
+nothing to speak of. It is the least, too, that a system call can wait."""
 
 
 class Source(Protocol):
@@ -50,7 +56,7 @@ class Source(Protocol):
 
     @property
     def holds(self) -> bool:
-        """Whether it keeps something back, for `BUSY_SECONDS` at most."""
+        """Whether it keeps something back, for `HOLD_SECONDS` at most."""
 
     def prepare(self) -> None:
         """Let those go on who have waited, before new ones come."""
@@ -187,9 +193,13 @@ class Inbox:
             # They are over after this, if nothing comes before.
             if self._monotonic() - self._yielded_at >= YIELD_SECONDS:
                 await self._yield()
-            self._look(BUSY_SECONDS)
+            self._look(HOLD_SECONDS)
             return
-        if self._is_busy and self._monotonic() - self._yielded_at < YIELD_SECONDS:
+        if self._is_busy:
+            if self._monotonic() - self._yielded_at >= YIELD_SECONDS:
+                await self._yield()
+                if self._has_something:
+                    return
             if self._look(BUSY_SECONDS):
                 return
             self._is_busy = False

@@ -35,7 +35,7 @@ from raftd.commands import Result
 from raftd.core.types import ServerId
 from raftd.inputs import CommandsArrived, Input, KeysArrived
 from raftd.network.connection import describe, join_address, tune_socket
-from raftd.network.inputs import Inbox
+from raftd.network.inputs import HOLD_SECONDS, Inbox
 from raftd.network.redis_commands import (
     Action,
     CommandError,
@@ -75,9 +75,6 @@ UNDER_WAY_MAX = 16_384
 TURN_COMMANDS_MAX = 4096
 """Commands that the node gets in one turn: enough to share one sync among them, and some 50 ms at
 most, in which no heartbeat leaves."""
-HOLD_SECONDS = 0.001
-"""Writes are kept back no longer than this. About what a batch takes from the client back to it:
-where it takes longer, as between continents, this adds nothing to speak of."""
 BUFFERED_BYTES_MAX = 128 * 1024 * 1024
 """What was received and not looked at, of all connections together; beyond, nothing more is read in
 large pieces, and who sends a long command is closed."""
