@@ -38,6 +38,7 @@ from raftd.storage.lmdb_store import DamagedDatabase
 from raftd.storage.state import StateMachine, UnknownEntry
 from raftd.surroundings import Measured, Settings
 from raftd.sync_times import SyncTimes
+from raftd.ticks import Ticks
 from raftd.trace import Emit, Trace
 
 if TYPE_CHECKING:
@@ -359,23 +360,20 @@ class _Server:
         """Feed the node until it has to stop, or has been drained after a signal."""
         node = self._node
         collection = garbage.GarbageCollection(trio.current_time)
-        tick_seconds = self._tick_seconds
-        ticked_at = trio.current_time()
+        ticks = Ticks(self._tick_seconds, trio.current_time())
 
         def tick_at() -> float:
             # An idle server sleeps through the ticks in which nothing is due.
-            return ticked_at + (node.quiet_ticks() + 1) * tick_seconds
+            return ticks.due_at(node.quiet_ticks())
 
         while True:
-            inputs, tick = await self._inbox.take(tick_at, not_before=ticked_at + tick_seconds)
+            inputs, tick = await self._inbox.take(tick_at, not_before=ticks.not_before)
             now = trio.current_time()
             passed_ticks = 0
-            if now - ticked_at >= tick_seconds:
-                passed_ticks = min(int((now - ticked_at) / tick_seconds), node.quiet_ticks())
-                ticked_at += passed_ticks * tick_seconds
+            if now >= ticks.not_before:
+                passed_ticks = ticks.passed(now, node.quiet_ticks())
             if tick:
-                # What is late coalesces instead of piling up.
-                ticked_at = max(ticked_at + tick_seconds, now - tick_seconds)
+                ticks.ticked(now)
             try:
                 node.turn(inputs, tick=tick, passed_ticks=passed_ticks)
             except StorageFault as fault:
@@ -397,6 +395,7 @@ class _Server:
                 self.why = str(error)
                 self._exit_code = EXIT_STORAGE
                 return
+            ticks.worked(trio.current_time())
             self._network.listener.push()
             if self._redis is not None:
                 self._redis.flush()

@@ -78,6 +78,8 @@ most, in which no heartbeat leaves."""
 BUFFERED_BYTES_MAX = 128 * 1024 * 1024
 """What was received and not looked at, of all connections together; beyond, nothing more is read in
 large pieces, and who sends a long command is closed."""
+BUFFERED_BYTES_END = 2 * BUFFERED_BYTES_MAX
+"""Beyond this those are closed that hold most, however short their commands are."""
 OUTBOX_BYTES_MAX = 4 * 1024 * 1024
 """Replies that a connection has not taken; beyond, no more of its commands are looked at."""
 OUTBOXES_BYTES_MAX = 128 * 1024 * 1024
@@ -217,6 +219,11 @@ class _Connection:
         )
 
     @property
+    def is_held_up(self) -> bool:
+        """Whether it has replies that wait for one before them, and none on its way."""
+        return self.outbox_bytes > 0 and not self.outbox
+
+    @property
     def has_to_wait(self) -> bool:
         """Whether it has sent commands that are not on their way."""
         return self.action is not None or bool(self.queue)
@@ -236,6 +243,8 @@ class _Connection:
         listener.outboxes_bytes += len(reply)
         slots = self.slots
         if slots[0] is not slot:
+            if self.postponed:
+                listener.resumable(self)
             return
         outbox = self.outbox
         while slots:
@@ -404,6 +413,8 @@ class RedisListener:
 
     def collect(self) -> list[Input]:
         """Return what the clients have asked since the last call, without waiting."""
+        if self._buffered_bytes > BUFFERED_BYTES_END:
+            self._relieve()
         inputs: list[Input] = []
         self._collected = 0
         if self._commands:
@@ -446,7 +457,9 @@ class RedisListener:
             for slot, value in zip(slots, values, strict=False):
                 connection = slot.connection
                 # Behind one that is asked again all are, so that they are answered in their order.
-                if not connection.postponed and self._has_room_for_replies(connection):
+                has_room = not connection.postponed and self._has_room_for_replies(connection)
+                # What all the others wait for makes room.
+                if has_room or (connection.is_held_up and connection.slots[0] is slot):
                     slot.found(value)
                 else:
                     self._postpone(slot)
@@ -468,8 +481,12 @@ class RedisListener:
             return
         connection.postponed.append(slot)
         # Otherwise what it takes of its replies lets it go on.
-        if connection.outbox_bytes <= OUTBOX_BYTES_MAX:
-            self._resumable[connection] = None
+        if connection.is_held_up or connection.outbox_bytes <= OUTBOX_BYTES_MAX:
+            self.resumable(connection)
+
+    def resumable(self, connection: _Connection) -> None:
+        """Let a connection go on before the next batch, if it can."""
+        self._resumable[connection] = None
 
     def _accept(self, bound: socket.socket, events: int) -> None:
         for _ in range(ACCEPTS_MAX):
@@ -560,6 +577,14 @@ class RedisListener:
             return interpret(command, connection.session, self._features())
         except CommandError as refusal:
             return Reply(error(str(refusal)))
+
+    def _relieve(self) -> None:
+        """End those that hold most of a command that is not complete, until there is memory."""
+        by_size = sorted(self._connections.values(), key=lambda each: each.buffered_bytes)
+        while self._buffered_bytes > BUFFERED_BYTES_MAX and by_size:
+            largest = by_size.pop()
+            self._end_with(largest, "ERR too many long commands at once, try again")
+            self._look_at(largest)
 
     def _end_with(self, connection: _Connection, problem: str) -> None:
         """Say why after all that is due, and end the connection then."""
@@ -689,13 +714,23 @@ class RedisListener:
         if connection.closed:
             return
         if connection.postponed:
-            if connection.outbox_bytes > OUTBOX_BYTES_MAX:
+            unanswered = [
+                slot
+                for slot in connection.slots
+                if slot.reply is None and isinstance(slot, _ReadSlot)
+            ]
+            if len(unanswered) > len(connection.postponed):
+                # Others are under way that were asked after these: none may overtake them.
                 return
-            if self.outboxes_bytes > OUTBOXES_BYTES_MAX:
-                self._crowded[connection] = None
-                return
+            if not connection.is_held_up:
+                if connection.outbox_bytes > OUTBOX_BYTES_MAX:
+                    return
+                if self.outboxes_bytes > OUTBOXES_BYTES_MAX:
+                    self._crowded[connection] = None
+                    return
             reads = self._stale_reads if connection.kind == _STALE_READS else self._reads
-            reads += connection.postponed
+            # These are the same, in the order of their replies.
+            reads += unanswered
             connection.postponed = []
         self._look_at(connection)
 

@@ -169,7 +169,13 @@ class MapRoom:
         end_bytes += -end_bytes % self._page_bytes
         end_bytes = min(end_bytes, self._map_bytes)
         if end_bytes > self._end_bytes:
-            os.posix_fallocate(self._descriptor, self._end_bytes, end_bytes - self._end_bytes)
+            try:
+                os.posix_fallocate(self._descriptor, self._end_bytes, end_bytes - self._end_bytes)
+            except OSError:
+                # Some file systems keep what they had allocated: the last of a full disk, which
+                # the log needs.
+                os.ftruncate(self._descriptor, max(self._end_bytes, self._used_bytes()))
+                raise
             self._end_bytes = end_bytes
 
     def _taken_bytes(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from raftd.inputs import CommandsArrived, KeysArrived
+from raftd.inputs import CommandsArrived, Input, KeysArrived
 from raftd.network.redis_listener import PIPELINE_MAX
 from raftd.protocol import NOT_NOW, ErrorReply
 from tests.network.redis_bed import Bed, Client, encoded, opened_bed, text
@@ -765,3 +765,97 @@ async def test_the_parts_of_a_key_that_are_no_tag_count_for_its_slot(bed: Bed) -
     client = await bed.client()
     slots = {text(await client.ask("GET", key)) for key in ("{}a", "{}b", "a{}", "{a", "}a{")}
     assert len(slots) == 5
+
+
+# --- values that are asked again --------------------------------------------------------------
+
+
+async def held(bed: Bed, count: int) -> list[Input]:
+    """Wait for so many inputs, and take them away from the driver."""
+    await bed.until(lambda: len(bed.held) == count)
+    found, bed.held = bed.held, []
+    return found
+
+
+async def test_reads_whose_values_had_no_room_come_although_later_ones_were_answered_first(
+    bed: Bed,
+) -> None:
+    client = await bed.client()
+    await client.ask("SET", "k", b"v" * VALUE_BYTES_MAX)
+    bed.holds = True
+    await client.send(*[["GET", "k"]] * 6)
+    await bed.until(lambda: len(bed.held) == 1)
+    await client.send(*[["GET", "k"]] * 6)
+    first, second = await held(bed, 2)
+    bed.answer(first)
+    bed.listener.flush()
+    assert len(await client.replies(4)) == 4
+    await bed.turns_taken()
+    # The two that had no room are not asked again before those behind them are answered.
+    assert bed.held == []
+    bed.answer(second)
+    bed.listener.flush()
+    bed.holds = False
+    bed.release()
+    assert await client.replies(8) == [b"v" * VALUE_BYTES_MAX] * 8
+
+
+async def test_no_read_of_a_connection_sees_less_than_the_one_before(bed: Bed) -> None:
+    client, other = await bed.client(), await bed.client()
+    old, new = b"1" * VALUE_BYTES_MAX, b"2" * VALUE_BYTES_MAX
+    await client.ask("SET", "k", old)
+    bed.holds = True
+    await client.send(*[["GET", "k"]] * 6)
+    await bed.until(lambda: len(bed.held) == 1)
+    await client.send(["GET", "k"])
+    first, second = await held(bed, 2)
+    bed.answer(first)
+    bed.listener.flush()
+    found = await client.replies(4)
+    await bed.turns_taken()
+    again, bed.held = bed.held, []
+    bed.answer(second)
+    bed.holds = False
+    bed.listener.flush()
+    assert await other.ask("SET", "k", new) == b"OK"
+    for item in again:
+        bed.answer(item)
+    bed.listener.flush()
+    found += await client.replies(3)
+    assert [value[:1] for value in found] == sorted(value[:1] for value in found)
+
+
+async def test_connections_that_wait_for_a_gap_do_not_stand_in_the_way_of_all_others(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raftd.network.redis_listener.OUTBOXES_BYTES_MAX", 2 * VALUE_BYTES_MAX)
+    bed.values_bytes_max = 3 * VALUE_BYTES_MAX
+    clients = [await bed.client() for _ in range(8)]
+    await clients[0].ask("SET", "k", b"v" * VALUE_BYTES_MAX)
+    for client in clients:
+        await client.send(*[["GET", "k"]] * 12)
+    async with trio.open_nursery() as nursery:
+
+        async def take_all(client: Client) -> None:
+            assert len(await client.replies(12)) == 12
+
+        for client in clients:
+            nursery.start_soon(take_all, client)
+    assert await clients[0].ask("PING") == b"PONG"
+
+
+async def test_many_half_commands_do_not_take_the_memory_together(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raftd.network.redis_listener.BUFFERED_BYTES_MAX", 1_000_000)
+    monkeypatch.setattr("raftd.network.redis_listener.BUFFERED_BYTES_END", 2_000_000)
+    half = encoded(["SET", "a", b"x" * VALUE_BYTES_MAX])
+    clients = [await bed.client() for _ in range(40)]
+    for number, client in enumerate(clients):
+        with contextlib.suppress(trio.BrokenResourceError):
+            await client.write(half[: 100_000 + number * 1_000])
+        await bed.turns_taken(20)
+        assert bed.listener._buffered_bytes <= 2_000_000
+    left = len(bed.listener._connections)
+    assert 5 < left < 20
+    assert await (await bed.client()).ask("SET", "b", "1") == b"OK"

@@ -61,9 +61,9 @@ class BenchedCluster:
         self.asked_of: Counter[str] = Counter()
         """Gets that each server was asked for."""
         self.measured: Counter[str] = Counter()
-        """Requests of each kind that came after the first one of that kind and, after that, a
-        request to each server for its status: with this the measuring begins."""
-        self._statuses: dict[str, set[str]] = defaultdict(set)
+        """Requests of each kind that came after each server was asked for its status, and that
+        after the last session had been opened: with this the measuring begins."""
+        self._asked_for_status: set[str] = set()
         self._results: dict[tuple[str, int], WriteReply] = {}
         self._lock = threading.RLock()
         for server in servers:
@@ -129,10 +129,11 @@ class BenchedCluster:
         )
 
     def _count(self, server: SpeakingServer, kind: str) -> None:
-        if kind == StatusRequest.__name__:
-            for each in self.asked:
-                self._statuses[each].add(server.server)
-        elif len(self._statuses[kind]) == len(self.servers):
+        if kind == OpenSessionRequest.__name__:
+            self._asked_for_status.clear()
+        elif kind == StatusRequest.__name__:
+            self._asked_for_status.add(server.server)
+        elif len(self._asked_for_status) == len(self.servers):
             self.measured[kind] += 1
         self.asked[kind] += 1
 
