@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from random import Random
 
+import attrs
 import pytest
 
 from raftd.core.errors import NotLeader, ProposalDropped
@@ -312,7 +313,11 @@ def test_while_joint_a_round_for_a_read_asks_all_voters() -> None:
 
 
 def test_who_was_not_asked_is_asked_with_the_next_tick_if_there_is_no_answer() -> None:
-    solo = settled_leader("12345")
+    solo = settled_leader("12345", options=attrs.evolve(OPTIONS, heartbeat_ticks=3))
+    solo.tick(3)
+    for other in "2345":
+        solo.acknowledge(other)
+    assert solo.raft.quiet_ticks() == 2
     assert len(asked_for(solo, "r")) == 2
     assert solo.raft.quiet_ticks() == 0
     assert sorted(envelope.dest for envelope in solo.tick(1)) == ["2", "3", "4", "5"]
