@@ -57,8 +57,15 @@ def tune(stream: trio.abc.Stream) -> None:
         tune_socket(stream.socket)
 
 
-def tune_socket(connected: socket.socket | trio.socket.SocketType) -> None:
-    """Set the socket options of a fresh connection."""
+def tune_socket(
+    connected: socket.socket | trio.socket.SocketType,
+    stall_seconds: float = WRITE_STALL_TIMEOUT_SECONDS,
+) -> None:
+    """Set the socket options of a fresh connection.
+
+    Args:
+        stall_seconds: after which the kernel ends it if the other side takes nothing.
+    """
     options = {
         (socket.IPPROTO_TCP, "TCP_NODELAY"): 1,
         (socket.SOL_SOCKET, "SO_KEEPALIVE"): 1,
@@ -67,7 +74,7 @@ def tune_socket(connected: socket.socket | trio.socket.SocketType) -> None:
         (socket.IPPROTO_TCP, "TCP_KEEPCNT"): KEEPALIVE_PROBES,
         # What was sent into a partition is repeated at growing intervals, up to minutes, so that
         # a healed link would stay silent for long. Rather end it and dial again.
-        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT"): int(WRITE_STALL_TIMEOUT_SECONDS * 1000),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT"): int(stall_seconds * 1000),
     }
     try:
         for (level, name), value in options.items():

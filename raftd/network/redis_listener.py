@@ -513,7 +513,8 @@ class RedisListener:
                 connected.close()
                 self._pause_accepting(error_of_set)
                 return
-            tune_socket(connected)
+            # The kernel ends it only if `tick` does not: that tells of the reason.
+            tune_socket(connected, 2 * STALL_SECONDS)
             self._connections[connection.descriptor] = connection
             self._lacks = False
 
@@ -846,6 +847,8 @@ class RedisListener:
                 address = self._redis_address(reply.leader)
                 if address:
                     return error(f"MOVED {binascii.crc_hqx(_hashed(key), 0) % SLOTS} {address}")
+                if reply.leader:
+                    message += ", which serves no Redis clients as far as is known here"
                 return error(f"CLUSTERDOWN {message}")
             case "unavailable":
                 return error(
