@@ -26,6 +26,8 @@ const (
 	// Between two attempts: etcd refuses until the learner has nearly all of the log.
 	memberPause = 5 * time.Millisecond
 	settlePause = 10 * time.Millisecond
+	// etcd refuses to add anybody before its members have been connected for five seconds.
+	healthPause = 6 * time.Second
 )
 
 type memberStep struct {
@@ -57,6 +59,7 @@ func runReplaceMember(arguments []string) error {
 	if err != nil {
 		return err
 	}
+	time.Sleep(healthPause)
 	// Connected and ready: the one who measures says when.
 	if err := emit(event{"ready"}); err != nil {
 		return err
