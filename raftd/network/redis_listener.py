@@ -827,6 +827,7 @@ class RedisListener:
         connection.socket.close()
         self._buffered_bytes -= connection.buffered_bytes
         self.outboxes_bytes -= connection.outbox_bytes
+        connection.outbox_bytes = 0
         # Those that the node knows are answered some time, and find nobody.
         self.under_way -= len(connection.postponed)
         self.under_way -= sum([slot.reply is not None for slot in connection.slots])

@@ -828,6 +828,21 @@ async def test_reads_whose_values_had_no_room_come_although_later_ones_were_answ
     assert await client.replies(8) == [b"v" * VALUE_BYTES_MAX] * 8
 
 
+async def test_values_for_who_has_left_with_replies_behind_it_find_nobody(bed: Bed) -> None:
+    client = await bed.client()
+    await client.ask("SET", "k", b"v" * VALUE_BYTES_MAX)
+    bed.holds = True
+    await client.send(*[["GET", "k"]] * 6)
+    await bed.until(lambda: len(bed.held) == 1)
+    await client.send(*[["GET", "k"]] * 6)
+    first, second = await held(bed, 2)
+    bed.answer(first)
+    client.reset()
+    await bed.until(lambda: not bed.listener._connections)
+    bed.answer(second)
+    assert await (await bed.client()).ask("PING") == b"PONG"
+
+
 async def test_no_read_of_a_connection_sees_less_than_the_one_before(bed: Bed) -> None:
     client, other = await bed.client(), await bed.client()
     old, new = b"1" * VALUE_BYTES_MAX, b"2" * VALUE_BYTES_MAX
