@@ -77,21 +77,6 @@ def encode_entry(entry: Entry) -> bytes:
     return encoded
 
 
-def decode_entry_body(body: bytes) -> Entry:
-    """Return the entry in the body of an `ENTRY` record.
-
-    Raises:
-        RecordError: too short, or of an unknown kind.
-    """
-    if len(body) < _ENTRY_BODY.size:
-        raise RecordError("the entry is cut short")
-    index, term, kind = _ENTRY_BODY.unpack_from(body)
-    try:
-        return Entry(index, term, _ENTRY_KINDS[kind], body[_ENTRY_BODY.size :])
-    except KeyError:
-        raise RecordError(f"unknown kind of entry {kind}") from None
-
-
 def encode_entries(entries: tuple[Entry, ...]) -> bytes:
     """Return the records of `entries`, one after the other."""
     return b"".join([encode_entry(entry) for entry in entries])

@@ -43,8 +43,6 @@ BUSY_SECONDS = 0.002
 """A driver that has just been busy waits so long for the sockets alone, before it lets the event
 loop wait: by then most of what it has asked others for is answered. To be woken by the event loop
 takes longer than all that is then done for a message."""
-
-
 HOLD_SECONDS = 0.001
 """What could share a batch with more of its kind is kept back no longer than this. About what a
 batch takes from the client back to it: where it takes longer, as between continents, this adds

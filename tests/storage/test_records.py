@@ -15,7 +15,6 @@ from raftd.records import (
     RECORD_HEADER,
     RecordError,
     decode_entries,
-    decode_entry_body,
     decode_record,
     encode_entries,
     encode_entry,
@@ -102,8 +101,6 @@ def test_a_body_of_the_greatest_length_is_a_record() -> None:
     ],
 )
 def test_a_body_that_is_no_entry_is_refused(body: bytes, reason: str) -> None:
-    with pytest.raises(RecordError, match=reason):
-        decode_entry_body(body)
     with pytest.raises(RecordError, match=reason):
         decode_entries(encode_record(ENTRY, body))
 
