@@ -400,8 +400,13 @@ class RunningCluster:
         return [self[name] for name in names if name != leader.name]
 
     def wait_settled(self, voters: Iterable[str], learners: Iterable[str] = ()) -> StatusReply:
-        """Return the leader's status when exactly these are members and all have caught up."""
+        """Return the leader's status when exactly these are members and all have caught up.
+
+        To have caught up is to hold what was committed at the first look at these members: under
+        writes there is always an entry on its way, and a learner gets it only once it is committed.
+        """
         wanted = (sorted(voters), sorted(learners))
+        committed_at_first: list[int] = []
 
         def settled() -> StatusReply | None:
             leader = self.confirmed_leader()
@@ -415,11 +420,11 @@ class RunningCluster:
             )
             if have != wanted or configuration.joint or not configuration.committed:
                 return None
+            committed_at_first.append(status.commit_index)
             # A server that was just removed may still be fed; whether it is does not matter here.
             members = [peer for peer in status.peers if peer.server in configuration.addresses]
-            if any(peer.lag_entries or not peer.connected for peer in members):
-                return None
-            return status
+            behind = any(peer.match_index < committed_at_first[0] for peer in members)
+            return None if behind or not all(peer.connected for peer in members) else status
 
         return wait_for(f"voters {wanted[0]}, learners {wanted[1]}, all caught up", settled)
 

@@ -8,7 +8,7 @@ import os
 import socketserver
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from tests.benchmarks.comparisons.children import Children, installed
 from tests.benchmarks.comparisons.generator import (
     ComparisonProblem,
     Generator,
+    Report,
     Workload,
     build,
 )
@@ -25,6 +26,9 @@ from tests.cluster.processes import wait_for
 
 DELAY_SECONDS = 0.005
 """How late the answers are that are late."""
+
+REQUESTS = 40
+"""A load that counts what comes of single requests has at least so many."""
 
 
 class _Store(socketserver.ThreadingTCPServer):
@@ -38,7 +42,7 @@ class _Store(socketserver.ThreadingTCPServer):
         self.sets = 0
         self.redirected_sets = 0
         """So many are refused first, as a server does that does not lead."""
-        self.requests = itertools.count()
+        self.requests = 0
         self.late_every = 0
         """Of so many requests one is answered late; 0: none is."""
         super().__init__(("127.0.0.1", 0), _Connection)
@@ -63,7 +67,8 @@ class _Connection(socketserver.StreamRequestHandler):
 
     def _answer(self, name: bytes, key: bytes, value: bytes | None = None) -> bytes:
         store = self.server
-        if store.late_every and next(store.requests) % store.late_every == 0:
+        store.requests += 1
+        if store.late_every and store.requests % store.late_every == 0:
             time.sleep(DELAY_SECONDS)
         if name == b"GET":
             found = store.values.get(key)
@@ -104,6 +109,30 @@ def generator(built: Path) -> Iterator[Generator]:
         yield Generator(built, (), children)
 
 
+def _load(
+    generator: Generator,
+    store: _Store,
+    operation: str,
+    pids: Sequence[int] = (),
+    *,
+    keys: int,
+    value_bytes: int,
+) -> Report:
+    """Load a store with one client until it has been asked so often, however long it takes."""
+    began = store.requests
+    workload = Workload(
+        operation=operation,
+        clients=1,
+        seconds=0.0,
+        warm_up_seconds=0.0,
+        keys=keys,
+        value_bytes=value_bytes,
+    )
+    process = generator.start_load("redis", [store.address], pids, workload)
+    wait_for("the load runs", lambda: store.requests >= began + REQUESTS)
+    return generator.finish_load(process, within_seconds=20.0)
+
+
 def test_generator_fills_loads_and_counts(generator: Generator) -> None:
     with _store() as store:
         store.redirected_sets = 1
@@ -112,12 +141,9 @@ def test_generator_fills_loads_and_counts(generator: Generator) -> None:
         assert len(store.values) == 50
         assert {len(value) for value in store.values.values()} == {32}
         store.late_every = 2
-        mixed = Workload(
-            operation="mixed", clients=1, seconds=0.2, warm_up_seconds=0.05, keys=50, value_bytes=32
-        )
-        report = generator.load("redis", [store.address], [os.getpid()], mixed)
+        report = _load(generator, store, "mixed", [os.getpid()], keys=50, value_bytes=32)
         assert report.errors == {}
-        assert report.operations > 0
+        assert report.operations >= REQUESTS - 1
         latency = report.latency_us
         # Every second answer was late; a percentile is right to less than a percent.
         assert latency.p50 < latency.max
@@ -126,13 +152,9 @@ def test_generator_fills_loads_and_counts(generator: Generator) -> None:
         assert [server.pid for server in report.servers] == [os.getpid()]
         assert report.servers[0].rss_mib > 1
         # Keys that nobody has written, and values of another length, are errors and no answers.
-        more = Workload(
-            operation="get", clients=1, seconds=0.1, warm_up_seconds=0.0, keys=100, value_bytes=32
-        )
-        report = generator.load("redis", [store.address], [], more)
+        report = _load(generator, store, "get", keys=100, value_bytes=32)
         assert report.errors["no-key"] > 0
-        longer = Workload(operation="get", clients=1, seconds=0.1, keys=50, value_bytes=33)
-        report = generator.load("redis", [store.address], [], longer)
+        report = _load(generator, store, "get", keys=50, value_bytes=33)
         assert set(report.errors) == {"wrong-value"}
         assert report.operations == 0
 
