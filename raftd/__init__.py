@@ -32,6 +32,7 @@ In reading order:
 | `network` | links to the members, the listeners for them, raftctl and Redis clients, in trio |
 | `http` | health, metrics and live status for browsers and monitoring |
 | `config_values`, `config_yaml`, `config` | the cluster file, with positions in every error |
+| `client` | the Python client: finds the leader, and writes exactly once |
 | `offline` | what raftctl may read of the storage: data directories and backups |
 | `garbage`, `logs`, `server`, `command_line` | logging, the composition root, the command line |
 """

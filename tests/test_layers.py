@@ -35,9 +35,20 @@ ALLOWED = {
     "raftd.config": CONFIGURATION,
     "raftd.config_values": (),
     "raftd.config_yaml": CONFIGURATION,
+    "raftd.client": (
+        *("raftd.client", "raftd.protocol", "raftd.codec", "raftd.commands"),
+        *("raftd.config_values", "raftd.core.types"),
+    ),
     "raftd": ("raftd",),
     "raftctl": (
-        *("raftctl", "raftd.protocol", "raftd.codec", "raftd.commands", *CONFIGURATION),
+        *(
+            "raftctl",
+            "raftd.client",
+            "raftd.protocol",
+            "raftd.codec",
+            "raftd.commands",
+            *CONFIGURATION,
+        ),
         *("raftd.core.availability", "raftd.core.quorum", "raftd.core.types"),
         *("raftd.offline",),  # a data directory or a backup, read and never written
         *("raftd.salvage", "raftd.storage.files"),  # what a recovery does with directories
