@@ -32,6 +32,7 @@ In reading order:
 | `network` | links to the members, the listeners for them, raftctl and Redis clients, in trio |
 | `config_values`, `config_yaml`, `config` | the cluster file, with positions in every error |
 | `offline` | what raftctl may read of the storage: data directories and backups |
+| `service_notify` | what the service manager is told: ready, alive, stopping |
 | `garbage`, `logs`, `server`, `command_line` | logging, the composition root, the command line |
 """
 
