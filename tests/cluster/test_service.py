@@ -106,7 +106,7 @@ def test_a_service_manager_hears_that_it_serves_goes_on_stands_still_and_ends(
         managing.wait_for("WATCHDOG=1")
 
         assert cluster.ctl("init").code == 0
-        assert managing.wait_for("STATUS=") .startswith("STATUS=leads in term ")
+        assert managing.wait_for("STATUS=").startswith("STATUS=leads in term ")
 
         server.terminate()
         managing.wait_for("STOPPING=1")
