@@ -34,6 +34,7 @@ In reading order:
 | `http` | health, metrics and live status for browsers and monitoring |
 | `config_values`, `config_yaml`, `config` | the cluster file, with positions in every error |
 | `offline` | what raftctl may read of the storage: data directories and backups |
+| `service_notify` | what the service manager is told: ready, alive, stopping |
 | `garbage`, `logs`, `server`, `command_line` | logging, the composition root, the command line |
 """
 
