@@ -12,6 +12,7 @@ unknown, and the error says so instead of guessing.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections import deque
@@ -22,6 +23,7 @@ import attrs
 
 from raftd.client.deadlines import Deadline
 from raftd.client.errors import (
+    ClientClosed,
     ClientError,
     ConnectionProblem,
     NoCluster,
@@ -182,6 +184,10 @@ class Calls:
             if call.is_open:
                 raise WriteInterrupted from None
             raise
+        except ClientClosed:
+            if call.is_open:
+                raise call.unknown() from None
+            raise
         return reply
 
     def leader_status(self, deadline: Deadline) -> Steps[StatusReply]:
@@ -245,9 +251,12 @@ class Calls:
                 # Not executed, since this was its first and only answer: a new session is safe.
                 if is_last:
                     raise
+            except SessionExpired:
+                session.expired = True
+                raise
             except OutcomeUnknown as error:
-                session.expired = session.expired or isinstance(error, SessionExpired)
                 # Whoever settles it needs the answer that the cluster keeps.
+                error.release = functools.partial(session.answered, serial)
                 keep = True
                 raise
             finally:
@@ -365,7 +374,7 @@ class _Call:
 
     def _give_up_unless_repeatable(self) -> None:
         if self.may_have_happened and not may_be_repeated(self._request):
-            raise self._unknown()
+            raise self.unknown()
 
     def _note(self, address: str, failure: Failure) -> None:
         # What was seen before the time was over says more than that it is over.
@@ -404,7 +413,7 @@ class _Call:
 
     def _give_up(self) -> ClientError:
         if self.may_have_happened:
-            return self._unknown()
+            return self.unknown()
         kinds = {failure.kind for failure in self._failures.values()}
         cause = self._describe_failures()
         if kinds == {"blank"}:
@@ -439,7 +448,8 @@ class _Call:
             refused_later=True,
         )
 
-    def _unknown(self) -> OutcomeUnknown:
+    def unknown(self) -> OutcomeUnknown:
+        """Return the error for a request that was sent and is not answered."""
         return OutcomeUnknown(
             "it was sent, but no answer came: it may or may not have taken effect",
             request=self._request,

@@ -1,0 +1,40 @@
+"""What calls that succeed return."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class KeyValue:
+    """A key, as it was at some revision of the state."""
+
+    key: str
+    value: bytes
+    create_revision: int
+    """The revision at which it came into being."""
+    mod_revision: int
+    """The revision at which it was set last: what `if_revision` compares with."""
+    version: int
+    """How often it was set since it came into being; 1 at first."""
+
+
+@attrs.frozen(kw_only=True)
+class Page:
+    """Keys in order, all of one moment."""
+
+    entries: tuple[KeyValue, ...]
+    revision: int
+    """Of the state that they were read at. The next page may be of a later one."""
+    more: bool
+    """Whether there are keys behind the last one."""
+
+
+@attrs.frozen(kw_only=True)
+class WriteResult:
+    """What the cluster made of a write. It is durable on a majority."""
+
+    applied: bool
+    """False: the condition did not hold, or there was nothing to delete, and nothing was done."""
+    revision: int
+    """Of the state afterwards: with `applied` the one at which this write was done."""
