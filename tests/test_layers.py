@@ -24,7 +24,7 @@ CONFIGURATION = ("raftd.config", "raftd.config_values", "raftd.config_yaml")
 ALLOWED = {
     "raftd.core": ("raftd.core",),
     "raftd.storage": (
-        *("raftd.core", "raftd.records", "raftd.commands", "raftd.storage"),
+        *("raftd.core", "raftd.records", "raftd.commands", "raftd.transactions", "raftd.storage"),
         *("raftd.config_values",),  # what a name is
     ),
     "raftd.network": (
