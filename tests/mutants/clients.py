@@ -222,7 +222,8 @@ MUTANTS = (
         why="The count of deleted keys is that of the keys asked for.",
         file=STATE,
         old="            count += self._remove(key.encode(), DELETED)\n        return Result(count",
-        new="            count += self._remove(key.encode(), DELETED) or 1\n        return Result(count",
+        new="            count += self._remove(key.encode(), DELETED) or 1\n"
+        "        return Result(count",
         test=f"{COUNTER_TESTS}::test_keys_that_are_named_twice_are_deleted_and_counted_once",
         unreachable="no client of the simulator looks at the count",
     ),

@@ -55,8 +55,7 @@ MUTANTS = (
         why="Equal servers are stopped because their batches differ.",
         file=STATE,
         old="effects.checksum = (entry.term * _TERM_FACTOR + index) & CHECKSUM_MASK",
-        new="effects.checksum = (entry.term * _TERM_FACTOR + index + len(entries)) & "
-        "CHECKSUM_MASK",
+        new="effects.checksum = (entry.term * _TERM_FACTOR + index + len(entries)) & CHECKSUM_MASK",
         test=f"{HASH_TESTS}::test_equal_logs_have_equal_hashes_in_batches_of_any_size",
     ),
     Mutant(
