@@ -20,7 +20,10 @@ SOURCES = {
 }
 MODULES = sorted(SOURCES)
 CORE_STANDARD_LIBRARY_BANNED = {"time", "os", "socket", "asyncio", "threading"}
-CONFIGURATION = ("raftd.config", "raftd.config_values", "raftd.config_yaml")
+CONFIGURATION = (
+    *("raftd.config", "raftd.config_rules", "raftd.config_values", "raftd.config_yaml"),
+    *("raftd.tls",),  # which files make a certificate
+)
 ALLOWED = {
     "raftd.core": ("raftd.core",),
     "raftd.storage": (
@@ -30,9 +33,13 @@ ALLOWED = {
     "raftd.network": (
         *("raftd.core", "raftd.records", "raftd.commands"),
         *("raftd.protocol", "raftd.codec", "raftd.inputs", "raftd.network"),
+        *("raftd.tls", "raftd.roles"),
     ),
+    "raftd.roles": ("raftd.protocol", "raftd.tls"),
     "raftd.codec": ("raftd.core", "raftd.records", "raftd.commands", "raftd.protocol"),
     "raftd.config": CONFIGURATION,
+    "raftd.config_rules": ("raftd.config_values",),
+    "raftd.tls": (),
     "raftd.config_values": (),
     "raftd.config_yaml": CONFIGURATION,
     "raftd": ("raftd",),
