@@ -22,6 +22,7 @@ import yaml
 from cattrs import Converter
 
 from raftd import config_rules as rules
+from raftd.certificate_files import TlsFiles
 from raftd.config_values import (
     format_duration,
     format_percent,
@@ -44,7 +45,6 @@ from raftd.config_yaml import (
     config_error,
     read_document,
 )
-from raftd.tls import TlsFiles
 
 __all__ = [
     "DEFAULTS",
@@ -90,6 +90,7 @@ DEFAULTS: Mapping[str, Any] = {
     "reads": "read-index",
     "clock_drift": 0.05,
     "log_level": "info",
+    "tls": None,
     "redis_password_file": None,
 }
 """What a key is worth that stands nowhere in the file; durations in milliseconds, sizes in bytes.
@@ -420,7 +421,8 @@ def _settings(name: str, server: ServerKeys, defaults: SharedKeys) -> _Settings:
     settings: _Settings = {}
     for key in _keys(ServerKeys):
         if key == "tls":
-            settings |= _tls_settings(name, server.tls, getattr(defaults, "tls", INVALID))
+            shared = getattr(defaults, "tls", _UNSET) if _is_valid(defaults) else INVALID
+            settings |= _tls_settings(name, server.tls, shared)
             continue
         own = getattr(server, key)
         common = getattr(defaults, key, _UNSET) if _is_valid(defaults) else INVALID

@@ -6,7 +6,6 @@ Everything that is not listed is refused, so that a new kind of request has to b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import get_args
 
 from raftd.protocol import (
     AbortRequest,
@@ -36,7 +35,7 @@ from raftd.protocol import (
 from raftd.tls import ADMIN, APPLICATION, SERVER, Holder
 
 FORBIDDEN = "forbidden"
-"""Code of the reply to a request, and of the refusal of a connection, that a role has no right to."""
+"""Code of the reply to a request, or of the refusal of a connection, that is not for a role."""
 
 _DATA = frozenset(
     {
@@ -89,9 +88,3 @@ def refusal(holder: Holder, request: Request) -> ErrorReply:
         cause=f"the certificate that was shown is that of {holder}, and this needs {needed}",
         hint="use another certificate: --cert FILE --key FILE",
     )
-
-
-def undecided() -> list[str]:
-    """Return the kinds of requests that no role may make."""
-    every = frozenset().union(*ALLOWED.values())
-    return [kind.__name__ for kind in get_args(Request) if kind not in every]

@@ -18,6 +18,8 @@ from typing import Any
 
 import attrs
 
+from raftd.certificate_files import TlsFiles
+
 SERVER = "server"
 ADMIN = "admin"
 APPLICATION = "application"
@@ -91,18 +93,6 @@ class Holder:
 
 
 @attrs.frozen(kw_only=True)
-class TlsFiles:
-    """Where certificates are, as PEM files."""
-
-    ca: Path
-    """One certificate or several: those of other CAs are refused."""
-    cert: Path
-    """The own certificate, and behind it those that lead from it to the CA."""
-    key: Path
-    """The private key of the first one, not encrypted."""
-
-
-@attrs.frozen(kw_only=True)
 class Credentials:
     """What one reading of a server's files has come to."""
 
@@ -119,6 +109,27 @@ class Credentials:
     holder: Holder
     expires_ms: int
     """Milliseconds since 1970."""
+
+
+class CurrentCredentials:
+    """The credentials that new connections use; those that exist keep what they began with."""
+
+    def __init__(self, files: TlsFiles, name: str) -> None:
+        """Read the files of the server `name`.
+
+        Raises:
+            TlsProblem: they cannot be used.
+        """
+        self._name = name
+        self.now = load_credentials(files, name)
+
+    def load(self, files: TlsFiles) -> Credentials:
+        """Return what the files hold now, for `now`, which is not touched yet.
+
+        Raises:
+            TlsProblem: they cannot be used.
+        """
+        return load_credentials(files, self._name)
 
 
 def holder_of(certificate: Mapping[str, Any] | None) -> Holder:

@@ -22,7 +22,7 @@ MODULES = sorted(SOURCES)
 CORE_STANDARD_LIBRARY_BANNED = {"time", "os", "socket", "asyncio", "threading"}
 CONFIGURATION = (
     *("raftd.config", "raftd.config_rules", "raftd.config_values", "raftd.config_yaml"),
-    *("raftd.tls",),  # which files make a certificate
+    *("raftd.certificate_files",),
 )
 ALLOWED = {
     "raftd.core": ("raftd.core",),
@@ -39,7 +39,8 @@ ALLOWED = {
     "raftd.codec": ("raftd.core", "raftd.records", "raftd.commands", "raftd.protocol"),
     "raftd.config": CONFIGURATION,
     "raftd.config_rules": ("raftd.config_values",),
-    "raftd.tls": (),
+    "raftd.certificate_files": (),
+    "raftd.tls": ("raftd.certificate_files",),
     "raftd.config_values": (),
     "raftd.config_yaml": CONFIGURATION,
     "raftd": ("raftd",),
@@ -47,6 +48,7 @@ ALLOWED = {
         *("raftctl", "raftd.protocol", "raftd.codec", "raftd.commands", *CONFIGURATION),
         *("raftd.core.availability", "raftd.core.quorum", "raftd.core.types"),
         *("raftd.offline",),  # a data directory or a backup, read and never written
+        *("raftd.tls",),  # how servers show who they are, and raftctl itself
         *("raftd.salvage", "raftd.storage.files"),  # what a recovery does with directories
     ),
 }
