@@ -108,6 +108,8 @@ class ServerConfig:
     """HOST:PORT that it binds."""
     redis: str | None
     """HOST:PORT where it serves clients of the Redis protocol; None for nowhere."""
+    http: str | None
+    """HOST:PORT where it serves health, metrics and the status page; None for nowhere."""
     data_dir: Path
     """Absolute; the folder need not exist."""
     heartbeat_interval_ms: float
@@ -231,6 +233,7 @@ class ServerKeys(SharedKeys):
     )
     listen: Annotated[str, rules.listen] = _UNSET
     redis: Annotated[str, rules.address] = _UNSET
+    http: Annotated[str, rules.address] = _UNSET
 
 
 @attrs.frozen(kw_only=True)
@@ -245,8 +248,10 @@ class ClusterKeys:
     )
 
 
-LISTENING_KEYS = ("address", "listen", "redis")
+LISTENING_KEYS = ("address", "listen", "redis", "http")
 """Where a server is found, each for itself."""
+OPTIONAL_LISTENERS = ("redis", "http")
+"""Those that a server has only where its address is written, each with an address of its own."""
 
 
 def _keys(schema: type) -> list[str]:
@@ -430,7 +435,7 @@ def _settings(name: str, server: ServerKeys, defaults: SharedKeys) -> _Settings:
             settings[key] = _Setting(own, ("servers", name, key))
         elif key in ("address", "listen"):
             settings[key] = _Setting(settings["address"].value, None)
-        elif key == "redis":
+        elif key in OPTIONAL_LISTENERS:
             settings[key] = _Setting(None, None)
         elif common is not _UNSET:
             settings[key] = _Setting(common, ("defaults", key))
@@ -471,6 +476,7 @@ def _server(name: str, settings: _Settings, folder: Path) -> ServerConfig:
         address=settings["address"].value,
         listen=settings["listen"].value,
         redis=settings["redis"].value,
+        http=settings["http"].value,
         data_dir=path_of("data_dir"),
         role=settings["role"].value,
         zone=settings["zone"].value,
@@ -598,7 +604,7 @@ def _check_addresses(reading: _Reading, servers: dict[str, _Settings]) -> None:
             machine = _machine(settings["address"]) if is_wildcard(host) else ""
             place = (normalise_host(host), port, machine)
             other, other_key, other_path = users.setdefault(place, (name, key, setting.path))
-            if other != name or (key != other_key and key == "redis"):
+            if other != name or (key != other_key and key in OPTIONAL_LISTENERS):
                 reading.report(
                     setting.path,
                     f"{setting.value} is already the {other_key} of {other} "

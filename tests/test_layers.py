@@ -36,6 +36,10 @@ ALLOWED = {
         *("raftd.tls", "raftd.roles"),
     ),
     "raftd.roles": ("raftd.protocol", "raftd.tls"),
+    "raftd.cluster_status": (
+        *("raftd.cluster_status", "raftd.protocol", "raftd.commands"),
+        *("raftd.core.availability", "raftd.core.quorum", "raftd.core.types"),
+    ),
     "raftd.codec": ("raftd.core", "raftd.records", "raftd.commands", "raftd.protocol"),
     "raftd.config": CONFIGURATION,
     "raftd.config_rules": ("raftd.config_values",),
@@ -43,9 +47,15 @@ ALLOWED = {
     "raftd.tls": ("raftd.certificate_files",),
     "raftd.config_values": (),
     "raftd.config_yaml": CONFIGURATION,
+    "raftd.client": (
+        *("raftd.client", "raftd.protocol", "raftd.codec", "raftd.commands"),
+        *("raftd.config_values", "raftd.core.types"),
+    ),
     "raftd": ("raftd",),
     "raftctl": (
-        *("raftctl", "raftd.protocol", "raftd.codec", "raftd.commands", *CONFIGURATION),
+        *("raftctl", "raftd.client", "raftd.protocol", "raftd.codec", "raftd.commands"),
+        *CONFIGURATION,
+        *("raftd.cluster_status",),  # what the answers of the servers say, for raftd as well
         *("raftd.core.availability", "raftd.core.quorum", "raftd.core.types"),
         *("raftd.offline",),  # a data directory or a backup, read and never written
         *("raftd.tls",),  # how servers show who they are, and raftctl itself
