@@ -26,11 +26,8 @@ APPLICATION = "application"
 ROLES = (SERVER, ADMIN, APPLICATION)
 URI_PREFIX = "urn:raftd:"
 """Before ROLE:NAME, in a certificate."""
-EXPIRY_WARNING_DAYS = 30
-"""A certificate that ends within so many days is reported: enough to have a new one made."""
 HANDSHAKE_STEPS_MAX = 10
 """Turns of each side in a handshake within this process; it takes three."""
-DAY_MS = 86_400_000
 
 _HOLDER = re.compile(rf"{URI_PREFIX}(?P<role>[a-z]+):(?P<name>[A-Za-z0-9][A-Za-z0-9._@-]{{0,62}})")
 _EXPIRED, _NOT_YET_VALID = 10, 9
@@ -370,8 +367,3 @@ def _unverified(error: ssl.SSLCertVerificationError) -> str:
     if code == _WRONG_PURPOSE:
         return "its certificate is not meant for this purpose (extended key usage)"
     return f"its certificate cannot be verified: {error.verify_message}"
-
-
-def days_left(expires_ms: int, now_ms: int) -> int:
-    """Return for how many whole days a certificate is still valid; negative once it is not."""
-    return (expires_ms - now_ms) // DAY_MS

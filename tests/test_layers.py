@@ -33,11 +33,11 @@ ALLOWED = {
     "raftd.network": (
         *("raftd.core", "raftd.records", "raftd.commands"),
         *("raftd.protocol", "raftd.codec", "raftd.inputs", "raftd.network"),
-        *("raftd.tls", "raftd.roles"),
+        *("raftd.tls", "raftd.roles", "raftd.passwords"),
     ),
     "raftd.roles": ("raftd.protocol", "raftd.tls"),
     "raftd.cluster_status": (
-        *("raftd.cluster_status", "raftd.protocol", "raftd.commands"),
+        *("raftd.cluster_status", "raftd.protocol", "raftd.commands", "raftd.certificate_files"),
         *("raftd.core.availability", "raftd.core.quorum", "raftd.core.types"),
     ),
     "raftd.codec": ("raftd.core", "raftd.records", "raftd.commands", "raftd.protocol"),
@@ -45,6 +45,7 @@ ALLOWED = {
     "raftd.config_rules": ("raftd.config_values",),
     "raftd.certificate_files": (),
     "raftd.tls": ("raftd.certificate_files",),
+    "raftd.passwords": ("raftd.tls",),
     "raftd.config_values": (),
     "raftd.config_yaml": CONFIGURATION,
     "raftd.client": (

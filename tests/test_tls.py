@@ -10,18 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from raftd.certificate_files import TlsFiles
+from raftd.certificate_files import DAY_MS, TlsFiles, days_left
 from raftd.tls import (
     ADMIN,
     APPLICATION,
-    DAY_MS,
     SERVER,
     CurrentCredentials,
     Holder,
     TlsProblem,
     check_secret,
     check_server,
-    days_left,
     explain,
     holder_of,
     load_credentials,
