@@ -388,6 +388,7 @@ def _decode_write_reply(fields: dict[str, Any]) -> protocol.WriteReply:
 
 
 def _decode_get_reply(fields: dict[str, Any]) -> protocol.GetReply:
+    ttl_ms = fields.get("ttl_ms")
     return protocol.GetReply(
         found=_boolean(fields["found"]),
         value=_bytes(fields.get("value", b"")),
@@ -395,6 +396,7 @@ def _decode_get_reply(fields: dict[str, Any]) -> protocol.GetReply:
         mod_revision=_integer(fields.get("mod_revision", 0)),
         version=_integer(fields.get("version", 0)),
         revision=_integer(fields.get("revision", 0)),
+        ttl_ms=None if ttl_ms is None else _integer(ttl_ms),
     )
 
 

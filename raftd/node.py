@@ -229,16 +229,20 @@ class Node:
         self._administration = Administration(
             state, network, self._propose, wall_clock_ms, settings.features_max
         )
-        self.operations = Operations(
-            state=state,
-            contacts=network,
+        self.operations = self._make_operations()
+        self._begin(found.hard_state)
+
+    def _make_operations(self) -> Operations:
+        return Operations(
+            state=self._state,
+            contacts=self._network,
             propose=self._propose,
-            wall_clock_ms=wall_clock_ms,
-            settings=settings,
+            wall_clock_ms=self._wall_clock_ms,
+            settings=self._settings,
             peers=self._peer_views,
             proposed_features=self._administration.proposed_features,
+            want_snapshot=self._compaction.want_for_newcomer,
         )
-        self._begin(found.hard_state)
 
     def _begin(self, hard_state: HardState) -> None:
         """Finish what the last process had begun with the identity, then follow the members."""

@@ -570,6 +570,9 @@ class GetReply(Value):
     version: int = 0
     revision: int = 0
     """The global revision that was read at."""
+    ttl_ms: int | None = None
+    """What is left of its life, as far as this server knows cluster time; 0 if it has lapsed and is
+    about to be removed. None: it lives for ever."""
 
 
 @attrs.frozen(kw_only=True, repr=False, eq=False)
@@ -579,6 +582,8 @@ class ListEntry(Value):
     create_revision: int
     mod_revision: int
     version: int
+    ttl_ms: int | None = None
+    """As in `GetReply`."""
 
 
 @attrs.frozen(kw_only=True, repr=False, eq=False)

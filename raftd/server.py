@@ -7,6 +7,7 @@ is half alive is worse than one that is dead.
 from __future__ import annotations
 
 import logging
+import os
 import random
 import resource
 import shlex
@@ -32,6 +33,7 @@ from raftd.network.network import Network
 from raftd.node import EXIT_REMOVED, Node
 from raftd.protocol import Refusal, Welcome
 from raftd.recovery import recover
+from raftd.service_notify import ServiceNotify, describe
 from raftd.storage.files import OsFileSystem, Remedy, StorageFault
 from raftd.storage.identity import DataDirectory, DataDirectoryLocked, WrongName
 from raftd.storage.lmdb_store import DamagedDatabase
@@ -157,6 +159,7 @@ def _run_with(
         catch_up_bytes_per_second=server.catch_up_bytes_per_second,
     )
     exit_code = EXIT_FAILED
+    service = ServiceNotify.from_environment(os.environ)
     try:
         network = Network(
             inbox,
@@ -191,7 +194,7 @@ def _run_with(
         # Its list of entries would keep those alive that are compacted.
         del recovered
         redis = _redis_listener(server, inbox, network, state)
-        running = _Server(node, network, redis, snapshots, inbox, server, directory.path)
+        running = _Server(node, network, redis, snapshots, inbox, server, directory.path, service)
         try:
             exit_code = trio.run(running.run)
             return exit_code
@@ -199,6 +202,7 @@ def _run_with(
             if trace is not None:
                 trace.stopped(running.why)
     finally:
+        service.close()
         wal.close()
         snapshots.close(cleanly=exit_code in (EXIT_DONE, EXIT_REMOVED))
 
@@ -320,6 +324,7 @@ class _Server:
         inbox: Inbox,
         server: ServerConfig,
         data_dir: Path,
+        service: ServiceNotify,
     ) -> None:
         self._node = node
         self._network = network
@@ -328,6 +333,7 @@ class _Server:
         self._inbox = inbox
         self._config = server
         self._data_dir = data_dir
+        self._service = service
         self._tick_seconds = _settings(server).tick_ms / 1000
         self._drain_deadline = float("inf")
         self._exit_code = EXIT_DONE
@@ -352,7 +358,9 @@ class _Server:
                 return EXIT_FAILED
             await nursery.start(self._network.run)
             await nursery.start(self._snapshots.run)
+            self._service.ready(describe(self._node.raft))
             await self._drive()
+            self._service.stopping(self.why)
             nursery.cancel_scope.cancel()
         return self._exit_code
 
@@ -362,38 +370,28 @@ class _Server:
         collection = garbage.GarbageCollection(trio.current_time)
         ticks = Ticks(self._tick_seconds, trio.current_time())
 
+        watched_ticks = self._service.quiet_ticks_max(self._tick_seconds)
+
+        def quiet_ticks() -> int:
+            quiet = node.quiet_ticks()
+            return quiet if watched_ticks is None else min(quiet, watched_ticks)
+
         def tick_at() -> float:
             # An idle server sleeps through the ticks in which nothing is due.
-            return ticks.due_at(node.quiet_ticks())
+            return ticks.due_at(quiet_ticks())
 
         while True:
             inputs, tick = await self._inbox.take(tick_at, not_before=ticks.not_before)
             now = trio.current_time()
             passed_ticks = 0
             if now >= ticks.not_before:
-                passed_ticks = ticks.passed(now, node.quiet_ticks())
+                passed_ticks = ticks.passed(now, quiet_ticks())
             if tick:
                 ticks.ticked(now)
             try:
                 node.turn(inputs, tick=tick, passed_ticks=passed_ticks)
-            except StorageFault as fault:
-                # Nothing is served any more, not even what memory still has.
-                logger.error("%s", explain(fault, self._config, self._data_dir))
-                self.why = str(fault)
-                self._exit_code = EXIT_STORAGE
-                if isinstance(fault, DamagedDatabase):
-                    self._distrust_state()
-                return
-            except Divergence as error:
-                logger.error("%s", error)
-                self.why = str(error)
-                self._exit_code = EXIT_STORAGE
-                self._distrust_state()
-                return
-            except UnknownEntry as error:
-                logger.error("%s", error)
-                self.why = str(error)
-                self._exit_code = EXIT_STORAGE
+            except (StorageFault, Divergence, UnknownEntry) as error:
+                self._fail(error)
                 return
             ticks.worked(trio.current_time())
             self._network.listener.push()
@@ -403,6 +401,8 @@ class _Server:
                     self._redis.tick()
             if node.is_behind:
                 self._inbox.wake()
+            if tick or passed_ticks:
+                self._service.tick(node.raft, trio.current_time())
             if tick:
                 collection.tend(node.raft.log.last_index - node.raft.log.base_index)
             if node.stop is not None:
@@ -419,6 +419,17 @@ class _Server:
         if self._redis is not None:
             await self._redis.drain(FLUSH_TIMEOUT_MS)
         await self._network.flush(FLUSH_TIMEOUT_MS)
+
+    def _fail(self, error: StorageFault | Divergence | UnknownEntry) -> None:
+        """End with the exit code for storage: nothing is served any more, not even from memory."""
+        said = str(error)
+        if isinstance(error, StorageFault):
+            said = explain(error, self._config, self._data_dir)
+        logger.error("%s", said)
+        self.why = str(error)
+        self._exit_code = EXIT_STORAGE
+        if isinstance(error, DamagedDatabase | Divergence):
+            self._distrust_state()
 
     def _distrust_state(self) -> None:
         """Let the next start build its state from snapshot and log."""
@@ -442,4 +453,5 @@ class _Server:
                 logger.info("%s: drains", signal.Signals(number).name)
                 timeout_ms = self._config.election_timeout_ms * DRAIN_ELECTION_TIMEOUTS
                 self._drain_deadline = trio.current_time() + timeout_ms / 1000
+                self._service.stopping("hands leadership over, then stops")
                 self._node.drain()

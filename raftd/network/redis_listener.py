@@ -21,31 +21,35 @@ from __future__ import annotations
 
 import binascii
 import contextlib
-import errno
 import logging
 import socket
-from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TypeAlias
 
 import trio
 
-from raftd.commands import Result
 from raftd.core.types import ServerId
 from raftd.inputs import CommandsArrived, Input, KeysArrived
-from raftd.network.connection import describe, join_address, tune_socket
+from raftd.network.accepting import Acceptor
+from raftd.network.connection import describe, tune_socket
 from raftd.network.inputs import HOLD_SECONDS, Inbox
 from raftd.network.redis_commands import (
     Action,
     CommandError,
     Read,
     Reply,
-    ResultForm,
-    Session,
-    ValueForm,
     Write,
     interpret,
+)
+from raftd.network.redis_connection import (
+    NO_KIND,
+    READS,
+    RECEIVE_BYTES,
+    STALE_READS,
+    WRITES,
+    Connection,
+    ReadSlot,
+    Slot,
+    WriteSlot,
 )
 from raftd.network.redis_framing import CommandDecoder, FramingError, error, only_command
 from raftd.network.sockets import ENDED, READABLE, WRITABLE
@@ -55,14 +59,6 @@ from raftd.protocol import Reply as NativeReply
 CONNECTIONS_MAX = 4096
 """Open connections. Each is a descriptor and some kilobytes; the limit of descriptors is raised to
 fit at the start, as far as the system allows."""
-BACKLOG = 1024
-"""Connections that wait to be accepted: a thousand clients may start at once."""
-ACCEPTS_MAX = 128
-"""Connections accepted in one turn, so that a flood of them does not hold up the others."""
-ACCEPT_PAUSE_SECONDS = 0.5
-"""No connection is accepted for so long when the system has no descriptor or no memory for it."""
-RECEIVE_BYTES = 16 * 1024
-"""Of one read: some dozens of commands."""
 RECEIVE_BYTES_LARGE = 256 * 1024
 """Of a read in the middle of a long argument, or after one that was filled."""
 COMMANDS_TAKEN_MAX = 128
@@ -94,169 +90,7 @@ STALL_SECONDS_CROWDED = 2.0
 SLOTS = 16_384
 """Hash slots of a Redis cluster, for redirections."""
 
-_NONE, _WRITES, _READS, _STALE_READS = 0, 1, 2, 3
-_SHORT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC)
-"""What the system may lack for a connection, and have again later."""
-
 logger = logging.getLogger("raftd.network")
-
-Buffer: TypeAlias = bytes | memoryview
-
-
-class _Slot:
-    """The place of one reply among those of its connection."""
-
-    __slots__ = ("connection", "key", "reply")
-
-    def __init__(self, connection: _Connection, key: bytes) -> None:
-        self.connection = connection
-        self.key = key
-        self.reply: bytes | None = None
-
-    def failed(self, reply: ErrorReply) -> None:
-        """Take why there is no answer."""
-        connection = self.connection
-        connection.answered(self, connection.listener.refusal(reply, self.key))
-
-
-class _WriteSlot(_Slot):
-    __slots__ = ("form",)
-
-    def __init__(self, connection: _Connection, key: bytes, form: ResultForm) -> None:
-        super().__init__(connection, key)
-        self.form = form
-
-    def done(self, result: Result) -> None:
-        """Take what it has come to."""
-        connection = self.connection
-        connection.listener.writes_under_way -= 1
-        connection.answered(self, self.form(result))
-
-    def failed(self, reply: ErrorReply) -> None:
-        """Take why there is no answer."""
-        self.connection.listener.writes_under_way -= 1
-        super().failed(reply)
-
-
-class _ReadSlot(_Slot):
-    __slots__ = ("form",)
-
-    def __init__(self, connection: _Connection, key: bytes, form: ValueForm) -> None:
-        super().__init__(connection, key)
-        self.form = form
-
-    def found(self, value: bytes | None) -> None:
-        """Take what it has found."""
-        self.connection.answered(self, self.form(value))
-
-
-class _Connection:
-    """One client."""
-
-    __slots__ = (
-        "action",
-        "buffered_bytes",
-        "closed",
-        "decoder",
-        "descriptor",
-        "ended",
-        "events",
-        "kind",
-        "last_words",
-        "listener",
-        "outbox",
-        "outbox_bytes",
-        "postponed",
-        "queue",
-        "receive_bytes",
-        "remote",
-        "session",
-        "slots",
-        "socket",
-    )
-
-    def __init__(self, listener: RedisListener, connected: socket.socket, remote: str) -> None:
-        self.listener = listener
-        self.socket = connected
-        self.descriptor = connected.fileno()
-        self.remote = remote
-        self.decoder = CommandDecoder()
-        self.buffered_bytes = 0
-        """What the decoder held when it was looked at last."""
-        self.session = Session()
-        self.queue: deque[list[bytes]] = deque()
-        """Commands that were received and are not looked at yet."""
-        self.action: Action | None = None
-        """What the one before them asks for, where that has to wait."""
-        self.slots: deque[_Slot] = deque()
-        """The replies that are due, in their order."""
-        self.kind = _NONE
-        """What the commands do that are under way."""
-        self.postponed: list[_ReadSlot] = []
-        """Reads whose values would not have fitted: the last ones under way, to be asked again."""
-        self.outbox: list[Buffer] = []
-        """Replies that may leave."""
-        self.outbox_bytes = 0
-        """Of these, and of those that wait in their slots for one before them."""
-        self.receive_bytes = RECEIVE_BYTES
-        self.events = READABLE
-        self.ended = False
-        """Nothing more is read; it is closed when all that is due has left."""
-        self.last_words = b""
-        """What is said before that, behind all replies."""
-        self.closed = False
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether nothing is left of what it has sent and what it is due, and more may come."""
-        return not (
-            self.slots
-            or self.buffered_bytes
-            or self.queue
-            or self.outbox
-            or self.ended
-            or self.action is not None
-        )
-
-    @property
-    def is_held_up(self) -> bool:
-        """Whether it has replies that wait for one before them, and none on its way."""
-        return self.outbox_bytes > 0 and not self.outbox
-
-    @property
-    def has_to_wait(self) -> bool:
-        """Whether it has sent commands that are not on their way."""
-        return self.action is not None or bool(self.queue)
-
-    def ready(self, events: int) -> None:
-        """Take note that the socket is ready."""
-        self.listener.ready(self, events)
-
-    def answered(self, slot: _Slot, reply: bytes) -> None:
-        """Let replies leave up to the first that is not there."""
-        listener = self.listener
-        if self.closed:
-            listener.under_way -= 1
-            return
-        slot.reply = reply
-        self.outbox_bytes += len(reply)
-        listener.outboxes_bytes += len(reply)
-        slots = self.slots
-        if slots[0] is not slot:
-            if self.postponed:
-                listener.resumable(self)
-            return
-        outbox = self.outbox
-        while slots:
-            due = slots[0].reply
-            if due is None:
-                break
-            outbox.append(due)
-            slots.popleft()
-            listener.under_way -= 1
-        if not slots:
-            self.kind = _NONE
-        listener.dirty.add(self)
 
 
 class RedisListener:
@@ -292,31 +126,27 @@ class RedisListener:
         self._clock = clock
         self._connections_max = connections_max
         self._hold_seconds = hold_seconds
-        self._connections: dict[int, _Connection] = {}
-        self._sockets: list[socket.socket] = []
-        self._accepts_again_at: float | None = None
-        """Set while none are accepted, since the system lacks something."""
-        self._lacks = False
-        """Whether it did when a connection was to be accepted last."""
-        self._resumable: dict[_Connection, None] = {}
+        self._connections: dict[int, Connection] = {}
+        self._acceptor = Acceptor(inbox.sockets, self._accepted, whom="Redis clients", clock=clock)
+        self._resumable: dict[Connection, None] = {}
         """Connections with commands that had to wait, and on which something has changed."""
-        self._crowded: dict[_Connection, None] = {}
+        self._crowded: dict[Connection, None] = {}
         """Connections that wait for others to have fewer commands under way, or replies to take."""
-        self._stalled: dict[_Connection, float] = {}
+        self._stalled: dict[Connection, float] = {}
         """Those whose replies the kernel does not take, and since when; the first is the one that
         has taken nothing for the longest time."""
-        self._begun: dict[_Connection, float] = {}
+        self._begun: dict[Connection, float] = {}
         """Likewise those of which the rest of a command is awaited."""
         self._commands: list[bytes] = []
-        self._waiters: list[_WriteSlot] = []
+        self._waiters: list[WriteSlot] = []
         self._held_since: float | None = None
         """When the commands were kept back for the first time."""
-        self._reads: list[_ReadSlot] = []
-        self._stale_reads: list[_ReadSlot] = []
+        self._reads: list[ReadSlot] = []
+        self._stale_reads: list[ReadSlot] = []
         self._collected = 0
         """How many these are that were not handed over to the node."""
         self._buffered_bytes = 0
-        self.dirty: set[_Connection] = set()
+        self.dirty: set[Connection] = set()
         """Connections with replies that were not sent yet."""
         self.writes_under_way = 0
         """Those that the node has and has not answered."""
@@ -340,31 +170,17 @@ class RedisListener:
             OSError: the address is in use, or not one of this host.
         """
         try:
-            addresses = await self._bind(host, port)
+            addresses = await self._acceptor.bind(host, port)
             logger.info("listening for Redis clients on %s", ", ".join(addresses))
             task_status.started(addresses)
             await trio.sleep_forever()
         finally:
             self._end()
 
-    async def _bind(self, host: str, port: int) -> list[str]:
-        listeners = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
-        addresses = []
-        for listener in listeners:
-            bound = socket.socket(fileno=listener.socket.detach())
-            bound.setblocking(False)
-            self._sockets.append(bound)
-            self._set.add(bound.fileno(), partial(self._accept, bound))
-            addresses.append(join_address(*bound.getsockname()[:2]))
-        return addresses
-
     def _end(self) -> None:
         for connection in list(self._connections.values()):
             self._close(connection, "")
-        for bound in self._sockets:
-            self._set.remove(bound.fileno())
-            bound.close()
-        self._sockets.clear()
+        self._acceptor.close()
 
     async def drain(self, timeout_ms: float) -> None:
         """Wait until the kernel has all replies that are due, but no longer than that.
@@ -377,7 +193,7 @@ class RedisListener:
                 for connection in self._stalled:
                     nursery.start_soon(self._drain, connection)
 
-    async def _drain(self, connection: _Connection) -> None:
+    async def _drain(self, connection: Connection) -> None:
         while not connection.closed and connection.outbox:
             await trio.lowlevel.wait_writable(connection.socket)
             self._send(connection)
@@ -397,7 +213,7 @@ class RedisListener:
             for connection in resumable:
                 self._resume(connection)
 
-    def ready(self, connection: _Connection, events: int) -> None:
+    def ready(self, connection: Connection, events: int) -> None:
         """Read a connection, or go on writing to it."""
         if events == READABLE:
             self._receive(connection)
@@ -452,7 +268,7 @@ class RedisListener:
         inputs.append(CommandsArrived(self._commands, self._waiters))
         self._commands, self._waiters = [], []
 
-    def _keys_arrived(self, slots: list[_ReadSlot], stale: bool) -> KeysArrived:
+    def _keys_arrived(self, slots: list[ReadSlot], stale: bool) -> KeysArrived:
         def respond(values: Sequence[bytes | None]) -> None:
             for slot, value in zip(slots, values, strict=False):
                 connection = slot.connection
@@ -473,7 +289,7 @@ class RedisListener:
 
         return KeysArrived([slot.key for slot in slots], respond, failed, stale)
 
-    def _postpone(self, slot: _ReadSlot) -> None:
+    def _postpone(self, slot: ReadSlot) -> None:
         """Ask for a value again once there is room for it."""
         connection = slot.connection
         if connection.closed:
@@ -484,53 +300,27 @@ class RedisListener:
         if connection.is_held_up or connection.outbox_bytes <= OUTBOX_BYTES_MAX:
             self.resumable(connection)
 
-    def resumable(self, connection: _Connection) -> None:
+    def resumable(self, connection: Connection) -> None:
         """Let a connection go on before the next batch, if it can."""
         self._resumable[connection] = None
 
-    def _accept(self, bound: socket.socket, events: int) -> None:
-        for _ in range(ACCEPTS_MAX):
-            try:
-                connected, address = bound.accept()
-            except BlockingIOError:
-                return
-            except OSError as error_of_accept:
-                if error_of_accept.errno in _SHORT_OF:
-                    self._pause_accepting(error_of_accept)
-                    return
-                # It was reset before it was accepted.
-                continue
-            connected.setblocking(False)
-            if len(self._connections) >= self._connections_max:
-                with contextlib.suppress(OSError):
-                    connected.send(error("ERR max number of clients reached"))
-                connected.close()
-                continue
-            connection = _Connection(self, connected, join_address(*address[:2]))
-            try:
-                self._set.add(connection.descriptor, connection.ready)
-            except OSError as error_of_set:
-                connected.close()
-                self._pause_accepting(error_of_set)
-                return
-            # The kernel ends it only if `tick` does not: that tells of the reason.
-            tune_socket(connected, 2 * STALL_SECONDS)
-            self._connections[connection.descriptor] = connection
-            self._lacks = False
+    def _accepted(self, connected: socket.socket, remote: str) -> None:
+        if len(self._connections) >= self._connections_max:
+            with contextlib.suppress(OSError):
+                connected.send(error("ERR max number of clients reached"))
+            connected.close()
+            return
+        connection = Connection(self, connected, remote)
+        try:
+            self._set.add(connection.descriptor, connection.ready)
+        except OSError:
+            connected.close()
+            raise
+        # The kernel ends it only if `tick` does not: that tells of the reason.
+        tune_socket(connected, 2 * STALL_SECONDS)
+        self._connections[connection.descriptor] = connection
 
-    def _pause_accepting(self, problem: OSError) -> None:
-        """Leave new connections waiting: the set would say all the time that there are some."""
-        if not self._lacks:
-            logger.warning("accepts no Redis clients for now: %s", describe(problem))
-        self._lacks = True
-        self._accepts_again_at = self._clock() + ACCEPT_PAUSE_SECONDS
-        self._watch_sockets(0)
-
-    def _watch_sockets(self, events: int) -> None:
-        for bound in self._sockets:
-            self._set.watch(bound.fileno(), events)
-
-    def _receive(self, connection: _Connection) -> None:
+    def _receive(self, connection: Connection) -> None:
         try:
             received = connection.socket.recv(connection.receive_bytes)
         except BlockingIOError:
@@ -560,7 +350,7 @@ class RedisListener:
             self._end_with(connection, "ERR too many long commands at once, try again")
             self._look_at(connection)
 
-    def _begin(self, connection: _Connection, command: list[bytes]) -> None:
+    def _begin(self, connection: Connection, command: list[bytes]) -> None:
         """Put the only command on its way of a client that waits for nothing: the usual case."""
         action = self._interpret(connection, command)
         if (
@@ -573,7 +363,7 @@ class RedisListener:
         else:
             self._put_on_way(connection, action)
 
-    def _interpret(self, connection: _Connection, command: list[bytes]) -> Action:
+    def _interpret(self, connection: Connection, command: list[bytes]) -> Action:
         try:
             return interpret(command, connection.session, self._features())
         except CommandError as refusal:
@@ -587,7 +377,7 @@ class RedisListener:
             self._end_with(largest, "ERR too many long commands at once, try again")
             self._look_at(largest)
 
-    def _end_with(self, connection: _Connection, problem: str) -> None:
+    def _end_with(self, connection: Connection, problem: str) -> None:
         """Say why after all that is due, and end the connection then."""
         connection.ended = True
         connection.decoder = CommandDecoder()
@@ -595,7 +385,7 @@ class RedisListener:
 
     # --- commands on their way ---
 
-    def _look_at(self, connection: _Connection) -> None:
+    def _look_at(self, connection: Connection) -> None:
         """Put the commands of a connection on their way, as many as may be under way."""
         while True:
             action = connection.action
@@ -618,26 +408,26 @@ class RedisListener:
             self._put_on_way(connection, action)
         self._looked_at(connection)
 
-    def _put_on_way(self, connection: _Connection, action: Write | Read) -> None:
+    def _put_on_way(self, connection: Connection, action: Write | Read) -> None:
         if isinstance(action, Write):
-            connection.kind = _WRITES
-            waiter = _WriteSlot(connection, action.key, action.form)
+            connection.kind = WRITES
+            waiter = WriteSlot(connection, action.key, action.form)
             self._commands.append(action.encoded)
             self._waiters.append(waiter)
             connection.slots.append(waiter)
         else:
-            read = _ReadSlot(connection, action.key, action.form)
+            read = ReadSlot(connection, action.key, action.form)
             if action.stale:
-                connection.kind = _STALE_READS
+                connection.kind = STALE_READS
                 self._stale_reads.append(read)
             else:
-                connection.kind = _READS
+                connection.kind = READS
                 self._reads.append(read)
             connection.slots.append(read)
         self.under_way += 1
         self._collected += 1
 
-    def _next_command(self, connection: _Connection) -> list[bytes] | None:
+    def _next_command(self, connection: Connection) -> list[bytes] | None:
         queue = connection.queue
         if not queue:
             try:
@@ -648,7 +438,7 @@ class RedisListener:
                 return None
         return queue.popleft()
 
-    def _may_go(self, connection: _Connection, action: Action) -> bool:
+    def _may_go(self, connection: Connection, action: Action) -> bool:
         """Return whether an action may be put on its way; see to it that it is asked again."""
         slots = connection.slots
         if (
@@ -658,9 +448,9 @@ class RedisListener:
         ):
             return False
         if type(action) is Write:
-            kind, is_crowded = _WRITES, self._is_full()
+            kind, is_crowded = WRITES, self._is_full()
         elif type(action) is Read:
-            kind = _STALE_READS if action.stale else _READS
+            kind = STALE_READS if action.stale else READS
             is_crowded = not self._has_room()
         else:
             assert type(action) is Reply
@@ -670,7 +460,7 @@ class RedisListener:
         if is_crowded:
             self._crowded[connection] = None
             return False
-        return connection.kind in (_NONE, kind)
+        return connection.kind in (NO_KIND, kind)
 
     def _is_full(self) -> bool:
         """Return whether no more commands can go on their way in this turn."""
@@ -680,21 +470,21 @@ class RedisListener:
         """Return whether there is room for one more command with a long reply."""
         return not self._is_full() and self.outboxes_bytes <= OUTBOXES_BYTES_MAX
 
-    def _has_room_for_replies(self, connection: _Connection) -> bool:
+    def _has_room_for_replies(self, connection: Connection) -> bool:
         return (
             connection.outbox_bytes <= OUTBOX_BYTES_MAX
             and self.outboxes_bytes <= OUTBOXES_BYTES_MAX
         )
 
-    def _answer_at_once(self, connection: _Connection, reply: bytes) -> None:
-        slot = _Slot(connection, b"")
+    def _answer_at_once(self, connection: Connection, reply: bytes) -> None:
+        slot = Slot(connection, b"")
         connection.slots.append(slot)
         self.under_way += 1
         # It takes its share of the turn as well, though the node has nothing to do with it.
         self._collected += 1
         connection.answered(slot, reply)
 
-    def _looked_at(self, connection: _Connection) -> None:
+    def _looked_at(self, connection: Connection) -> None:
         """Take note of what is left of a connection, and wait for what it can do next."""
         if connection.closed:
             return
@@ -710,7 +500,7 @@ class RedisListener:
         connection.buffered_bytes = buffered_bytes
         self._watch(connection)
 
-    def _resume(self, connection: _Connection) -> None:
+    def _resume(self, connection: Connection) -> None:
         """Go on with a connection on which something has changed."""
         if connection.closed:
             return
@@ -718,7 +508,7 @@ class RedisListener:
             unanswered = [
                 slot
                 for slot in connection.slots
-                if slot.reply is None and isinstance(slot, _ReadSlot)
+                if slot.reply is None and isinstance(slot, ReadSlot)
             ]
             if len(unanswered) > len(connection.postponed):
                 # Others are under way that were asked after these: none may overtake them.
@@ -729,7 +519,7 @@ class RedisListener:
                 if self.outboxes_bytes > OUTBOXES_BYTES_MAX:
                     self._crowded[connection] = None
                     return
-            reads = self._stale_reads if connection.kind == _STALE_READS else self._reads
+            reads = self._stale_reads if connection.kind == STALE_READS else self._reads
             # These are the same, in the order of their replies.
             reads += unanswered
             connection.postponed = []
@@ -752,7 +542,7 @@ class RedisListener:
         if self._resumable or (self._crowded and self._has_room()):
             self._inbox.wake()
 
-    def _send(self, connection: _Connection) -> None:
+    def _send(self, connection: Connection) -> None:
         outbox = connection.outbox
         if connection.closed or not outbox:
             return
@@ -784,12 +574,10 @@ class RedisListener:
 
     def tick(self) -> None:
         """Close the connections that keep others waiting. Call it now and then."""
-        if not (self._stalled or self._begun) and self._accepts_again_at is None:
+        if not (self._stalled or self._begun) and self._acceptor.again_at is None:
             return
         now = self._clock()
-        if self._accepts_again_at is not None and now >= self._accepts_again_at:
-            self._accepts_again_at = None
-            self._watch_sockets(READABLE)
+        self._acceptor.tick(now)
         for connection, since in list(self._begun.items()):
             if now - since < STALL_SECONDS:
                 break
@@ -801,7 +589,7 @@ class RedisListener:
             self._close(connection, "it does not read its replies")
         self._wake_if_needed()
 
-    def _watch(self, connection: _Connection) -> None:
+    def _watch(self, connection: Connection) -> None:
         """Wait for what the connection can do next."""
         events = 0
         if not (connection.ended or connection.has_to_wait):
@@ -816,7 +604,7 @@ class RedisListener:
             connection.events = events
             self._set.watch(connection.descriptor, events)
 
-    def _close(self, connection: _Connection, problem: str) -> None:
+    def _close(self, connection: Connection, problem: str) -> None:
         if connection.closed:
             return
         connection.closed = True

@@ -22,7 +22,7 @@ MUTANTS = (
         name="read-overtakes-the-write-before-it",
         why="A client does not find what it has written on the same connection just before.",
         file=LISTENER,
-        old="        return connection.kind in (_NONE, kind)\n",
+        old="        return connection.kind in (NO_KIND, kind)\n",
         new="        return True\n",
         test=f"{LISTENER_TESTS}"
         "::test_a_read_sees_the_writes_before_it_in_its_pipeline_and_none_behind",
@@ -118,8 +118,8 @@ MUTANTS = (
     Mutant(
         name="accepting-tried-without-a-pause",
         why="A server without descriptors does nothing but try.",
-        file=LISTENER,
-        old="        self._watch_sockets(0)\n",
+        file="raftd/network/accepting.py",
+        old="        self._watch(0)\n",
         new="        pass\n",
         test=f"{LISTENER_TESTS}::test_without_descriptors_those_who_wait_are_accepted_later",
         unreachable=NO_SOCKETS,

@@ -360,7 +360,7 @@ def test_a_server_that_waits_says_why(members: list[Member], run: Any, tmp_path:
     for member in members:
         member.content = None
         member.doing = BackupReply(doing="waiting", problem="10 bytes are free", applied_index=20)
-    code, _, error = run(tmp_path / "b", "--timeout", "300ms")
+    code, _, error = run(tmp_path / "b", "--timeout", "2s")
     assert code == 3
     assert "10 bytes are free" in error["cause"]
 
