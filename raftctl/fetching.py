@@ -27,7 +27,7 @@ from raftctl.client import Cluster, ConnectionProblem, error_of
 from raftctl.errors import CliError, Refused, Unreachable, UsageProblem
 from raftctl.render import display_names, members_of, name_list, natural_key
 from raftctl.streaming import CHUNK_BYTES, IN_FLIGHT_MAX, SILENCE_MS, Patience, Pauses, Stream
-from raftctl.watch import size
+from raftd.cluster_status.words import size
 from raftd.core.types import ServerId, server_name
 from raftd.offline import BackupFile, UnusableBackup, verify_backup
 from raftd.protocol import (

@@ -47,8 +47,8 @@ from raftctl.forming import (
 )
 from raftctl.render import natural_key
 from raftctl.streaming import CHUNK_BYTES, IN_FLIGHT_MAX, Patience, Pauses, Stream
-from raftctl.survey import Answer
 from raftctl.verifying import verified_backup
+from raftd.cluster_status.answers import Answer
 from raftd.core.types import server_name
 from raftd.offline import BackupFile
 from raftd.protocol import (

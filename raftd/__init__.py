@@ -30,6 +30,7 @@ In reading order:
 | `replies`, `views` | what the node answers, and how it describes itself |
 | `reading` | who waits to read, and from when on the state may answer |
 | `network` | links to the members, the listeners for them, raftctl and Redis clients, in trio |
+| `cluster_status` | how the cluster is, from the answers of its servers; for raftctl as well |
 | `http` | health, metrics and live status for browsers and monitoring |
 | `config_values`, `config_yaml`, `config` | the cluster file, with positions in every error |
 | `offline` | what raftctl may read of the storage: data directories and backups |

@@ -108,6 +108,8 @@ class ServerConfig:
     """HOST:PORT that it binds."""
     redis: str | None
     """HOST:PORT where it serves clients of the Redis protocol; None for nowhere."""
+    http: str | None
+    """HOST:PORT where it serves health, metrics and the status page; None for nowhere."""
     data_dir: Path
     """Absolute; the folder need not exist."""
     heartbeat_interval_ms: float
@@ -372,6 +374,7 @@ class ServerKeys(SharedKeys):
     address: Annotated[str, _address] = attrs.field(default=_UNSET, metadata={"required": True})
     listen: Annotated[str, _listen] = _UNSET
     redis: Annotated[str, _address] = _UNSET
+    http: Annotated[str, _address] = _UNSET
 
 
 @attrs.frozen(kw_only=True)
@@ -386,8 +389,10 @@ class ClusterKeys:
     )
 
 
-LISTENING_KEYS = ("address", "listen", "redis")
+LISTENING_KEYS = ("address", "listen", "redis", "http")
 """Where a server is found, each for itself."""
+OPTIONAL_LISTENERS = ("redis", "http")
+"""Those that a server has only where its address is written, each with an address of its own."""
 
 
 def _keys(schema: type) -> list[str]:
@@ -567,7 +572,7 @@ def _settings(name: str, server: ServerKeys, defaults: SharedKeys) -> _Settings:
             settings[key] = _Setting(own, ("servers", name, key))
         elif key in ("address", "listen"):
             settings[key] = _Setting(settings["address"].value, None)
-        elif key == "redis":
+        elif key in OPTIONAL_LISTENERS:
             settings[key] = _Setting(None, None)
         elif common is not _UNSET:
             settings[key] = _Setting(common, ("defaults", key))
@@ -589,6 +594,7 @@ def _server(name: str, settings: _Settings, folder: Path) -> ServerConfig:
         address=settings["address"].value,
         listen=settings["listen"].value,
         redis=settings["redis"].value,
+        http=settings["http"].value,
         data_dir=Path(os.path.normpath(folder / data_dir)),
         role=settings["role"].value,
         zone=settings["zone"].value,
@@ -681,7 +687,7 @@ def _check_addresses(reading: _Reading, servers: dict[str, _Settings]) -> None:
             machine = _machine(settings["address"]) if is_wildcard(host) else ""
             place = (normalise_host(host), port, machine)
             other, other_key, other_path = users.setdefault(place, (name, key, setting.path))
-            if other != name or (key != other_key and key == "redis"):
+            if other != name or (key != other_key and key in OPTIONAL_LISTENERS):
                 reading.report(
                     setting.path,
                     f"{setting.value} is already the {other_key} of {other} "

@@ -31,6 +31,10 @@ ALLOWED = {
         *("raftd.core", "raftd.records", "raftd.commands"),
         *("raftd.protocol", "raftd.codec", "raftd.inputs", "raftd.network"),
     ),
+    "raftd.cluster_status": (
+        *("raftd.cluster_status", "raftd.protocol", "raftd.commands"),
+        *("raftd.core.availability", "raftd.core.quorum", "raftd.core.types"),
+    ),
     "raftd.codec": ("raftd.core", "raftd.records", "raftd.commands", "raftd.protocol"),
     "raftd.config": CONFIGURATION,
     "raftd.config_values": (),
@@ -38,6 +42,7 @@ ALLOWED = {
     "raftd": ("raftd",),
     "raftctl": (
         *("raftctl", "raftd.protocol", "raftd.codec", "raftd.commands", *CONFIGURATION),
+        *("raftd.cluster_status",),  # what the answers of the servers say, for raftd as well
         *("raftd.core.availability", "raftd.core.quorum", "raftd.core.types"),
         *("raftd.offline",),  # a data directory or a backup, read and never written
         *("raftd.salvage", "raftd.storage.files"),  # what a recovery does with directories

@@ -1,7 +1,7 @@
 """What is wrong with a server, judged from its own answer, the leader's view and what is missing.
 
 Pure functions that return an `Issue` each, with the steps of the repair where there are any;
-`raftctl.status` says which server each answer belongs to.
+`raftd.cluster_status.view` says which server each answer belongs to.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 import attrs
 
-from raftctl.render import duration, members_of
-from raftctl.survey import Answer
-from raftctl.watch import INSTALLING, part_of, remaining_ms, size
+from raftd.cluster_status.answers import Answer
+from raftd.cluster_status.members import members_of
+from raftd.cluster_status.operations import INSTALLING, part_of, remaining_ms
+from raftd.cluster_status.words import duration, size
 from raftd.core.types import server_incarnation, server_name
 from raftd.protocol import ConfigurationView, PeerView, StatusReply
 
@@ -24,7 +25,7 @@ SILENT_MS_MIN = 500.0
 """Where the leader does not state its election timeout: silence that counts as no contact."""
 CLONE_UPTIME_MS_MIN = 3_500.0
 """Two answers of one server whose uptimes differ by more come from two processes. A survey asks all
-at once and waits for less (`raftctl.survey`), so one process cannot differ so much from itself."""
+at once and waits for less, so one process cannot differ so much from itself."""
 CLOCK_DIFFERENCE_MS_MAX = 1_000.0
 """Clocks that are set by a network are some milliseconds apart. From a second on, what people read
 in logs and in the history is in another order than it happened."""

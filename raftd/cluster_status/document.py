@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from raftctl.render import configuration_document, natural_key
-from raftctl.status import ClusterView, Row
-from raftctl.status_text import notes
-from raftctl.watch import operation_document, remaining_ms
+from raftd.cluster_status.members import configuration_document
+from raftd.cluster_status.notes import notes
+from raftd.cluster_status.operations import operation_document, remaining_ms
+from raftd.cluster_status.view import ClusterView, Row
+from raftd.cluster_status.words import natural_key
 from raftd.core.availability import count_fatal_sets, fatal_sets
 from raftd.core.types import server_name
 from raftd.protocol import ConfigurationView, LinkView, OperationView, PeerView, StatusReply
