@@ -535,8 +535,9 @@ const SECTIONS = [showBanner, showServers, showConfiguration, showPositions, sho
 
 const link = {
   source: null,
-  lastEventAt: 0, // By performance.now(); 0: none yet.
-  openedAt: 0,
+  startedAt: performance.now(),
+  openedAt: 0, // The connection that there is, or was tried last.
+  lastEventAt: 0, // 0: none yet.
   retryMs: RETRY_MS_MIN,
   retryTimer: 0,
   release: "",
@@ -583,7 +584,7 @@ function retryLater() {
 }
 
 function showLink() {
-  const ageMs = performance.now() - (link.lastEventAt || link.openedAt);
+  const ageMs = performance.now() - (link.lastEventAt || link.startedAt);
   const lost = ageMs > LOST_AFTER_MS || link.failure !== "";
   const state = lost ? "lost" : link.lastEventAt ? "live" : "waiting";
   set(byId("link"), "data-state", state);
