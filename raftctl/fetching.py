@@ -358,9 +358,9 @@ class _Fetching:
         while self._written_bytes < snapshot.size_bytes:
             while stream.in_flight < IN_FLIGHT_MAX and asked_bytes < snapshot.size_bytes:
                 size_bytes = min(CHUNK_BYTES, snapshot.size_bytes - asked_bytes)
-                stream.send(_chunk_request(snapshot, asked_bytes, size_bytes), self._patience)
+                stream.post(_chunk_request(snapshot, asked_bytes, size_bytes), self._patience)
                 asked_bytes += size_bytes
-            data = _data_of(stream.receive(self._patience))
+            data = _data_of(stream.collect(self._patience))
             expected_bytes = min(CHUNK_BYTES, snapshot.size_bytes - self._written_bytes)
             if len(data) != expected_bytes:
                 raise _Lost(f"{len(data)} bytes came where {expected_bytes} were due")

@@ -39,9 +39,14 @@ ALLOWED = {
     "raftd.config": CONFIGURATION,
     "raftd.config_values": (),
     "raftd.config_yaml": CONFIGURATION,
+    "raftd.client": (
+        *("raftd.client", "raftd.protocol", "raftd.codec", "raftd.commands"),
+        *("raftd.config_values", "raftd.core.types"),
+    ),
     "raftd": ("raftd",),
     "raftctl": (
-        *("raftctl", "raftd.protocol", "raftd.codec", "raftd.commands", *CONFIGURATION),
+        *("raftctl", "raftd.client", "raftd.protocol", "raftd.codec", "raftd.commands"),
+        *CONFIGURATION,
         *("raftd.cluster_status",),  # what the answers of the servers say, for raftd as well
         *("raftd.core.availability", "raftd.core.quorum", "raftd.core.types"),
         *("raftd.offline",),  # a data directory or a backup, read and never written
