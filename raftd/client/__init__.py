@@ -14,6 +14,7 @@
 | `calls`, `keys` | the rules, as steps without sockets, clock or randomness |
 | `judging` | what requests and replies mean for them |
 | `members`, `sessions`, `deadlines` | whom to ask; what makes writes happen once; when to give up |
+| `pending` | what a watch has been told of |
 | `conversation` | the bytes of one connection |
 | `blocking`, `links` | plain sockets, which raftctl uses too; connections for trio |
 """
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         NotApplied,
         OutcomeUnknown,
         Refused,
+        RevisionGone,
         ServerTooOld,
         SessionExpired,
         Unavailable,
@@ -44,9 +46,12 @@ if TYPE_CHECKING:
         Unreachable,
         WriteInterrupted,
     )
-    from raftd.client.results import KeyValue, Page, WriteResult
+    from raftd.client.results import KeyEvent, KeyValue, Page, TransactionResult, WriteResult
+    from raftd.transactions import AddTo, Append, Outcome, ReadKey, RemoveKey, SetKey, SetLife
 
 __all__ = [
+    "AddTo",
+    "Append",
     "AsyncClient",
     "Busy",
     "Client",
@@ -54,15 +59,23 @@ __all__ = [
     "ClientError",
     "Forbidden",
     "InvalidRequest",
+    "KeyEvent",
     "KeyValue",
     "NoCluster",
     "NoLeader",
     "NotApplied",
+    "Outcome",
     "OutcomeUnknown",
     "Page",
+    "ReadKey",
     "Refused",
+    "RemoveKey",
+    "RevisionGone",
     "ServerTooOld",
     "SessionExpired",
+    "SetKey",
+    "SetLife",
+    "TransactionResult",
     "Unavailable",
     "UnexpectedReply",
     "Unreachable",
@@ -71,18 +84,19 @@ __all__ = [
 ]
 
 _MODULES = {
-    "AsyncClient": "async_client",
-    "Client": "blocking_client",
-    "KeyValue": "results",
-    "Page": "results",
-    "WriteResult": "results",
+    "raftd.client.async_client": ("AsyncClient",),
+    "raftd.client.blocking_client": ("Client",),
+    "raftd.client.results": ("KeyEvent", "KeyValue", "Page", "TransactionResult", "WriteResult"),
+    "raftd.transactions": (
+        *("AddTo", "Append", "Outcome", "ReadKey", "RemoveKey", "SetKey", "SetLife"),
+    ),
 }
-"""Where a name is defined; those that are not listed are errors."""
+"""Where names are defined; those that are not listed are errors."""
 
 
 def __getattr__(name: str) -> Any:
     # On demand: a program that waits for each answer needs no trio, and raftctl only the rules.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_MODULES.get(name, 'errors')}")
-    return getattr(module, name)
+    places = (module for module, names in _MODULES.items() if name in names)
+    return getattr(importlib.import_module(next(places, "raftd.client.errors")), name)

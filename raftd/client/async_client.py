@@ -7,7 +7,7 @@ requests are on their way at the same time, one session, and what is known of th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,10 +26,12 @@ from raftd.client.errors import (
 from raftd.client.keys import PAGE_ENTRIES, KeyCalls
 from raftd.client.links import Link, open_link
 from raftd.client.members import Members
-from raftd.client.results import KeyValue, Page, WriteResult
+from raftd.client.pending import PendingEvents
+from raftd.client.results import KeyEvent, KeyValue, Page, TransactionResult, WriteResult
 from raftd.client.sessions import Session
 from raftd.config_values import format_duration
 from raftd.protocol import StatusReply
+from raftd.transactions import Step
 
 if TYPE_CHECKING:
     import ssl
@@ -37,8 +39,10 @@ if TYPE_CHECKING:
 
 REQUESTS_MAX_DEFAULT = 128
 """Calls under way at once; a server takes 256 unanswered requests of one connection."""
-REQUESTS_MAX_MAX = 192
-"""With those whose askers have gone, they stay below that."""
+WATCHES_MAX = 32
+"""Watches that wait for changes at the same time."""
+REQUESTS_MAX_MAX = 160
+"""With watches, and with those whose askers have gone, they are no more than that."""
 SEARCH_WAIT_MS = 1_000.0
 """While there is no leader, one call looks for it and the others wait for that one, but no longer
 than this at a time: it may be kept by something that concerns nobody else."""
@@ -65,7 +69,7 @@ class AsyncClient:
         addresses: HOST:PORT of some servers, at least one; those of the other members are learned.
         timeout_ms: for each call that has none of its own, in milliseconds; 0 means for ever.
         tls: how to protect connections; None for not at all.
-        requests_max: calls under way at once, 1 to 192; more wait for their turn, as long as their
+        requests_max: calls under way at once, 1 to 160; more wait for their turn, as long as their
             time lasts.
 
     Raises:
@@ -88,6 +92,7 @@ class AsyncClient:
         self._calls = Calls(self._members, clock=trio.current_time)
         self._keys = KeyCalls(self._calls)
         self._places = trio.Semaphore(requests_max)
+        self._watch_places = trio.Semaphore(WATCHES_MAX)
         self._links: dict[str, Link] = {}
         self._dialling: dict[str, trio.Lock] = {}
         self._session: Session | None = None
@@ -194,11 +199,14 @@ class AsyncClient:
         *,
         if_absent: bool = False,
         if_revision: int | None = None,
+        ttl_ms: int | None = None,
         timeout_ms: float | None = None,
     ) -> WriteResult:
         """Set `key` to `value`, once. See `Client.put`."""
         deadline = self._deadline(timeout_ms)
-        steps = self._keys.put(key, value, deadline, if_absent=if_absent, if_revision=if_revision)
+        steps = self._keys.put(
+            key, value, deadline, if_absent=if_absent, if_revision=if_revision, ttl_ms=ttl_ms
+        )
         return await self._perform(steps, deadline)
 
     async def delete(self, key: str, *, timeout_ms: float | None = None) -> WriteResult:
@@ -214,6 +222,57 @@ class AsyncClient:
         steps = self._keys.compare_and_set(key, expected, value, deadline)
         return await self._perform(steps, deadline)
 
+    async def increment(self, key: str, by: int = 1, *, timeout_ms: float | None = None) -> int:
+        """Add to the number that is the value of `key`, once. See `Client.increment`."""
+        deadline = self._deadline(timeout_ms)
+        return await self._perform(self._keys.increment(key, by, deadline), deadline)
+
+    async def transaction(
+        self,
+        steps: Sequence[Step],
+        conditions: Mapping[str, int] | None = None,
+        *,
+        timeout_ms: float | None = None,
+    ) -> TransactionResult:
+        """Carry out `steps`, once, if all conditions hold. See `Client.transaction`."""
+        deadline = self._deadline(timeout_ms)
+        return await self._perform(
+            self._keys.transaction(steps, conditions or {}, deadline), deadline
+        )
+
+    # --- watching ---
+
+    def watch(
+        self,
+        prefix: str = "",
+        *,
+        after_revision: int | None = None,
+        idle_ms: float = 0,
+        timeout_ms: float | None = None,
+    ) -> AsyncWatch:
+        """Return an asynchronous iterator over changes of keys that begin with `prefix`.
+
+            async for event in client.watch("orders/"):
+                print(event.kind, event.key, event.value)
+
+        Without `after_revision` it begins with the changes that come after the first step of the
+        iteration. See `Client.watch`.
+        """
+        return AsyncWatch(self, prefix, after_revision, idle_ms, timeout_ms)
+
+    async def _revision(self, timeout_ms: float | None) -> int:
+        deadline = self._deadline(timeout_ms)
+        return await self._perform(self._keys.revision(deadline), deadline)
+
+    async def _changes(
+        self, prefix: str, after_revision: int, wait_ms: int, timeout_ms: float | None
+    ) -> tuple[tuple[KeyEvent, ...], int]:
+        deadline = self._deadline(timeout_ms).later_by_ms(wait_ms)
+        steps = self._keys.changes(prefix, after_revision, wait_ms, deadline)
+        return await self._perform(steps, deadline, self._watch_places)
+
+    # --- settling ---
+
     async def settle(self, unknown: OutcomeUnknown, *, timeout_ms: float | None = None) -> Any:
         """Have done, exactly once, the write that ended with `unknown`; return what it returns.
 
@@ -228,12 +287,15 @@ class AsyncClient:
         within_ms = self._timeout_ms if timeout_ms is None else timeout_ms
         return Deadline.after_ms(within_ms, trio.current_time)
 
-    async def _perform(self, steps: Steps[Value], deadline: Deadline) -> Value:
+    async def _perform(
+        self, steps: Steps[Value], deadline: Deadline, places: trio.Semaphore | None = None
+    ) -> Value:
         """Take `steps` one after the other, when it is their turn, and return what they come to."""
+        places = places or self._places
         await trio.lowlevel.checkpoint()
         started_s = trio.current_time()
         with _until(deadline) as waiting:
-            await self._places.acquire()
+            await places.acquire()
         if waiting.cancelled_caught:
             waited = format_duration(max(1, round(1000 * (trio.current_time() - started_s))))
             raise Busy(
@@ -243,7 +305,7 @@ class AsyncClient:
         try:
             return await self._drive(steps)
         finally:
-            self._places.release()
+            places.release()
 
     async def _drive(self, steps: Steps[Value]) -> Value:
         search: trio.Event | None = None
@@ -265,7 +327,8 @@ class AsyncClient:
                     search = None
                     step.session = await self._find_session(step.deadline)
                 elif search is not None or self._search is None:
-                    search = self._search = search or trio.Event()
+                    if search is None:
+                        search = self._search = trio.Event()
                     await self._pause(step)
                 else:
                     await self._wait_for_search(step.deadline)
@@ -357,6 +420,53 @@ class AsyncClient:
 def _until(deadline: Deadline) -> trio.CancelScope:
     """Return a scope that ends at `deadline`, which is one of trio's clock."""
     return trio.move_on_at(math.inf if deadline.at_s is None else deadline.at_s)
+
+
+class AsyncWatch:
+    """Changes of keys, one after the other. `after_revision` says how far it has come."""
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        prefix: str,
+        after_revision: int | None,
+        idle_ms: float,
+        timeout_ms: float | None,
+    ) -> None:
+        self.after_revision = after_revision
+        """All changes up to here have been returned; None before the first step."""
+        self._client = client
+        self._prefix = prefix
+        self._idle_ms = idle_ms
+        self._timeout_ms = timeout_ms
+        self._pending: PendingEvents | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> KeyEvent:
+        pending = self._pending
+        if pending is None:
+            after_revision = self.after_revision
+            if after_revision is None:
+                after_revision = await self._client._revision(self._timeout_ms)
+            pending = self._pending = PendingEvents(after_revision, self._idle_ms)
+            self.after_revision = after_revision
+        while not pending.events:
+            if pending.idle_is_over(trio.current_time()):
+                raise StopAsyncIteration
+            pending.take(
+                *await self._client._changes(
+                    self._prefix,
+                    pending.asked_after,
+                    pending.wait_ms(trio.current_time()),
+                    self._timeout_ms,
+                )
+            )
+            self.after_revision = pending.reached
+        event = pending.next()
+        self.after_revision = pending.reached
+        return event
 
 
 class _Pages:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,9 +12,11 @@ from raftd.client.blocking import Cluster
 from raftd.client.calls import Steps
 from raftd.client.errors import ClientClosed, OutcomeUnknown
 from raftd.client.keys import PAGE_ENTRIES, KeyCalls
-from raftd.client.results import KeyValue, Page, WriteResult
+from raftd.client.pending import PendingEvents
+from raftd.client.results import KeyEvent, KeyValue, Page, TransactionResult, WriteResult
 from raftd.config_values import parse_dialled_address
 from raftd.protocol import StatusReply
+from raftd.transactions import Step
 
 if TYPE_CHECKING:
     import ssl
@@ -171,6 +174,7 @@ class Client:
         *,
         if_absent: bool = False,
         if_revision: int | None = None,
+        ttl_ms: int | None = None,
         timeout_ms: float | None = None,
     ) -> WriteResult:
         """Set `key` to `value`, once. It is durable on a majority when this returns.
@@ -183,6 +187,8 @@ class Client:
             value: up to 1 MiB.
             if_absent: only if the key is not there.
             if_revision: only if the key's mod revision is this; 0 means that it is not there.
+            ttl_ms: for so many milliseconds of cluster time from when the leader takes it, then
+                the cluster removes the key; None for ever.
             timeout_ms: in milliseconds; 0 means for ever, None the client's own.
 
         Returns:
@@ -199,6 +205,7 @@ class Client:
                 self._cluster.deadline(timeout_ms),
                 if_absent=if_absent,
                 if_revision=if_revision,
+                ttl_ms=ttl_ms,
             )
         )
 
@@ -232,6 +239,99 @@ class Client:
         """
         deadline = self._cluster.deadline(timeout_ms)
         return self._perform(self._keys.compare_and_set(key, expected, value, deadline))
+
+    def increment(self, key: str, by: int = 1, *, timeout_ms: float | None = None) -> int:
+        """Add to the number that is the value of `key`, once; return what it has come to.
+
+        The value is decimal digits; a key that is not there counts as 0, and keeps its life if it
+        has one.
+
+            visits = client.increment("visits")
+
+        Args:
+            key: 1 to 480 bytes of UTF-8.
+            by: within 64 bits, with a sign.
+            timeout_ms: in milliseconds; 0 means for ever, None the client's own.
+
+        Raises:
+            InvalidRequest: the value is no number of 64 bits, or would not be one any more (code
+                not-a-number or overflow).
+            NotApplied: it was certainly not done.
+            OutcomeUnknown: it may be done; `settle` finds out.
+        """
+        return self._perform(self._keys.increment(key, by, self._cluster.deadline(timeout_ms)))
+
+    def transaction(
+        self,
+        steps: Sequence[Step],
+        conditions: Mapping[str, int] | None = None,
+        *,
+        timeout_ms: float | None = None,
+    ) -> TransactionResult:
+        """Carry out `steps` in their order, once, if all conditions hold. Nobody sees a part of it.
+
+            moved = client.transaction(
+                [RemoveKey("new/17"), SetKey("packed/17", order.value)],
+                conditions={"new/17": order.mod_revision},
+            )
+
+        Args:
+            steps: up to 1,024 of `SetKey`, `RemoveKey`, `AddTo`, `Append`, `SetLife`, `ReadKey`,
+                together up to 4 MiB less a little. A step that cannot be carried out says so in its
+                outcome, and the others are carried out all the same.
+            conditions: keys and the mod revisions that they must have; 0: it must not be there.
+            timeout_ms: in milliseconds; 0 means for ever, None the client's own.
+
+        Returns:
+            Whether it was applied: a condition that does not hold is no error.
+
+        Raises:
+            NotApplied: it was certainly not done.
+            OutcomeUnknown: it may be done; `settle` finds out.
+        """
+        deadline = self._cluster.deadline(timeout_ms)
+        return self._perform(self._keys.transaction(steps, conditions or {}, deadline))
+
+    # --- watching ---
+
+    def watch(
+        self,
+        prefix: str = "",
+        *,
+        after_revision: int | None = None,
+        idle_ms: float = 0,
+        timeout_ms: float | None = None,
+    ) -> Watch:
+        """Return an iterator over changes of keys that begin with `prefix`, without a gap.
+
+        Each change comes once and in the order of revisions, also when servers fail on the way.
+
+            for event in client.watch("orders/"):
+                print(event.kind, event.key, event.value)
+
+        Args:
+            prefix: empty for all keys.
+            after_revision: only changes behind it; None for those that come from now on.
+            idle_ms: ends the iteration when nothing has come for so long; 0 for never.
+            timeout_ms: how long no server may answer; 0 means for ever, None the client's own.
+
+        Raises:
+            RevisionGone: the changes behind `after_revision` are not kept any more.
+            NotApplied: no server has answered in time. Go on with another `watch`, behind the
+                `after_revision` of this one.
+        """
+        if after_revision is None:
+            deadline = self._cluster.deadline(timeout_ms)
+            after_revision = self._perform(self._keys.revision(deadline))
+        return Watch(self, prefix, after_revision, idle_ms, timeout_ms)
+
+    def _changes(
+        self, prefix: str, after_revision: int, wait_ms: int, timeout_ms: float | None
+    ) -> tuple[tuple[KeyEvent, ...], int]:
+        deadline = self._cluster.deadline(timeout_ms).later_by_ms(wait_ms)
+        return self._perform(self._keys.changes(prefix, after_revision, wait_ms, deadline))
+
+    # --- settling ---
 
     def settle(self, unknown: OutcomeUnknown, *, timeout_ms: float | None = None) -> Any:
         """Have done, exactly once, the write that ended with `unknown`; return what it returns.
@@ -267,6 +367,46 @@ class Client:
             return self._cluster.perform(steps)
         finally:
             self._in_use.release()
+
+
+class Watch:
+    """Changes of keys, one after the other. `after_revision` says how far it has come."""
+
+    def __init__(
+        self,
+        client: Client,
+        prefix: str,
+        after_revision: int,
+        idle_ms: float,
+        timeout_ms: float | None,
+    ) -> None:
+        self.after_revision = after_revision
+        """All changes up to here have been returned."""
+        self._client = client
+        self._prefix = prefix
+        self._timeout_ms = timeout_ms
+        self._pending = PendingEvents(after_revision, idle_ms)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> KeyEvent:
+        pending = self._pending
+        while not pending.events:
+            if pending.idle_is_over(time.monotonic()):
+                raise StopIteration
+            pending.take(
+                *self._client._changes(
+                    self._prefix,
+                    pending.asked_after,
+                    pending.wait_ms(time.monotonic()),
+                    self._timeout_ms,
+                )
+            )
+            self.after_revision = pending.reached
+        event = pending.next()
+        self.after_revision = pending.reached
+        return event
 
 
 def checked_addresses(addresses: Sequence[str]) -> tuple[str, ...]:

@@ -56,6 +56,7 @@ from raftd.client.members import Members
 from raftd.client.sessions import Session
 from raftd.config_values import format_duration
 from raftd.protocol import (
+    REVISION_GONE,
     ErrorReply,
     OpenSessionRequest,
     Reply,
@@ -382,13 +383,13 @@ class _Call:
             self._failures[address] = failure
 
     def _is_hopeless(self) -> bool:
-        """Whether waiting cannot help: every server says that there is no cluster, or is too old to
-        know what is asked."""
+        """Whether waiting cannot help: every server says that there is no cluster, is too old to
+        know what is asked, or does not have it any more."""
         kinds = {
             self._failures[address].kind if address in self._failures else ""
             for address in self._members.addresses
         }
-        return kinds in ({"blank"}, {"too-old"})
+        return kinds in ({"blank"}, {"too-old"}, {REVISION_GONE})
 
     def _maybe_notice(self) -> None:
         if not self._noticed and self._calls.clock() - self._started_s >= NOTICE_MS / 1000:
@@ -414,6 +415,9 @@ class _Call:
     def _give_up(self) -> ClientError:
         if self.may_have_happened:
             return self.unknown()
+        for failure in self._failures.values():
+            if failure.reply is not None:
+                return error_of(failure.reply)
         kinds = {failure.kind for failure in self._failures.values()}
         cause = self._describe_failures()
         if kinds == {"blank"}:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from raftd.protocol import ErrorReply, Reply, Request
+from raftd.protocol import REVISION_GONE, ErrorReply, Reply, Request
 
 
 class ConnectionProblem(Exception):
@@ -124,6 +124,17 @@ class InvalidRequest(Refused):
     code = "invalid"
 
 
+class RevisionGone(Refused):
+    """The changes that were to be watched are not kept any more, by no server that answers.
+
+    Read the keys as they are, and watch from the revision of that.
+    """
+
+    code = REVISION_GONE
+    oldest_revision = 0
+    """Of the oldest change that the server has that said so last."""
+
+
 class UnexpectedReply(NotApplied):
     """A server answered a question with something else: its release does not fit this one."""
 
@@ -209,15 +220,20 @@ def error_of(reply: ErrorReply, request: Request | None = None) -> ClientError:
             kind = Forbidden
         case "invalid":
             kind = InvalidRequest
+        case "revision-gone":
+            kind = RevisionGone
         case _:
             kind = Refused
-    return kind(
+    error = kind(
         reply.message,
         cause=reply.cause,
         hint=reply.hint,
         code=reply.code,
         operation=reply.operation,
     )
+    if isinstance(error, RevisionGone):
+        error.oldest_revision = reply.oldest_revision
+    return error
 
 
 def unknown_of(reply: ErrorReply, request: Request | None) -> OutcomeUnknown:

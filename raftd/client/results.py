@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import attrs
 
+from raftd.transactions import Outcome
+
 
 @attrs.frozen(kw_only=True)
 class KeyValue:
@@ -17,6 +19,8 @@ class KeyValue:
     """The revision at which it was set last: what `if_revision` compares with."""
     version: int
     """How often it was set since it came into being; 1 at first."""
+    ttl_ms: int | None = None
+    """How long it still lives, in milliseconds of cluster time; None for ever."""
 
 
 @attrs.frozen(kw_only=True)
@@ -38,3 +42,31 @@ class WriteResult:
     """False: the condition did not hold, or there was nothing to delete, and nothing was done."""
     revision: int
     """Of the state afterwards: with `applied` the one at which this write was done."""
+
+
+@attrs.frozen(kw_only=True)
+class TransactionResult:
+    """What the cluster made of a transaction. It is durable on a majority."""
+
+    applied: bool
+    """False: a condition did not hold, and nothing was done."""
+    revision: int
+    """Of the state afterwards."""
+    outcomes: tuple[Outcome, ...]
+    """One for each step, in their order; none where it was not applied."""
+
+
+@attrs.frozen(kw_only=True)
+class KeyEvent:
+    """One change of a key."""
+
+    revision: int
+    """Of the state that the change has made."""
+    kind: str
+    """put, delete (somebody removed it) or expired (its life was over)."""
+    key: str
+    value: bytes = b""
+    """Of a put, as the numbers below; else empty and 0."""
+    create_revision: int = 0
+    mod_revision: int = 0
+    version: int = 0

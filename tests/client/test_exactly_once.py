@@ -105,7 +105,7 @@ class Client:
     def put(self, key: str) -> Steps[WriteResult]:
         timeout_ms = self.data.draw(st.sampled_from((2, 20, 200)))
         deadline = Deadline.after_ms(timeout_ms, self.clock)
-        return self.keys.put(key, b"v", deadline, if_absent=False, if_revision=None)
+        return self.keys.put(key, b"v", deadline, if_absent=False, if_revision=None, ttl_ms=None)
 
     def take(self, step: object) -> None:
         if isinstance(step, Pause):
