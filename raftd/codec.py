@@ -231,6 +231,8 @@ _REQUESTS: dict[str, type] = {
     "begin-rolling": protocol.BeginRollingRequest,
     "update-rolling": protocol.UpdateRollingRequest,
     "checkup": protocol.CheckupRequest,
+    "transaction": protocol.TransactionRequest,
+    "watch": protocol.WatchRequest,
 }
 _REPLIES: dict[str, type] = {
     "status": protocol.StatusReply,
@@ -249,6 +251,8 @@ _REPLIES: dict[str, type] = {
     "history": protocol.HistoryReply,
     "rolling": protocol.RollingReply,
     "checkup": protocol.CheckupReply,
+    "transaction": protocol.TransactionReply,
+    "watch": protocol.WatchReply,
     "done": protocol.DoneReply,
     "error": protocol.ErrorReply,
 }
@@ -388,6 +392,7 @@ def _decode_write_reply(fields: dict[str, Any]) -> protocol.WriteReply:
 
 
 def _decode_get_reply(fields: dict[str, Any]) -> protocol.GetReply:
+    ttl_ms = fields.get("ttl_ms")
     return protocol.GetReply(
         found=_boolean(fields["found"]),
         value=_bytes(fields.get("value", b"")),
@@ -395,6 +400,7 @@ def _decode_get_reply(fields: dict[str, Any]) -> protocol.GetReply:
         mod_revision=_integer(fields.get("mod_revision", 0)),
         version=_integer(fields.get("version", 0)),
         revision=_integer(fields.get("revision", 0)),
+        ttl_ms=None if ttl_ms is None else _integer(ttl_ms),
     )
 
 

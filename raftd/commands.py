@@ -10,6 +10,8 @@ Source: dissertation section 6.3 for sessions and serials.
 from __future__ import annotations
 
 import re
+import struct
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -18,6 +20,15 @@ import msgpack
 
 from raftd.core.membership import ChangeStep
 from raftd.core.types import Index, ServerId, Term
+from raftd.transactions import AddTo as AddTo
+from raftd.transactions import Append as Append
+from raftd.transactions import Outcome as Outcome
+from raftd.transactions import ReadKey as ReadKey
+from raftd.transactions import RemoveKey as RemoveKey
+from raftd.transactions import SetKey as SetKey
+from raftd.transactions import SetLife as SetLife
+from raftd.transactions import Step as Step
+from raftd.transactions import pack_step, unpack_steps
 from raftd.values import Value
 
 KEY_BYTES_MAX = 480
@@ -32,7 +43,9 @@ FEATURES_HISTORY = 3
 """The version whose features include the history of configurations and rolling operations."""
 FEATURES_COUNTERS = 4
 """The version whose features include counters, and commands for several keys."""
-FEATURES_MAX = FEATURES_COUNTERS
+FEATURES_LIVES = 5
+"""The version whose features include keys with a life, and transactions."""
+FEATURES_MAX = FEATURES_LIVES
 """The newest version with features in the replicated state, which are switched on once all members
 can apply them. What later versions of the protocol bring needs nothing there."""
 ROLLING_COMMAND_BYTES_MAX = 4 * 1024
@@ -97,6 +110,32 @@ class DeleteMany(Value):
     """Remove several keys at once. The answer has how many there were."""
 
     keys: list[str]
+
+
+@attrs.frozen(repr=False, eq=False)
+class Transaction(Value):
+    """Carry out `steps`, in one piece, if every condition holds. See `raftd.transactions`.
+
+    The answer has one outcome for each step, and is not applied where a condition does not hold:
+    then nothing is done, and there are no outcomes.
+    """
+
+    conditions: tuple[tuple[str, int], ...]
+    """Keys and the mod revisions that they must have; 0 means that the key must not exist."""
+    steps: tuple[Step, ...]
+    time_ms: int = 0
+    """Cluster time when the leader took it. The leader puts it in, see `stamp`: whoever makes a
+    transaction leaves it 0."""
+
+
+@attrs.frozen(repr=False, eq=False)
+class AdvanceClock(Value):
+    """Let cluster time be at least `time_ms`, and remove keys whose life is over by then.
+
+    Those that lapsed first go first, a bounded number with each entry. The answer has how many.
+    """
+
+    time_ms: int
 
 
 @attrs.frozen(kw_only=True, repr=False, eq=False)
@@ -267,6 +306,8 @@ CommandBody: TypeAlias = (
     | Increment
     | PutMany
     | DeleteMany
+    | Transaction
+    | AdvanceClock
     | BeginOperation
     | AbortOperation
     | EndOperation
@@ -304,11 +345,14 @@ class Result(Value):
     code: str = ""
     """session-expired, stale-serial, too-many-unacknowledged, operation-running,
     configuration-moved, no-such-operation, operation-ended, rolling-moved (the record of a rolling
-    operation is not as the asker has seen it), not-a-number (of a counter), invalid (a size over
-    its limit, or what no release of ours asks)."""
+    operation is not as the asker has seen it), not-a-number (of a counter), too-much-returned (a
+    transaction asks for more bytes of values than it may return, or than its session may keep),
+    invalid (a size over its limit, or what no release of ours asks)."""
     message: str = ""
     number: int = 0
     """What a counter has come to, or how many keys were removed."""
+    outcomes: tuple[Outcome, ...] = ()
+    """Of a transaction that was applied: one for each step."""
 
 
 @attrs.frozen(kw_only=True, repr=False, eq=False)
@@ -420,6 +464,8 @@ _CODES: dict[type, int] = {
     Increment: 5,
     PutMany: 6,
     DeleteMany: 7,
+    Transaction: 8,
+    AdvanceClock: 9,
     BeginOperation: 16,
     AbortOperation: 17,
     EndOperation: 18,
@@ -437,7 +483,12 @@ _ADMINISTRATIVE = (
     UpdateRolling,
 )
 _ADMINISTRATIVE_CODE_MIN = 16
-
+_TRANSACTION_HEAD = b"\xdc\x00\x07"
+"""The array of a transaction has a longer header than it needs: it tells what is to be stamped from
+all other commands, in the first byte."""
+_TIME = struct.Struct(">BQ")
+_TIME_TAG = 0xCF
+"""Of a msgpack integer of 64 bits, so that any time can be put in the place of another."""
 
 _PACK = msgpack.Packer().pack
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
@@ -515,6 +566,13 @@ def encode_command(command: Command) -> bytes:
         head.append(body.pairs)
     elif isinstance(body, DeleteMany):
         head.append(body.keys)
+    elif isinstance(body, Transaction):
+        head += [body.conditions, [pack_step(step) for step in body.steps]]
+        time = _TIME.pack(_TIME_TAG, body.time_ms)
+        without_head: bytes = msgpack.packb(head)[1:]
+        return _TRANSACTION_HEAD + without_head + time
+    elif isinstance(body, AdvanceClock):
+        head.append(body.time_ms)
     elif isinstance(body, _ADMINISTRATIVE):
         head.append(unstructure(body))
     packed: bytes = msgpack.packb(head)
@@ -525,6 +583,27 @@ def encode_put(key: str, value: bytes, *, if_absent: bool = False) -> bytes:
     """Return what `encode_command` does for a `Put` without a session, in a third of the time."""
     packed: bytes = _PACK((2, "", 0, 0, key, value, if_absent, None))
     return packed
+
+
+def has_to_be_stamped(commands: Sequence[bytes]) -> bool:
+    """Return whether there is a transaction among encoded commands, at least one."""
+    # One look at the greatest of them is less than one at each.
+    return is_stamped(max(commands))
+
+
+def is_stamped(command: bytes) -> bool:
+    """Return whether an encoded command has a place for the leader's cluster time."""
+    return command[0] == _TRANSACTION_HEAD[0]
+
+
+def stamp(command: bytes, time_ms: int) -> bytes:
+    """Return an encoded command with the leader's cluster time in it, if its kind has a place.
+
+    To be called by the leader that appends it, when it does.
+    """
+    if not is_stamped(command):
+        return command
+    return command[: -_TIME.size] + _TIME.pack(_TIME_TAG, time_ms)
 
 
 def decode_command(data: bytes) -> Command:
@@ -542,6 +621,13 @@ def decode_command(data: bytes) -> Command:
         if code >= _ADMINISTRATIVE_CODE_MIN:
             (fields,) = arguments
             body = _converter().structure(fields, kind)
+        elif kind is Transaction:
+            conditions, steps, time_ms = arguments
+            body = Transaction(
+                tuple([(key, revision) for key, revision in conditions]),
+                unpack_steps(steps),
+                time_ms,
+            )
         else:
             body = kind(*arguments)
     except Exception as error:

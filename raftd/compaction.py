@@ -36,6 +36,8 @@ snapshot, and no further: it is kept in memory, and a restart reads all of it.""
 KEPT_LOG_DIVISOR = 4
 """This part of `snapshot_log_bytes` is kept before a snapshot: a follower that was away for a
 moment then gets entries, not the whole state."""
+NEWCOMER_LOG_BYTES_MAX = 4 * 1024 * 1024
+"""A new server is sent so much of the log without a thought: some tens of milliseconds."""
 COMPACTED_ENTRIES_MAX = 4096
 """Entries that are dropped from memory in one turn: a millisecond or two."""
 ROOM_FOR_STATE = 2
@@ -88,6 +90,23 @@ class Compaction:
         If the newest one includes it already, nothing happens.
         """
         self._wanted_index = max(self._wanted_index, index)
+
+    def want_for_newcomer(self, raft: Raft) -> Index:
+        """Return which entry the newest snapshot should include before a new server is fed.
+
+        It is sent that snapshot and the log behind it, so that a log much longer than the state
+        costs it time for nothing: then the next snapshot, which is wanted from here on, includes
+        what is applied by now. 0 if the newest one will do, or if none can be taken.
+        """
+        if self.problem:
+            return 0
+        log_bytes = raft.log.size_bytes - self._included_bytes
+        newest_bytes = raft.snapshot.id.size_bytes if raft.snapshot is not None else 0
+        # Without a snapshot the state is no larger than the log, which has never been shortened.
+        if log_bytes <= max(newest_bytes, NEWCOMER_LOG_BYTES_MAX):
+            return 0
+        self.want(raft.log.handed_index)
+        return self._wanted_index
 
     def advance(self, raft: Raft, cluster_id: str, free_bytes: int) -> None:
         """Begin a snapshot if one is wanted, or enough log has gathered since the last one.

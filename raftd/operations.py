@@ -171,6 +171,7 @@ class Operations:
         settings: Settings,
         peers: Callable[[], Mapping[ServerId, PeerView]],
         proposed_features: Callable[[Raft], int],
+        want_snapshot: Callable[[Raft], Index],
     ) -> None:
         """Make the operations of one server.
 
@@ -178,6 +179,8 @@ class Operations:
             settings: among others, after which time without progress a new server is given up.
             peers: the leader's view of the others, with the state of their links.
             proposed_features: the version whose features the leader has asked to be switched on.
+            want_snapshot: returns which entry the newest snapshot should include before new servers
+                are fed, and has one taken if it does not.
         """
         self._state = state
         self._contacts = contacts
@@ -194,6 +197,7 @@ class Operations:
             settings=settings,
             peers=peers,
             proposed_features=proposed_features,
+            want_snapshot=want_snapshot,
         )
         self._views = OperationViews(state, peers, settings.tick_ms)
         self._drive: _Drive | None = None
@@ -201,8 +205,8 @@ class Operations:
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is nothing to be driven, and nobody waits to hear of an operation."""
-        return self._drive is None and not self._waiting
+        """Whether there is nothing to be driven or decided, and nobody waits to hear of an end."""
+        return self._drive is None and not self._waiting and self._preflights.is_idle
 
     # --- requests ---
 
@@ -327,6 +331,8 @@ class Operations:
             self._answer_waiting(raft)
         leader = raft.role
         operation = self._state.running_operation
+        if isinstance(leader, Leader):
+            self._preflights.advance(raft, cluster)
         if not isinstance(leader, Leader) or operation is None:
             self._drive, raft.rollback_note = None, ""
             return

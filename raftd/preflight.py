@@ -57,6 +57,9 @@ from raftd.turns import refuse_out_of_turn
 CONTACT_TIMEOUT_MS = 2_000.0
 """A server has this long to say who it is: more than any healthy one needs, and well within the
 default time-out of raftctl."""
+SNAPSHOT_WAIT_MS = 1_000.0
+"""A change waits so long for a snapshot that spares new servers a long log. It is one of a state
+that is smaller than the log, and so takes a fraction of that."""
 PREFLIGHTS_MAX = 16
 """Change requests that wait for answers of servers at once."""
 FEATURES_READDRESS = 3
@@ -102,6 +105,10 @@ class _Preflight:
     silent: dict[ServerId, str]
     """Members that stay and do not answer, with their addresses."""
     answers: dict[str, Contacted] = attrs.field(factory=dict)
+    snapshot_index: Index = 0
+    """The newest snapshot should include this entry before new servers are fed; 0 for any."""
+    deadline_tick: int | None = None
+    """Nobody waits for that any longer than until then; None while servers are still asked."""
 
     @property
     def asked(self) -> dict[str, str]:
@@ -140,6 +147,7 @@ class Preflights:
         settings: Settings,
         peers: Callable[[], Mapping[ServerId, PeerView]],
         proposed_features: Callable[[Raft], int],
+        want_snapshot: Callable[[Raft], Index],
     ) -> None:
         """Make the preflights of one server; for the arguments see `Operations`."""
         self._state = state
@@ -149,6 +157,7 @@ class Preflights:
         self._settings = settings
         self._peers = peers
         self._proposed_features = proposed_features
+        self._want_snapshot = want_snapshot
         self._begun: tuple[Term, Index] = (0, 0)
         """Where in the log the latest change was begun here."""
         self._running: dict[int, _Preflight] = {}
@@ -200,8 +209,32 @@ class Preflights:
         if preflight is not None:
             preflight.answers[token.name] = contacted
             if preflight.answers.keys() == preflight.asked.keys():
-                self._conclude(raft, cluster, token.preflight)
+                self._prepare(raft, preflight)
+                self.advance(raft, cluster)
         return True
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether none of the checked changes waits for anything of this server."""
+        return not any(preflight.deadline_tick is not None for preflight in self._running.values())
+
+    def _prepare(self, raft: Raft, preflight: _Preflight) -> None:
+        """Have a snapshot taken for servers that are new and answer, if that is worth it."""
+        preflight.deadline_tick = raft.now
+        if preflight.request.dry_run or not isinstance(preflight.intent, Intent):
+            return
+        if any(preflight.answer(server.name)[0] for server in preflight.intent.new):
+            preflight.snapshot_index = self._want_snapshot(raft)
+            preflight.deadline_tick = raft.now + self._settings.ticks(SNAPSHOT_WAIT_MS)
+
+    def advance(self, raft: Raft, cluster: Cluster) -> None:
+        """Decide the changes whose servers have answered and for which all is prepared."""
+        for number, preflight in sorted(self._running.items()):
+            if preflight.deadline_tick is not None and (
+                preflight.snapshot_index <= raft.snapshot_index
+                or preflight.deadline_tick <= raft.now
+            ):
+                self._conclude(raft, cluster, number)
 
     def change_begins(self, raft: Raft) -> bool:
         """Return whether this leader has appended the record of a change and not applied it yet."""

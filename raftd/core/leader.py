@@ -492,12 +492,13 @@ class Leader:
     def _turn_to_snapshots(self) -> None:
         """Begin to send the newest snapshot to whoever needs an entry that is compacted."""
         newest = self._raft.snapshot.id if self._raft.snapshot is not None else None
-        now, base_index = self._raft.now, self._log.base_index
-        for progress in self.progress.values():
-            if not progress.fenced and progress.is_due(
-                newest, base_index, now, self._options.election_ticks
-            ):
-                assert newest is not None, "compacted without a snapshot"
+        now, ticks = self._raft.now, self._options.election_ticks
+        for server, progress in self.progress.items():
+            begin = self._log.base_index
+            if progress.match_index == 0 and server in self._latest().configuration.learners:
+                begin = self._log.worth_sending_after(newest)
+            if not progress.fenced and progress.is_due(newest, begin, now, ticks):
+                assert newest is not None, "no entries to send, and no snapshot"
                 progress.begin_snapshot(newest, now)
                 # The first one is empty, and its answer says where to begin.
                 self._broadcast = True

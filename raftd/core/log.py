@@ -27,7 +27,7 @@ from raftd.core.membership import (
     decode_configuration,
 )
 from raftd.core.messages import AppendEntries
-from raftd.core.snapshot import Snapshot, included_index
+from raftd.core.snapshot import Snapshot, SnapshotId, included_index
 from raftd.core.types import Entry, EntryKind, Index, Term
 
 ENTRY_HEAD_BYTES = 26
@@ -274,6 +274,18 @@ class RaftLog:
         count = self.last_index - self.base_index
         asked = min(last, self.last_index) - max(after, self.base_index)
         return self.size_bytes * asked // count if count and asked > 0 else 0
+
+    def worth_sending_after(self, newest: SnapshotId | None) -> Index:
+        """Return behind which entry a server that has nothing yet is better sent entries.
+
+        What the log has before is longer than the newest snapshot, which includes all of that; or
+        it is not there any more (dissertation section 5.1.3 weighs both in the same way).
+        """
+        if newest is not None:
+            included_bytes = self.bytes_between(self.base_index, newest.last_included_index)
+            if included_bytes > newest.size_bytes:
+                return newest.last_included_index
+        return self.base_index
 
     def unpersisted(self) -> tuple[Entry, ...]:
         """Return the entries that the disk does not have yet."""

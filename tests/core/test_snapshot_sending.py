@@ -157,6 +157,49 @@ def test_a_leader_whose_whole_log_is_compacted_adds_a_server() -> None:
     assert [entry.index for entry in entries.entries] == [solo.last_index]
 
 
+def _joining(size_bytes: int) -> tuple[Solo, Snapshot]:
+    """Return a leader with its whole log, a snapshot of that size, and a server that is new."""
+    solo = leader()
+    snapshot = solo.compact(solo.commit_index, to=0, size_bytes=size_bytes)
+    solo.acknowledge("3")
+    solo.give(lambda raft: raft.change_membership(change_of(("learner", "4"))))
+    solo.acknowledge("2")
+    return solo, snapshot
+
+
+def test_a_new_server_is_sent_the_snapshot_if_it_is_shorter_than_the_log_that_it_includes() -> None:
+    solo, snapshot = _joining(1)
+    assert solo.raft.log.base_index == 0
+    assert peer(solo, "4").snapshot is None
+    refuse(solo, "4", 0)
+    assert peer(solo, "4").snapshot == snapshot.id
+
+
+def test_a_new_server_is_sent_the_log_if_the_snapshot_is_longer() -> None:
+    solo, _ = _joining(SNAPSHOT_BYTES)
+    refuse(solo, "4", 0)
+    assert peer(solo, "4").snapshot is None
+    entries = of(AppendEntries, [e for e in solo.sent if e.dest == "4"])[-1].entries
+    assert entries[0].index == 1
+
+
+def test_a_learner_that_has_some_of_the_log_and_a_voter_are_sent_the_rest_of_it() -> None:
+    solo, snapshot = _joining(1)
+    solo.acknowledge("4", 2)
+    solo.give(lambda raft: raft.report_unreachable("4"))
+    refuse(solo, "4", 2)
+    # A voter without anything is one whose vote may be wanted at any moment.
+    solo.give(lambda raft: raft.report_unreachable("3"))
+    assert peer(solo, "4").next_index == 3 <= snapshot.id.last_included_index
+    assert peer(solo, "4").snapshot is None
+    other = Solo(terms=(1, 1, 1, 1))
+    other.lead()
+    other.acknowledge("2")
+    other.compact(4, to=0, size_bytes=1)
+    refuse(other, "3", 0)
+    assert (peer(other).snapshot, peer(other).match_index) == (None, 0)
+
+
 def test_a_new_leader_whose_whole_log_is_compacted_leads() -> None:
     founding = snapshot_at(9, 3)
     solo = Solo(entries=(), snapshot=founding)

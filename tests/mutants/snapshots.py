@@ -348,9 +348,28 @@ MUTANTS = (
         name="fenced-server-sent-a-snapshot",
         why="What it acknowledges proves nothing, and yet the leader works for it.",
         file=LEADER,
-        old="            if not progress.fenced and progress.is_due(\n",
-        new="            if progress.is_due(\n",
+        old="            if not progress.fenced and progress.is_due(newest, begin, now, ticks):\n",
+        new="            if progress.is_due(newest, begin, now, ticks):\n",
         test=f"{SENDING}::test_a_fenced_server_is_sent_no_snapshot",
+    ),
+    Mutant(
+        name="learner-that-has-entries-sent-a-snapshot",
+        why="A link that breaks costs a learner all that it has: it begins again with the state.",
+        file=LEADER,
+        old="            if progress.match_index == 0 and server in "
+        "self._latest().configuration.learners:\n",
+        new="            if server in self._latest().configuration.learners:\n",
+        test=f"{SENDING}"
+        "::test_a_learner_that_has_some_of_the_log_and_a_voter_are_sent_the_rest_of_it",
+    ),
+    Mutant(
+        name="change-waits-for-ever-for-a-snapshot",
+        why="A disk that is slow, or a worker that hangs, keeps the membership as it is.",
+        file="raftd/preflight.py",
+        old="                or preflight.deadline_tick <= raft.now\n",
+        new="                or False\n",
+        test="tests/node/test_snapshots.py"
+        "::test_a_change_does_not_wait_for_a_snapshot_that_does_not_come",
     ),
     # --- shares, and what is kept ---
     Mutant(

@@ -11,7 +11,7 @@ from raftd import compaction, writing
 from raftd.compaction import KEPT_LOG_DIVISOR, RETRY_ELECTION_TIMEOUTS, SNAPSHOT_LOG_FACTOR_MAX
 from raftd.core.types import Index
 from raftd.inputs import DiskFailed, SnapshotTaken
-from raftd.protocol import WriteReply
+from raftd.protocol import ChangeReply, WriteReply
 from raftd.replies import size_text
 from raftd.storage.files import StorageFault
 from tests.node.disks import RealDisk
@@ -481,3 +481,73 @@ def test_the_last_write_before_a_snapshot_is_answered_as_any_other() -> None:
     for number in range(5):
         reply = world.call(leader, world.put("a", str(number)))
         assert reply == WriteReply(applied=True, revision=number + 1)
+
+
+# --- for a new server ---------------------------------------------------------------------------
+
+
+def with_long_log(world: World, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Form a cluster whose log is much longer than its state, and not due for a snapshot."""
+    monkeypatch.setattr(compaction, "NEWCOMER_LOG_BYTES_MAX", LOG_BYTES)
+    world.form(3)
+    return fill(world, 2 * LOG_BYTES // VALUE_BYTES)
+
+
+def test_a_new_server_is_sent_a_fresh_snapshot_instead_of_a_log_longer_than_the_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = snapshot_world(100 * LOG_BYTES)
+    written = with_long_log(world, monkeypatch)
+    leader, n4 = world.leader(), world.boot("n4")
+    last = leader.status.last_index
+    began = len(leader.journal)
+    record = world.finish(world.started(world.change("add", new("n4"))))
+    assert record.result == "done"
+    # It was taken before the first entry of the operation, and has all that there was.
+    (taken,) = did(leader, "take", since=began)
+    assert taken[1] == last
+    first_index = min(
+        event[1].message.entries[0].index
+        for event in did(leader, "send", since=began)
+        if event[1].dest == n4.id and has_entries(event[1])
+    )
+    assert first_index == snapshot_index_of(n4) + 1 == last + 1
+    assert_all_hold(world, written)
+
+
+def test_a_change_does_not_wait_for_a_snapshot_that_does_not_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = snapshot_world(100 * LOG_BYTES)
+    written = with_long_log(world, monkeypatch)
+    leader = world.leader()
+    leader.works = False
+    world.boot("n4")
+    began = len(leader.journal)
+    record = world.finish(world.started(world.change("add", new("n4"))))
+    assert record.result == "done"
+    assert did(leader, "take", since=began)
+    assert snapshot_index_of(leader) == 0
+    assert_all_hold(world, written)
+
+
+def test_nobody_waits_for_a_snapshot_that_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = snapshot_world(100 * LOG_BYTES)
+    with_long_log(world, monkeypatch)
+    leader = world.leader()
+    leader.running._compaction.problem = "no room"
+    world.boot("n4")
+    began = len(leader.journal)
+    assert world.finish(world.started(world.change("add", new("n4")))).result == "done"
+    assert not did(leader, "take", since=began)
+
+
+def test_a_dry_run_takes_no_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = snapshot_world(100 * LOG_BYTES)
+    with_long_log(world, monkeypatch)
+    world.boot("n4")
+    leader = world.leader()
+    reply = world.call(leader, world.change("add", new("n4"), dry_run=True))
+    world.run(5)
+    assert isinstance(reply, ChangeReply), reply
+    assert not did(leader, "take")
