@@ -14,6 +14,7 @@ import attrs
 from raftd.commands import KEY_BYTES_MAX, VALUE_BYTES_MAX, Result, parse_integer
 from raftd.core.types import Index, ServerId, Term
 from raftd.inputs import StateView
+from raftd.network.redis_cursors import Cursors
 from raftd.network.redis_framing import NULL_2, NULL_3, bulk, error
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class Later:
 
 
 Action: TypeAlias = Reply | Write | Read | Query | Later
+Handler: TypeAlias = "Callable[[list[bytes], Session, int], Action]"
+"""Returns what a command asks for; the last argument is the version of the features."""
 
 
 # --- what is known of the servers ----------------------------------------------------------
@@ -147,6 +150,8 @@ class Surroundings:
     """What the commands of all connections of a listener may look at."""
 
     cluster: Callable[[], ClusterSeen] = lambda: ClusterSeen(server="")
+    leads: Callable[[], bool] = lambda: True
+    """Whether this server is the leader, as far as it knows."""
     wall_clock_ms: Callable[[], int] = lambda: 0
     """Milliseconds since 1970, for commands that name a moment."""
     connection_count: Callable[[], int] = lambda: 0
@@ -157,6 +162,18 @@ class Surroundings:
     """Where the clients are that go through the keys."""
     sessions: int = 0
     """How many connections there were: the last one's number."""
+
+
+@attrs.define
+class Watching:
+    """The keys that a connection watches, until it is done with them."""
+
+    revisions: dict[str, int] = attrs.field(factory=dict)
+    """The mod revisions that they had then; 0 for one that was not there."""
+    pending: int = 0
+    """Commands whose keys are not known yet."""
+    failed: bool = False
+    """Whether some could not be watched, so that EXEC must not go by the others."""
 
 
 @attrs.define
@@ -173,10 +190,7 @@ class Session:
     """What they hold, about."""
     aborted: bool = False
     """Whether one of them was refused, so that EXEC does nothing."""
-    watched: dict[str, int] = attrs.field(factory=dict)
-    """Keys with the mod revisions that they had when they were watched."""
-    watch_failed: bool = False
-    """Whether a key could not be watched, so that EXEC must not go by those that could."""
+    watching: Watching = attrs.field(factory=Watching)
     name: str = ""
     library: dict[str, str] = attrs.field(factory=dict)
     """What CLIENT SETINFO has said."""

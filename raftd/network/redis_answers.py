@@ -13,6 +13,7 @@ from raftd.network.redis_actions import (
     Action,
     ClusterSeen,
     CommandError,
+    Handler,
     Reply,
     Session,
     text_of,
@@ -108,7 +109,7 @@ def client(command: list[bytes], session: Session, features: int) -> Action:
             return Reply(bulk(_client_line(session)))
         case b"LIST", _:
             return Reply(bulk(_client_line(session)))
-        case (b"NO-EVICT" | b"NO-TOUCH"), 1 if arguments[0].upper() in (b"ON", b"OFF"):
+        case ((b"NO-EVICT" | b"NO-TOUCH"), 1) if arguments[0].upper() in (b"ON", b"OFF"):
             # Nothing is evicted here, and no use of a key is counted.
             return Reply(OK)
         case b"REPLY", 1 if arguments[0].upper() == b"ON":
@@ -121,8 +122,8 @@ def client(command: list[bytes], session: Session, features: int) -> Action:
             return Reply(integer(-1))
     raise CommandError(
         f"ERR CLIENT {text_of(command[1])} is not supported by this server, or not with so many "
-        "arguments: it knows ID, SETNAME, GETNAME, SETINFO, INFO, LIST (this connection), NO-EVICT, "
-        "NO-TOUCH and REPLY ON"
+        "arguments: it knows ID, SETNAME, GETNAME, SETINFO, INFO, LIST (this connection), "
+        "NO-EVICT, NO-TOUCH and REPLY ON"
     )
 
 
@@ -133,7 +134,7 @@ def _client_line(session: Session) -> bytes:
         "name": session.name,
         "db": 0,
         "multi": -1 if session.queued is None else len(session.queued),
-        "watch": len(session.watched),
+        "watch": len(session.watching.revisions),
         "flags": "r" if session.stale_reads else "N",
         "resp": session.protocol,
         "lib-name": session.library.get("lib-name", ""),
@@ -309,9 +310,7 @@ def role(command: list[bytes], session: Session, features: int) -> Action:
             for each in cluster.members
             if each.redis and each.server != cluster.server
         ]
-        return Reply(
-            array([bulk(b"master"), integer(cluster.commit_index), array(replicas)])
-        )
+        return Reply(array([bulk(b"master"), integer(cluster.commit_index), array(replicas)]))
     leader = cluster.member(cluster.leader)
     host, port = _host_and_port(leader.redis if leader else "")
     state = b"connected" if cluster.knows_leader else b"connect"
@@ -416,3 +415,27 @@ def _member(server: str, cluster: ClusterSeen) -> list[tuple[str, bytes]]:
         ("leader", integer(int(is_leader))),
         ("connected", integer(int(member.connected))),
     ]
+
+
+ANSWERS: Mapping[bytes, Handler] = {
+    b"PING": ping,
+    b"ECHO": echo,
+    b"HELLO": hello,
+    b"CLIENT": client,
+    b"SELECT": select,
+    b"READONLY": readonly,
+    b"READWRITE": readwrite,
+    b"QUIT": quit_,
+    b"CONFIG": config,
+    b"INFO": info,
+    b"ROLE": role,
+    b"WAIT": wait,
+    b"TIME": time,
+    b"RAFT": raft,
+}
+"""By their names in capitals. The number of their arguments was looked at before, as far as the
+description of the commands says it."""
+ANSWERS_IN_TRANSACTIONS: Mapping[bytes, Handler] = {
+    name: ANSWERS[name] for name in (b"PING", b"ECHO", b"SELECT", b"TIME")
+}
+"""Those that may come between MULTI and EXEC."""

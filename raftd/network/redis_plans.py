@@ -37,7 +37,7 @@ from raftd.network.redis_actions import (
     value_of,
     wrong_number,
 )
-from raftd.network.redis_framing import NULL_2, NULL_3, OK, array, bulk, error, integer, simple
+from raftd.network.redis_framing import OK, array, bulk, error, integer, simple
 from raftd.transactions import LIFE_MS_MAX, NOT_A_NUMBER, OVERFLOW, STEPS_MAX, TOO_LONG
 
 OutcomesForm: TypeAlias = Callable[[Sequence[Outcome]], bytes]
@@ -259,9 +259,12 @@ def _getrange(command: list[bytes], session: Session) -> Plan:
 
     def form(outcomes: Sequence[Outcome]) -> bytes:
         value = outcomes[0].value or b""
+        if first < 0 and last < 0 and first > last:
+            return bulk(b"")
+        # Whoever counts from the end to before the beginning gets as far as that.
         start = max(0, first + len(value)) if first < 0 else first
-        end = last + len(value) if last < 0 else last
-        return bulk(value[start : end + 1] if end >= 0 else b"")
+        end = max(0, last + len(value)) if last < 0 else last
+        return bulk(value[start : end + 1])
 
     return _reads(command[1:2], form)
 
@@ -271,9 +274,7 @@ def _exists(command: list[bytes], session: Session) -> Plan:
 
 
 def _type(command: list[bytes], session: Session) -> Plan:
-    return _reads(
-        command[1:], lambda outcomes: simple("string" if outcomes[0].applied else "none")
-    )
+    return _reads(command[1:], lambda outcomes: simple("string" if outcomes[0].applied else "none"))
 
 
 def _object(command: list[bytes], session: Session) -> Plan:
@@ -331,9 +332,7 @@ def _life_condition(options: list[bytes]) -> str:
     for option in given - {b"NX", b"XX", b"GT", b"LT"}:
         raise CommandError(f"ERR Unsupported option {text_of(option)}")
     if b"NX" in given and len(given) > 1:
-        raise CommandError(
-            "ERR NX and XX, GT or LT options at the same time are not compatible"
-        )
+        raise CommandError("ERR NX and XX, GT or LT options at the same time are not compatible")
     if {b"GT", b"LT"} <= given:
         raise CommandError("ERR GT and LT options at the same time are not compatible")
     if given == {b"XX", b"LT"}:
@@ -427,14 +426,3 @@ def plan_of(command: list[bytes], session: Session) -> Plan:
     if len(plan.steps) > STEPS_MAX and not plan.only_reads:
         raise CommandError(f"ERR more than {STEPS_MAX} steps at once, ask for fewer keys")
     return plan
-
-
-NULL_ARRAY_2 = b"*-1\r\n"
-
-
-def null_array(session: Session) -> bytes:
-    """Return the reply of a transaction that was not carried out."""
-    return NULL_3 if session.protocol >= 3 else NULL_ARRAY_2
-
-
-__all__ = ["NULL_2", "PLANNERS", "Plan", "Planner", "null_array", "plan_of"]

@@ -1,17 +1,12 @@
 """SCAN, KEYS and DBSIZE: going through the keys in their order, a bounded part at a time.
 
-A cursor is a number of 63 bits, since that is what clients can hold, and a key may be longer. It is
-made of the first bytes of the position and of a hash of all of it. The server that has handed it
-out remembers the position itself; one that does not, since another one leads by now or since there
-were too many in between, goes on from those first bytes. So keys may come twice, as SCAN allows,
-and none is left out that was there all the time.
+Where a scan goes on is kept by `raftd.network.redis_cursors`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from hashlib import blake2b
 
 from raftd.inputs import StateView
 from raftd.network.redis_actions import (
@@ -34,48 +29,10 @@ COUNTED_MAX = 50_000
 """What DBSIZE counts one by one: likewise."""
 PATTERN_BYTES_MAX = 1_024
 """Of a pattern: longer than any key."""
-CURSORS_MAX = 4_096
-"""Positions that are remembered, some 2 MiB: so many parts may be asked for by others between two
-of the same scan, until keys come twice."""
-_HASH_BITS = 39
-_HASH_BYTES = 8
-_PREFIX_BYTES = 3
 _CURSOR_END = 2**64
 """No cursor of any server is so large."""
 _COST_OF_MANY = 1_024
 """Of a command that may look at thousands of keys, as reads of one key."""
-
-
-class Cursors:
-    """The positions that one listener has handed out."""
-
-    def __init__(self) -> None:
-        self._positions: dict[int, bytes] = {}
-        """The one that was used last is the last."""
-
-    def remember(self, position: bytes) -> int:
-        """Return a cursor for the position, never 0."""
-        prefix = int.from_bytes(position[:_PREFIX_BYTES].ljust(_PREFIX_BYTES, b"\0"), "big")
-        digest = blake2b(position, digest_size=_HASH_BYTES).digest()
-        number = int.from_bytes(digest, "big") % (2**_HASH_BITS - 1)
-        while True:
-            cursor = (prefix << _HASH_BITS) + number + 1
-            if self._positions.pop(cursor, position) == position:
-                break
-            # It is another one's: that one is forgotten, and begins again with its first bytes.
-            number = (number + 1) % (2**_HASH_BITS - 1)
-        self._positions[cursor] = position
-        if len(self._positions) > CURSORS_MAX:
-            del self._positions[next(iter(self._positions))]
-        return cursor
-
-    def position(self, cursor: int) -> bytes:
-        """Return where to go on: at this key or behind it. Of 0, the beginning."""
-        position = self._positions.get(cursor)
-        if position is not None:
-            return position
-        prefix = cursor >> _HASH_BITS
-        return prefix.to_bytes(8, "big")[-_PREFIX_BYTES:].rstrip(b"\0")
 
 
 # --- patterns -------------------------------------------------------------------------------
@@ -136,10 +93,11 @@ def _class(pattern: bytes, position: int) -> tuple[bytes, int]:
     position += negated
     ranges = []
     while position < len(pattern) and not pattern.startswith(b"]", position):
-        if pattern.startswith(b"\\", position) and position + 1 < len(pattern):
-            position += 1
+        escaped = pattern.startswith(b"\\", position) and position + 1 < len(pattern)
+        position += escaped
         first = last = pattern[position]
-        if pattern.startswith(b"-", position + 1) and position + 2 < len(pattern):
+        is_range = pattern.startswith(b"-", position + 1) and position + 2 < len(pattern)
+        if is_range and not escaped:
             first, last = sorted((first, pattern[position + 2]))
             position += 2
         ranges.append(b"\\x%02x-\\x%02x" % (first, last))

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from raftd.network.redis_actions import CommandError, name_of
 
 _STRUCTURE = (
-    "values are strings here; keep what belongs together as one value (as JSON, say), or under keys "
-    "with a common prefix, which MSET, MULTI and SCAN take together"
+    "values are strings here; keep what belongs together as one value (as JSON, say), or under "
+    "keys with a common prefix, which MSET, MULTI and SCAN take together"
 )
 _BITS = "change values with WATCH, GET, MULTI, SET and EXEC"
 _PUBLISHING = "nothing is published here; `raftctl watch PREFIX` tells of every change of keys"
@@ -19,9 +19,7 @@ _SCRIPT = "there are no scripts; use WATCH, MULTI and EXEC, or conditions like S
 _PERSISTENCE = (
     "every acknowledged write is on the disks of a majority; `raftctl backup FILE` makes a copy"
 )
-_MEMBERSHIP = (
-    "the membership cannot be changed here; use raftctl add, remove, replace and transfer"
-)
+_MEMBERSHIP = "the membership cannot be changed here; use raftctl add, remove, replace and transfer"
 _ACCOUNTS = "there are no users here"
 _DIAGNOSIS = "use `raftctl status`, `raftctl doctor` and INFO"
 _FLUSH = (
