@@ -14,7 +14,7 @@ from raftctl.bench_servers import ServerUse
 from raftctl.latencies import Latencies
 from raftctl.render import listed, natural_key, number, plural, printable, table, width_of
 from raftctl.status_text import LABEL_COLUMNS, Layout, labelled, wrapped
-from raftctl.watch import size
+from raftd.cluster_status.words import size
 from raftd.config_values import format_duration, format_size
 
 PERCENTS = (("P50", 50.0), ("P90", 90.0), ("P99", 99.0), ("P99.9", 99.9))

@@ -16,7 +16,7 @@ import click
 
 from raftctl.cli import Context
 from raftctl.render import bar, cut, duration, terminal_width
-from raftctl.watch import size
+from raftd.cluster_status.words import size
 
 LINE_MS = 2_000.0
 """Off a terminal: at least so long between two lines."""

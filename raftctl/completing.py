@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from raftctl.cli import Context
-    from raftctl.survey import Answer
+    from raftd.cluster_status.answers import Answer
 
 ANSWER_TIMEOUT_MS = 400.0
 """For each server, all at once: who presses the tab key waits no longer than this."""

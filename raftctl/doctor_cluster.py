@@ -21,15 +21,10 @@ from raftctl.render import (
     natural_key,
     plural,
 )
-from raftctl.rolling_text import counted, idle_ms, rolling_of, rolling_summary, who_drives
-from raftctl.status_text import (
-    RECOVER_WORDS,
-    has_no_majority,
-    names_of_helpers,
-    prospects,
-    readdressing,
-)
-from raftctl.watch import summary
+from raftctl.rolling_text import counted, idle_ms, who_drives
+from raftctl.status_text import names_of_helpers, prospects
+from raftd.cluster_status.notes import RECOVER_WORDS, has_no_majority, readdressing
+from raftd.cluster_status.operations import rolling_of, rolling_summary, summary
 from raftd.commands import CATCHING_UP, DONE, FAILED, JOINT, RUNNING, SKIPPED, Operation
 from raftd.config import ClusterConfig
 from raftd.config_values import is_loopback, parse_address

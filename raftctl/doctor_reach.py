@@ -12,7 +12,7 @@ import attrs
 from raftctl.examining import Examination, Target, Visit
 from raftctl.findings import Finding, Result
 from raftctl.render import duration, listed, plural
-from raftctl.status_text import readdressing
+from raftd.cluster_status.notes import readdressing
 from raftd.config_values import parse_address
 from raftd.core.types import ServerId
 from raftd.protocol import ReachView, StatusRequest

@@ -12,9 +12,9 @@ from raftctl.doctor_reach import RAFTCTL, matrix
 from raftctl.examining import Examination
 from raftctl.findings import Finding, Result
 from raftctl.render import display_names, duration, listed, natural_key, plural
-from raftctl.status import Row
-from raftctl.status_issues import CLOCK_DIFFERENCE_MS_MAX, DEAD_ISSUES, Issue
-from raftctl.watch import size
+from raftd.cluster_status.issues import CLOCK_DIFFERENCE_MS_MAX, DEAD_ISSUES, Issue
+from raftd.cluster_status.view import Row
+from raftd.cluster_status.words import size
 from raftd.config_values import format_duration
 from raftd.core.types import server_name
 from raftd.protocol import StatusReply

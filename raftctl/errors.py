@@ -5,11 +5,12 @@ The exit codes are part of the interface; scripts rely on them.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from typing import Any
 
-_BARE_COMMAND = re.compile(r"(?:^|(?<=`))raftctl (?=[a-z])", re.MULTILINE)
+from raftd.cluster_status.words import bare_command as bare_command
+from raftd.cluster_status.words import dialling as dialling
+from raftd.cluster_status.words import printable as printable
+
 SENTENCE_COLUMNS_MIN = 20
 """Of an error on a terminal, however narrow that is."""
 EXIT_DONE = 0
@@ -26,13 +27,6 @@ EXIT_UNKNOWN = 5
 EXIT_UNSAFE = 6
 """Valid in itself, but a quorum would be lost now."""
 EXIT_INTERRUPTED = 130
-
-
-def printable(text: str) -> str:
-    """Return `text` with everything escaped that could move a cursor or break a line."""
-    return "".join(
-        character if character.isprintable() else repr(character)[1:-1] for character in text
-    )
 
 
 class CliError(Exception):
@@ -162,19 +156,3 @@ class Interrupted(CliError):
     def text(self, width: int | None = None) -> str:
         """Return one line: who presses Ctrl-C knows why."""
         return self.message
-
-
-def bare_command(words: str) -> str:
-    """Return the command of the words after `raftctl`, which dials what it finds by itself."""
-    return f"raftctl {words}"
-
-
-def dialling(hint: str, command: Callable[[str], str]) -> str:
-    """Return the hint of a server with its commands as they have to be typed here.
-
-    A server does not know how it was reached.
-
-    Args:
-        command: makes a command that dials the same servers out of its words.
-    """
-    return _BARE_COMMAND.sub(lambda _: command(""), hint)

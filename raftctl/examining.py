@@ -17,14 +17,10 @@ import attrs
 from raftctl.client import Connection, ConnectionProblem, Deadline
 from raftctl.endpoints import Endpoints
 from raftctl.render import display_names, listed, natural_key
-from raftctl.status import (
-    SETTLE_ATTEMPTS,
-    SETTLE_MS_MAX,
-    SETTLE_MS_MIN,
-    ClusterView,
-    view,
-)
-from raftctl.survey import ANSWER_TIMEOUT_MS, Answer, survey
+from raftctl.status import SETTLE_ATTEMPTS, SETTLE_MS_MAX, SETTLE_MS_MIN
+from raftctl.survey import ANSWER_TIMEOUT_MS, survey
+from raftd.cluster_status.answers import Answer
+from raftd.cluster_status.view import ClusterView, view
 from raftd.config import ClusterConfig
 from raftd.config_values import format_duration
 from raftd.core.types import ServerId, server_name

@@ -27,7 +27,7 @@ from raftctl.client import Cluster, ConnectionProblem, error_of
 from raftctl.errors import CliError, Refused, Unreachable, UsageProblem
 from raftctl.render import display_names, members_of, name_list, natural_key
 from raftctl.streaming import CHUNK_BYTES, IN_FLIGHT_MAX, SILENCE_MS, Patience, Pauses, Stream
-from raftctl.watch import size
+from raftd.cluster_status.words import size
 from raftd.core.types import ServerId, server_name
 from raftd.offline import BackupFile, UnusableBackup, verify_backup
 from raftd.protocol import (
@@ -358,9 +358,9 @@ class _Fetching:
         while self._written_bytes < snapshot.size_bytes:
             while stream.in_flight < IN_FLIGHT_MAX and asked_bytes < snapshot.size_bytes:
                 size_bytes = min(CHUNK_BYTES, snapshot.size_bytes - asked_bytes)
-                stream.send(_chunk_request(snapshot, asked_bytes, size_bytes), self._patience)
+                stream.post(_chunk_request(snapshot, asked_bytes, size_bytes), self._patience)
                 asked_bytes += size_bytes
-            data = _data_of(stream.receive(self._patience))
+            data = _data_of(stream.collect(self._patience))
             expected_bytes = min(CHUNK_BYTES, snapshot.size_bytes - self._written_bytes)
             if len(data) != expected_bytes:
                 raise _Lost(f"{len(data)} bytes came where {expected_bytes} were due")

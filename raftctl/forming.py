@@ -19,8 +19,9 @@ from raftctl.client import ConnectionProblem, Deadline, error_of, expect
 from raftctl.endpoints import Endpoints
 from raftctl.errors import CliError, OutcomeUnknown, Refused, UsageProblem
 from raftctl.render import name_list, natural_key, number
-from raftctl.survey import Answer, survey
-from raftctl.watch import summary
+from raftctl.survey import survey
+from raftd.cluster_status.answers import Answer
+from raftd.cluster_status.operations import summary
 from raftd.core.types import server_incarnation, server_name
 from raftd.protocol import (
     BootstrapReply,

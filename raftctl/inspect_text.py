@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from raftctl.render import Style, number, plural, printable, table
-from raftctl.watch import size
+from raftd.cluster_status.words import size
 from raftd.commands import (
     AbortOperation,
     BeginOperation,

@@ -24,7 +24,7 @@ from raftctl.render import (
     table,
     terminal_width,
 )
-from raftctl.watch import size
+from raftd.cluster_status.words import size
 from raftd.core.quorum import majority
 from raftd.core.types import ServerId, server_name
 from raftd.protocol import ConfigurationView, PlanPhase, PlanView, Quorum

@@ -11,9 +11,9 @@ from raftctl.cli import Context
 from raftctl.client import expect
 from raftctl.errors import Unreachable
 from raftctl.render import listed, number
-from raftctl.status import Health, view
 from raftctl.survey import survey
 from raftctl.verifying import verified_backup
+from raftd.cluster_status.view import Health, view
 from raftd.protocol import OperationsReply, OperationsRequest
 
 

@@ -10,12 +10,20 @@ import shutil
 import textwrap
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
-from typing import IO, Any
+from typing import IO
 
 import attrs
 
-from raftctl.errors import printable as printable
-from raftd.core.types import ServerId, server_name
+from raftd.cluster_status.members import configuration_document as configuration_document
+from raftd.cluster_status.members import display_names as display_names
+from raftd.cluster_status.members import members_of as members_of
+from raftd.cluster_status.words import duration as duration
+from raftd.cluster_status.words import listed as listed
+from raftd.cluster_status.words import natural_key as natural_key
+from raftd.cluster_status.words import number as number
+from raftd.cluster_status.words import plural as plural
+from raftd.cluster_status.words import printable as printable
+from raftd.core.types import ServerId
 from raftd.protocol import ConfigurationView
 
 COLUMN_GAP = "  "
@@ -105,10 +113,10 @@ def table(
     lines = []
     for line in [list(headers), *cells]:
         parts = []
-        for number in columns:
-            padding = " " * (widths[number] - width_of(line[number]))
-            aligned_right = headers[number] in right
-            parts.append(padding + line[number] if aligned_right else line[number] + padding)
+        for column in columns:
+            padding = " " * (widths[column] - width_of(line[column]))
+            aligned_right = headers[column] in right
+            parts.append(padding + line[column] if aligned_right else line[column] + padding)
         text = COLUMN_GAP.join(parts).rstrip()
         lines.append(text if width is None else cut(text, width))
     return "\n".join(lines)
@@ -132,11 +140,6 @@ def packed(parts: Iterable[str], gap: str, width: int) -> list[str]:
     return lines
 
 
-def number(value: int) -> str:
-    """Return `value` with separators between the thousands."""
-    return f"{value:,}"
-
-
 def clock(time_ms: int) -> str:
     """Return a moment in local time, to the second: `?` if there is no such moment, "" for 0."""
     import datetime
@@ -150,40 +153,9 @@ def clock(time_ms: int) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S")
 
 
-def duration(milliseconds: float) -> str:
-    """Return a length of time with the precision that a person wants: 12ms, 3.4s, 2m 05s."""
-    if milliseconds < 1:
-        return f"{milliseconds:.1f}ms" if milliseconds else "0ms"
-    if milliseconds < 1000:
-        return f"{milliseconds:.0f}ms"
-    seconds = milliseconds / 1000
-    if seconds < 60:
-        return f"{seconds:.1f}s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}m {rest:02d}s"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours}h {minutes:02d}m"
-    return f"{hours // 24}d {hours % 24}h"
-
-
 def precise_duration(milliseconds: float) -> str:
     """Return a length of time as `duration` does, below 10 ms with a tenth of a millisecond."""
     return f"{milliseconds:.1f}ms" if milliseconds < 10 else duration(milliseconds)
-
-
-def plural(count: int, one: str, many: str = "") -> str:
-    """Return `count` and the word for that many: 1 failure, 2 failures."""
-    return f"{number(count)} {one if count == 1 else many or one + 's'}"
-
-
-def listed(names: Iterable[str], conjunction: str = "and") -> str:
-    """Return `n1`, `n1 and n2`, or `n1, n2 and n3`."""
-    words = list(names)
-    if len(words) < 2:
-        return "".join(words)
-    return f"{', '.join(words[:-1])} {conjunction} {words[-1]}"
 
 
 def bar(fraction: float, width: int) -> str:
@@ -193,39 +165,6 @@ def bar(fraction: float, width: int) -> str:
 
 
 # --- configurations ---------------------------------------------------------------------------
-
-
-def display_names(servers: Iterable[ServerId]) -> dict[ServerId, str]:
-    """Return what to call each server: its name, or the full id where a name is there twice."""
-    known = set(servers)
-    by_name: dict[str, set[ServerId]] = {}
-    for server in known:
-        by_name.setdefault(server_name(server), set()).add(server)
-    return {
-        server: server_name(server) if len(by_name[server_name(server)]) == 1 else server
-        for server in known
-    }
-
-
-def members_of(view: ConfigurationView) -> list[ServerId]:
-    """Return every member, each once: voters, then outgoing voters, then learners."""
-    return list(dict.fromkeys((*view.voters, *view.outgoing, *view.learners, *view.learners_next)))
-
-
-def configuration_document(view: ConfigurationView) -> dict[str, Any]:
-    """Return a configuration as JSON has it: names, and full ids only where a name is there twice.
-
-    A voter that becomes a learner with C_new stands in `outgoing` until then.
-    """
-    names = display_names(members_of(view))
-    return {
-        "index": view.index,
-        "committed": view.committed,
-        "joint": view.joint,
-        "voters": [names[server] for server in view.voters],
-        "outgoing": [names[server] for server in view.outgoing],
-        "learners": [names[server] for server in view.learners],
-    }
 
 
 def configuration_table(view: ConfigurationView, *, width: int | None = None) -> str:
@@ -246,12 +185,6 @@ def _role(view: ConfigurationView, server: ServerId) -> str:
     if server in view.outgoing:
         return "voter (old half)"
     return "learner"
-
-
-def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
-    """Return a sort key by which n2 comes before n10."""
-    parts = re.split(r"([0-9]+)", name)
-    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts if part)
 
 
 def name_list(servers: Iterable[ServerId]) -> str:

@@ -47,8 +47,8 @@ from raftctl.forming import (
 )
 from raftctl.render import natural_key
 from raftctl.streaming import CHUNK_BYTES, IN_FLIGHT_MAX, Patience, Pauses, Stream
-from raftctl.survey import Answer
 from raftctl.verifying import verified_backup
+from raftd.cluster_status.answers import Answer
 from raftd.core.types import server_name
 from raftd.offline import BackupFile
 from raftd.protocol import (
@@ -309,14 +309,14 @@ class _Giving:
             while not reply.held:
                 while stream.in_flight < window and sent_bytes < size_bytes:
                     part = self._part(sent_bytes, CHUNK_BYTES)
-                    stream.send(part, self._patience)
+                    stream.post(part, self._patience)
                     sent_bytes += len(part.data)
                     ends.append(sent_bytes)
                 if not stream.in_flight:
                     self._patience.sleep(pauses.next_ms())
-                    stream.send(self._part(size_bytes, 0), self._patience)
+                    stream.post(self._part(size_bytes, 0), self._patience)
                     ends.append(0)
-                reply = self._reply_to(stream.receive(self._patience))
+                reply = self._reply_to(stream.collect(self._patience))
                 if reply.received_bytes < received_bytes:
                     return False
                 received_bytes = reply.received_bytes

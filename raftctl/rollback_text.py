@@ -6,42 +6,16 @@ its parts are told apart, so that each of them has its line.
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterable
 
-from raftctl.render import printable
+from raftd.cluster_status.operations import story_of
 from raftd.commands import Operation
 from raftd.protocol import OperationView
 
 POINT_OF_NO_RETURN = "past the point of no return: C_new is in the log, and can only go forward"
 LABEL_COLUMNS_MAX = 20
 """Before a text is wrapped; beneath wider labels there would be no room for it."""
-_PARTS = re.compile(
-    r"; (?=(?:restored|next|kept, because it was verified): |C_(?:old|new) has it on "
-    r"|the configuration was never touched)"
-)
-_LABELS = {"restored: ": "restored", "next: ": "next", "kept, because it was verified: ": "kept"}
-
-
-def story_of(record: Operation) -> list[tuple[str, str]]:
-    """Return the parts of the story in their order, each with its label.
-
-    The labels are `stopped` (what stopped the change), `missing` (which half of C_old,new lacked
-    which servers), `restored`, `kept` (what was not taken back) and `next` (what to do). Nothing
-    for a change that has not been undone; a record of an older release has only the first part.
-    """
-    if not record.explanation:
-        return []
-    first, *others = _PARTS.split(record.explanation)
-    return [("stopped", printable(first)), *(_labelled(printable(part)) for part in others)]
-
-
-def _labelled(part: str) -> tuple[str, str]:
-    for beginning, label in _LABELS.items():
-        if part.startswith(beginning):
-            return label, part.removeprefix(beginning)
-    return ("missing" if part.startswith("C_") else "restored"), part
 
 
 def next_step(record: Operation) -> str:

@@ -43,9 +43,11 @@ from raftctl.render import duration, name_list, natural_key, plural, printable
 from raftctl.restarting import Sighting, run_command, was_restarted
 from raftctl.rolling_gate import Obstacle, behind, not_back, obstacle
 from raftctl.rolling_record import Record, Superseded
-from raftctl.rolling_text import Screen, counted, exchange, rolling_of, without_numbers
-from raftctl.status import ClusterView, Row, observe
+from raftctl.rolling_text import Screen, counted, without_numbers
+from raftctl.status import observe
 from raftctl.watch import Reporter, describe_peer, describe_step, watch_with
+from raftd.cluster_status.operations import exchange, rolling_of
+from raftd.cluster_status.view import ClusterView, Row
 from raftd.commands import (
     DONE,
     FAILED,

@@ -14,8 +14,8 @@ from collections.abc import Collection
 import attrs
 
 from raftctl.render import name_list, number, plural
-from raftctl.status import ClusterView, Row
-from raftctl.watch import summary
+from raftd.cluster_status.operations import summary
+from raftd.cluster_status.view import ClusterView, Row
 from raftd.core.availability import survived_failures
 from raftd.core.quorum import majority
 from raftd.core.types import ServerId, server_name

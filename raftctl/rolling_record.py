@@ -16,8 +16,9 @@ from raftctl.cli import Context
 from raftctl.client import Cluster, Deadline, author, expect
 from raftctl.errors import CliError, Refused, StillRunning, Unreachable
 from raftctl.render import printable
-from raftctl.rolling_text import counted, rolling_of, rolling_summary, who_drives
+from raftctl.rolling_text import counted, who_drives
 from raftctl.watch import look
+from raftd.cluster_status.operations import rolling_of, rolling_summary
 from raftd.commands import ABORTED, ENDED, RUNNING, Operation, Rolling, RollingStep
 from raftd.protocol import (
     BeginRollingRequest,

@@ -30,6 +30,7 @@ from raftctl.render import (
     table,
     terminal_width,
 )
+from raftd.cluster_status.operations import exchange, rolling_of, rolling_summary, step_document
 from raftd.commands import (
     DONE,
     FAILED,
@@ -51,30 +52,6 @@ _COLORS = {DONE: "green", FAILED: "red", RUNNING: "yellow", PENDING: "dim", SKIP
 
 
 # --- words ------------------------------------------------------------------------------------
-
-
-def rolling_of(record: Operation) -> Rolling:
-    """Return what a record has beyond that of a membership operation.
-
-    Raises:
-        AssertionError: it is no rolling operation.
-    """
-    assert record.rolling is not None, f"{record.id} is no rolling operation"
-    return record.rolling
-
-
-def rolling_summary(record: Operation) -> str:
-    """Return what it is to do, in a few words: `rolling restart of n2 n3 n1`."""
-    steps = rolling_of(record).steps
-    if record.kind == ROLLING_RESTART:
-        return f"rolling restart of {' '.join(step.name for step in steps)}"
-    return f"rolling replacement of {', '.join(map(exchange, steps))}"
-
-
-def exchange(step: RollingStep) -> str:
-    """Return who is exchanged for whom: `n1 by n4`; the name alone for a restart."""
-    new = step.replacement.partition("=")[0]
-    return f"{step.name} by {new}" if new else step.name
 
 
 def who_drives(rolling: Rolling) -> str:
@@ -259,35 +236,6 @@ def versions(step: RollingStep) -> str:
     if not after or before == after:
         return before or after
     return f"{before or '?'} -> {after}"
-
-
-def rolling_document(record: Operation) -> dict[str, Any]:
-    """Return what a record has beyond that of a membership operation as JSON has it."""
-    rolling = rolling_of(record)
-    return {
-        "command": rolling.command or None,
-        "driver": rolling.driver,
-        "paused_by": rolling.paused_by or None,
-        "paused_reason": rolling.paused_reason or None,
-        "changed_ms": rolling.changed_ms,
-        "version": rolling.version,
-        "steps": [step_document(step) for step in rolling.steps],
-    }
-
-
-def step_document(step: RollingStep) -> dict[str, Any]:
-    """Return one step as JSON has it."""
-    return {
-        "server": step.name,
-        "replacement": step.replacement or None,
-        "state": step.state,
-        "operation": step.operation or None,
-        "started_ms": step.started_ms or None,
-        "ended_ms": step.ended_ms or None,
-        "version_before": step.version_before or None,
-        "version_after": step.version_after or None,
-        "note": step.note,
-    }
 
 
 def story(record: Operation, style: Style, *, now_ms: float = 0.0, resume: str = "") -> list[str]:

@@ -20,9 +20,6 @@ from raftctl.render import (
     table,
     width_of,
 )
-from raftctl.status import ClusterView, Row
-from raftctl.status_document import states_more
-from raftctl.status_issues import clock_words
 from raftctl.status_text import (
     LABEL_COLUMNS,
     Layout,
@@ -32,7 +29,11 @@ from raftctl.status_text import (
     leads,
     state_color,
 )
-from raftctl.watch import INSTALLING, part_of, remaining_ms, size
+from raftd.cluster_status.document import states_more
+from raftd.cluster_status.issues import clock_words
+from raftd.cluster_status.operations import INSTALLING, part_of, remaining_ms
+from raftd.cluster_status.view import ClusterView, Row
+from raftd.cluster_status.words import size
 from raftd.core.types import server_name
 from raftd.protocol import PeerView, StatusReply
 

@@ -3,16 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from raftctl.client import (
-    CONNECT_TIMEOUT_MS,
-    Connection,
-    ConnectionProblem,
-    Deadline,
-)
-from raftd.codec import WireError, decode_reply, encode_request
+from raftctl.client import CONNECT_TIMEOUT_MS, Connection, Deadline
 from raftd.protocol import Reply, Request
 
 CHUNK_BYTES = 512 * 1024
@@ -76,8 +68,6 @@ class Stream(Connection):
     `ConnectionProblem` the connection is closed.
     """
 
-    _answered = 0
-
     @classmethod
     def dial(cls, address: str, patience: Patience) -> Stream:
         """Return a connection to `address`, HOST:PORT.
@@ -85,61 +75,30 @@ class Stream(Connection):
         Raises:
             ConnectionProblem: nobody welcomes us there.
         """
-        stream = cls.open(address, patience.deadline(CONNECT_TIMEOUT_MS))
-        assert isinstance(stream, Stream)
-        return stream
+        return cls.open(address, patience.deadline(CONNECT_TIMEOUT_MS))
 
-    @property
-    def in_flight(self) -> int:
-        """Requests whose answers have not been taken."""
-        return self._number - self._answered
-
-    def send(self, request: Request, patience: Patience) -> None:
+    def post(self, request: Request, patience: Patience) -> None:
         """Send `request`.
 
         Raises:
             ConnectionProblem: the server is gone, or takes nothing.
         """
-        self._number += 1
-        with self._problems():
-            self._send(encode_request(self._number, request), patience.deadline(SILENCE_MS))
+        self.send(request, patience.deadline(SILENCE_MS))
 
-    def receive(self, patience: Patience) -> Reply:
+    def collect(self, patience: Patience) -> Reply:
         """Return the answer to the oldest request that is in flight.
 
         Raises:
             ConnectionProblem: the server is gone, silent, or says something else.
         """
-        assert self.in_flight
-        self._answered += 1
-        with self._problems():
-            number, reply = decode_reply(self._receive(patience.deadline(SILENCE_MS)))
-            if number != self._answered:
-                raise WireError(f"a reply to request {number} instead of {self._answered}")
-        return reply
+        return self.receive(patience.deadline(SILENCE_MS))
 
     def call(self, request: Request, patience: Patience) -> Reply:
         """Return the answer to `request`, nothing else being in flight.
 
         Raises:
-            ConnectionProblem: as `send` and `receive`.
+            ConnectionProblem: as `post` and `collect`.
         """
         assert not self.in_flight
-        self.send(request, patience)
-        return self.receive(patience)
-
-    @contextmanager
-    def _problems(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException as error:
-            self.close()
-            if isinstance(error, TimeoutError):
-                kind, reason = "timed-out", "no answer in time"
-            elif isinstance(error, WireError):
-                kind, reason = "not-raftd", f"an answer that cannot be read ({error})"
-            elif isinstance(error, EOFError | OSError):
-                kind, reason = "lost", "the connection was lost before the answer"
-            else:
-                raise
-            raise ConnectionProblem(self.address, kind, reason, sent=True) from None
+        self.post(request, patience)
+        return self.collect(patience)

@@ -15,6 +15,7 @@ import attrs
 
 from raftctl.client import Connection, ConnectionProblem, Deadline
 from raftctl.endpoints import Endpoints
+from raftd.cluster_status.answers import Answer
 from raftd.config_values import format_duration
 from raftd.core.types import server_name
 from raftd.protocol import ErrorReply, StatusReply, StatusRequest
@@ -25,25 +26,6 @@ RESOLVER_TIMEOUT_S = 1.0
 """On top of it: looking up a host name obeys no time-out of ours."""
 ADDRESSES_MAX = 200
 """Far more than a cluster has; a server that talks nonsense cannot make us dial the world."""
-
-
-@attrs.frozen(kw_only=True)
-class Answer:
-    """What came of asking one address."""
-
-    address: str
-    name: str
-    """Who is expected there, by the cluster file or a configuration; empty if nobody says."""
-    listed: bool
-    """Whether the cluster file or the command line names the address."""
-    reply: StatusReply | None
-    failure: str = ""
-    """In words, why there is no reply."""
-    round_trip_ms: float | None = None
-    """From the question to the reply, on a connection that was there."""
-    clock_ahead_ms: float | None = None
-    """How far its wall clock is ahead of the one here; wrong by at most half the round trip. None
-    if it does not state the time."""
 
 
 def survey(endpoints: Endpoints, timeout_ms: float = ANSWER_TIMEOUT_MS) -> list[Answer]:

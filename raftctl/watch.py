@@ -15,7 +15,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import Any
 
 import attrs
 import click
@@ -27,7 +26,6 @@ from raftctl.render import (
     Style,
     bar,
     cut,
-    display_names,
     duration,
     name_list,
     natural_key,
@@ -42,9 +40,16 @@ from raftctl.rollback_text import (
     cause_lines,
     is_past_return,
     next_step,
-    story_of,
 )
-from raftctl.rolling_text import rolling_document, rolling_summary
+from raftd.cluster_status.operations import (
+    ENTRIES,
+    RECEIVING,
+    part_of,
+    progress_document,
+    remaining_ms,
+    summary,
+)
+from raftd.cluster_status.words import size
 from raftd.commands import ABORTED, CATCHING_UP, DONE, ENDED, JOINING, JOINT, Operation
 from raftd.core.types import ServerId, server_name
 from raftd.protocol import (
@@ -72,124 +77,6 @@ RATE_MS = 5_000.0
 UNKNOWN_MS = 3_000.0
 """A new leader may still have to apply the record; after this the operation does not exist."""
 BAR_COLUMNS = 16
-RECEIVING, INSTALLING, ENTRIES = "receiving", "installing", "entries"
-"""The parts of a server's way, see `part_of`."""
-
-
-# --- what an operation is about ---------------------------------------------------------------
-
-
-def summary(record: Operation) -> str:
-    """Return what the operation is to do, in a few words: `replace n3 by n4`."""
-    if record.rolling is not None:
-        return rolling_summary(record)
-    names = _plan_names(record)
-    added = [names[server] for role, server in record.plan.changes if role != "remove"]
-    removed = [names[server] for role, server in record.plan.changes if role == "remove"]
-    moved = [server_name(server) for server in record.plan.moved]
-    if record.kind == "replace":
-        return f"replace {' '.join(removed)} by {' '.join(added)}"
-    if record.kind == "apply":
-        return f"apply {' '.join(_signed(record, names))}"
-    return f"{record.kind} {' '.join(added + removed + moved)}"
-
-
-def _signed(record: Operation, names: dict[ServerId, str]) -> list[str]:
-    """Return who comes, goes and changes: `+n4 -n3 ~n2`."""
-    plan = record.plan
-    signs = {names[server]: "~" for _, server in plan.changes}
-    signs |= {server_name(server): "~" for server in plan.moved}
-    signs |= {names[server]: "+" for _, server in plan.changes if server in plan.addresses}
-    signs |= {names[server]: "-" for role, server in plan.changes if role == "remove"}
-    order = sorted(signs, key=lambda name: ("+-~".index(signs[name]), natural_key(name)))
-    return [f"{signs[name]}{name}" for name in order]
-
-
-def _plan_names(record: Operation) -> dict[ServerId, str]:
-    plan = record.plan
-    changed = [server for _, server in plan.changes]
-    return display_names([*changed, *plan.voters_before, *plan.learners_before])
-
-
-def operation_document(view: OperationView) -> dict[str, Any]:
-    """Return an operation as JSON has it."""
-    record, plan = view.record, view.record.plan
-    names = _plan_names(record)
-    document: dict[str, Any] = {
-        "id": record.id,
-        "kind": record.kind,
-        "summary": summary(record),
-        "author": record.author,
-        "reason": record.reason,
-        "phase": record.phase,
-        "result": record.result or None,
-        "explanation": record.explanation,
-        "story": [{"part": part, "text": text} for part, text in story_of(record)],
-        "changes": [
-            {"id": names[server], "role": role, "address": plan.addresses.get(server, "")}
-            for role, server in plan.changes
-        ]
-        + [
-            {"id": server_name(server), "role": "readdress", "address": address}
-            for server, address in plan.moved.items()
-        ],
-        "voters_before": [names.get(server, server) for server in plan.voters_before],
-        "voters_after": [names.get(server, server) for server in plan.voters_after],
-        "learners_before": [names.get(server, server) for server in plan.learners_before],
-        "learners_after": [names.get(server, server) for server in plan.learners_after],
-        "configuration_index": record.configuration_index,
-        "phases": [attrs.asdict(phase) for phase in record.phases],
-        "abort_requested_by": record.abort_requested_by,
-        "abort_reason": record.abort_reason,
-    }
-    if record.parent:
-        document["parent"] = record.parent
-    if record.rolling is not None:
-        document["rolling"] = rolling_document(record)
-    if record.running:
-        document |= _progress_document(view)
-    return document
-
-
-def _progress_document(view: OperationView) -> dict[str, Any]:
-    return {
-        "step": view.step,
-        "index": view.index,
-        "old": _majority_document(view.old),
-        "new": _majority_document(view.new),
-        "servers": [
-            {
-                "id": server_name(peer.server),
-                "match_index": peer.match_index,
-                "lag_entries": peer.lag_entries,
-                "rounds": peer.rounds,
-                "caught_up": peer.caught_up,
-                "connected": peer.connected,
-                "problem": peer.problem,
-                "snapshot_bytes": peer.snapshot_bytes,
-                "snapshot_received_bytes": peer.snapshot_received_bytes,
-                "snapshot_installed_bytes": peer.snapshot_installed_bytes,
-                "lag_bytes": peer.lag_bytes,
-                "bytes_per_second": peer.catch_up_bytes_per_second,
-                "part": part_of(peer),
-                "remaining_ms": remaining_ms(peer),
-            }
-            for peer in view.peers
-        ],
-        "last_index": view.last_index,
-        "blocked_by": view.blocked_by,
-    }
-
-
-def _majority_document(majority: MajorityView | None) -> dict[str, Any] | None:
-    if majority is None:
-        return None
-    names = display_names(majority.servers)
-    return {
-        "servers": [names[server] for server in majority.servers],
-        "acknowledged": [names.get(server, server) for server in majority.acknowledged],
-        "needed": majority.needed,
-    }
 
 
 # --- the words ------------------------------------------------------------------------------
@@ -316,43 +203,6 @@ def _snapshot_parts(peer: PeerView) -> list[_Part]:
         parts.append(_Part(f"{size(peer.lag_bytes)} of entries after it", rank=3))
     parts.append(_Part(f"round {peer.rounds + 1}", rank=1))
     return parts
-
-
-def part_of(peer: PeerView) -> str:
-    """Return which part of its way a server is in: receiving, installing or entries.
-
-    How fast one part goes says nothing of the next: they stand on another disk or network.
-    """
-    if not peer.snapshot_bytes:
-        return ENTRIES
-    return RECEIVING if peer.snapshot_received_bytes < peer.snapshot_bytes else INSTALLING
-
-
-def remaining_ms(peer: PeerView) -> float | None:
-    """Return how long the part that a server is in still takes at the rate of now.
-
-    None if nobody can say.
-    """
-    rate = peer.catch_up_bytes_per_second
-    if peer.caught_up or not rate:
-        return None
-    left_bytes = {
-        RECEIVING: peer.snapshot_bytes - peer.snapshot_received_bytes,
-        INSTALLING: peer.snapshot_bytes - peer.snapshot_installed_bytes,
-        ENTRIES: peer.lag_bytes,
-    }[part_of(peer)]
-    return round(1000 * max(0, left_bytes) / rate)
-
-
-def size(size_bytes: float) -> str:
-    """Return a number of bytes with the precision that a person wants: 512 B, 3.4 MiB."""
-    if size_bytes < 1024:
-        return f"{size_bytes:.0f} B"
-    for unit in ("KiB", "MiB"):
-        size_bytes /= 1024
-        if size_bytes < 1000:
-            return f"{size_bytes:.1f} {unit}"
-    return f"{size_bytes / 1024:,.1f} GiB"
 
 
 def _percent(peer: PeerView, last_index: int) -> int:
@@ -754,7 +604,7 @@ class _JsonLines(Reporter):
                 "type": "progress",
                 "operation": view.record.id,
                 "phase": view.record.phase,
-                **_progress_document(view),
+                **progress_document(view),
             }
             click.echo(json.dumps(line, ensure_ascii=False))
 

@@ -16,9 +16,14 @@ from enum import StrEnum
 import attrs
 
 from raftctl.render import display_names, natural_key
-from raftctl.status import ClusterView, Half, Row, half_of
-from raftctl.status_issues import LAG_ENTRIES_MAX
-from raftctl.watch import RECEIVING, part_of, remaining_ms
+from raftd.cluster_status.issues import LAG_ENTRIES_MAX
+from raftd.cluster_status.operations import RECEIVING, part_of, remaining_ms
+from raftd.cluster_status.view import (
+    ClusterView,
+    Half,
+    Row,
+    half_of,
+)
 from raftd.core.availability import survived_failures
 from raftd.core.quorum import majority
 from raftd.core.types import ServerId

@@ -17,17 +17,16 @@ from raftctl.render import (
     table,
     width_of,
 )
-from raftctl.status import ClusterView, Half
 from raftctl.status_text import (
-    RECOVER_WORDS,
     Layout,
-    has_no_majority,
     labelled,
     lacking,
     names_of_helpers,
     survival,
 )
 from raftctl.what_if import Assumption, Outcome, Phase, Prediction
+from raftd.cluster_status.notes import RECOVER_WORDS, has_no_majority
+from raftd.cluster_status.view import ClusterView, Half
 from raftd.core.availability import count_fatal_sets, fatal_sets
 from raftd.core.types import ServerId, server_name
 

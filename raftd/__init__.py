@@ -30,9 +30,12 @@ In reading order:
 | `replies`, `views` | what the node answers, and how it describes itself |
 | `reading` | who waits to read, and from when on the state may answer |
 | `network` | links to the members, the listeners for them, raftctl and Redis clients, in trio |
+| `cluster_status` | how the cluster is, from the answers of its servers; for raftctl as well |
 | `http` | health, metrics and live status for browsers and monitoring |
 | `config_values`, `config_yaml`, `config` | the cluster file, with positions in every error |
+| `client` | the Python client: finds the leader, and writes exactly once |
 | `offline` | what raftctl may read of the storage: data directories and backups |
+| `service_notify` | what the service manager is told: ready, alive, stopping |
 | `garbage`, `logs`, `server`, `command_line` | logging, the composition root, the command line |
 """
 

@@ -7,6 +7,7 @@ is half alive is worse than one that is dead.
 from __future__ import annotations
 
 import logging
+import os
 import random
 import resource
 import shlex
@@ -32,6 +33,9 @@ from raftd.network.network import Network
 from raftd.node import EXIT_REMOVED, Node
 from raftd.protocol import Refusal, Welcome
 from raftd.recovery import recover
+from raftd.reloading import Reloading
+from raftd.secrets import Secrets
+from raftd.service_notify import ServiceNotify, describe
 from raftd.storage.files import OsFileSystem, Remedy, StorageFault
 from raftd.storage.identity import DataDirectory, DataDirectoryLocked, WrongName
 from raftd.storage.lmdb_store import DamagedDatabase
@@ -39,6 +43,7 @@ from raftd.storage.state import StateMachine, UnknownEntry
 from raftd.surroundings import Measured, Settings
 from raftd.sync_times import SyncTimes
 from raftd.ticks import Ticks
+from raftd.tls import TlsProblem
 from raftd.trace import Emit, Trace
 
 if TYPE_CHECKING:
@@ -100,7 +105,11 @@ def run(
                 data_dir,
             )
             return EXIT_REMOVED
-        return _run_with(directory, cluster, server, emit)
+        secrets = Secrets(server)
+        return _run_with(directory, cluster, server, secrets, emit)
+    except TlsProblem as problem:
+        logger.error("%s", problem)
+        return EXIT_USAGE
     except StorageFault as fault:
         logger.error("%s", explain(fault, server, data_dir))
         return EXIT_STORAGE
@@ -137,7 +146,11 @@ def explain(fault: StorageFault, server: ServerConfig, data_dir: Path) -> str:
 
 
 def _run_with(
-    directory: DataDirectory, cluster: ClusterConfig, server: ServerConfig, emit: Emit | None
+    directory: DataDirectory,
+    cluster: ClusterConfig,
+    server: ServerConfig,
+    secrets: Secrets,
+    emit: Emit | None,
 ) -> int:
     files = OsFileSystem()
     _allow_descriptors()
@@ -157,6 +170,7 @@ def _run_with(
         catch_up_bytes_per_second=server.catch_up_bytes_per_second,
     )
     exit_code = EXIT_FAILED
+    service = ServiceNotify.from_environment(os.environ)
     try:
         network = Network(
             inbox,
@@ -164,6 +178,7 @@ def _run_with(
             our_hello=lambda dest: node.our_hello(dest),
             randomness=random.Random(),
             file_addresses={member.id: member.address for member in cluster.servers.values()},
+            credentials=secrets.credentials,
         )
         started_ns = _clock_ns()
         state = StateMachine(recovered.store)
@@ -183,15 +198,19 @@ def _run_with(
             uptime_ns=lambda: _clock_ns() - started_ns,
             mint_cluster_id=lambda: str(uuid4()),
             free_bytes=lambda: files.free_bytes(directory.path),
-            measure=lambda: _measured(sync_times, snapshots),
+            measure=lambda: _measured(sync_times, snapshots, secrets),
             trace=trace,
         )
         _announce(node, cluster, server, entry_count)
+        secrets.announce(time.time_ns() // 1_000_000)
         lead_if_alone(node.raft)
         # Its list of entries would keep those alive that are compacted.
         del recovered
         redis = _redis_listener(server, inbox, network, state)
-        running = _Server(node, network, redis, snapshots, inbox, server, directory.path)
+        reloading = _reloading(cluster, server, secrets)
+        running = _Server(
+            node, network, redis, snapshots, inbox, server, directory.path, service, reloading
+        )
         try:
             exit_code = trio.run(running.run)
             return exit_code
@@ -199,6 +218,7 @@ def _run_with(
             if trace is not None:
                 trace.stopped(running.why)
     finally:
+        service.close()
         wal.close()
         snapshots.close(cleanly=exit_code in (EXIT_DONE, EXIT_REMOVED))
 
@@ -208,7 +228,16 @@ def _clock_ns() -> int:
     return time.clock_gettime_ns(_CLOCK)
 
 
-def _measured(sync_times: SyncTimes, snapshots: BackgroundSnapshots) -> Measured:
+def _reloading(cluster: ClusterConfig, server: ServerConfig, secrets: Secrets) -> Reloading:
+    """Return what SIGHUP does."""
+    parts = (
+        lambda now: secrets.reload_certificates(now, time.time_ns() // 1_000_000),
+        secrets.reload_password,
+    )
+    return Reloading(cluster, server, parts, frozenset({"tls", "redis_password_file"}))
+
+
+def _measured(sync_times: SyncTimes, snapshots: BackgroundSnapshots, secrets: Secrets) -> Measured:
     median_ms, high_ms = sync_times.percentiles_ms() or (None, None)
     used = consumption()
     return Measured(
@@ -218,6 +247,7 @@ def _measured(sync_times: SyncTimes, snapshots: BackgroundSnapshots) -> Measured
         cpu_ms=used.cpu_ms,
         rss_bytes=used.rss_bytes,
         rss_anon_bytes=used.rss_anon_bytes,
+        certificate_expires_ms=secrets.expires_ms,
     )
 
 
@@ -320,6 +350,8 @@ class _Server:
         inbox: Inbox,
         server: ServerConfig,
         data_dir: Path,
+        service: ServiceNotify,
+        reloading: Reloading,
     ) -> None:
         self._node = node
         self._network = network
@@ -328,6 +360,8 @@ class _Server:
         self._inbox = inbox
         self._config = server
         self._data_dir = data_dir
+        self._service = service
+        self._reloading = reloading
         self._tick_seconds = _settings(server).tick_ms / 1000
         self._drain_deadline = float("inf")
         self._exit_code = EXIT_DONE
@@ -352,7 +386,9 @@ class _Server:
                 return EXIT_FAILED
             await nursery.start(self._network.run)
             await nursery.start(self._snapshots.run)
+            self._service.ready(describe(self._node.raft))
             await self._drive()
+            self._service.stopping(self.why)
             nursery.cancel_scope.cancel()
         return self._exit_code
 
@@ -362,38 +398,28 @@ class _Server:
         collection = garbage.GarbageCollection(trio.current_time)
         ticks = Ticks(self._tick_seconds, trio.current_time())
 
+        watched_ticks = self._service.quiet_ticks_max(self._tick_seconds)
+
+        def quiet_ticks() -> int:
+            quiet = node.quiet_ticks()
+            return quiet if watched_ticks is None else min(quiet, watched_ticks)
+
         def tick_at() -> float:
             # An idle server sleeps through the ticks in which nothing is due.
-            return ticks.due_at(node.quiet_ticks())
+            return ticks.due_at(quiet_ticks())
 
         while True:
             inputs, tick = await self._inbox.take(tick_at, not_before=ticks.not_before)
             now = trio.current_time()
             passed_ticks = 0
             if now >= ticks.not_before:
-                passed_ticks = ticks.passed(now, node.quiet_ticks())
+                passed_ticks = ticks.passed(now, quiet_ticks())
             if tick:
                 ticks.ticked(now)
             try:
                 node.turn(inputs, tick=tick, passed_ticks=passed_ticks)
-            except StorageFault as fault:
-                # Nothing is served any more, not even what memory still has.
-                logger.error("%s", explain(fault, self._config, self._data_dir))
-                self.why = str(fault)
-                self._exit_code = EXIT_STORAGE
-                if isinstance(fault, DamagedDatabase):
-                    self._distrust_state()
-                return
-            except Divergence as error:
-                logger.error("%s", error)
-                self.why = str(error)
-                self._exit_code = EXIT_STORAGE
-                self._distrust_state()
-                return
-            except UnknownEntry as error:
-                logger.error("%s", error)
-                self.why = str(error)
-                self._exit_code = EXIT_STORAGE
+            except (StorageFault, Divergence, UnknownEntry) as error:
+                self._fail(error)
                 return
             ticks.worked(trio.current_time())
             self._network.listener.push()
@@ -403,6 +429,8 @@ class _Server:
                     self._redis.tick()
             if node.is_behind:
                 self._inbox.wake()
+            if tick or passed_ticks:
+                self._service.tick(node.raft, trio.current_time())
             if tick:
                 collection.tend(node.raft.log.last_index - node.raft.log.base_index)
             if node.stop is not None:
@@ -420,6 +448,17 @@ class _Server:
             await self._redis.drain(FLUSH_TIMEOUT_MS)
         await self._network.flush(FLUSH_TIMEOUT_MS)
 
+    def _fail(self, error: StorageFault | Divergence | UnknownEntry) -> None:
+        """End with the exit code for storage: nothing is served any more, not even from memory."""
+        said = str(error)
+        if isinstance(error, StorageFault):
+            said = explain(error, self._config, self._data_dir)
+        logger.error("%s", said)
+        self.why = str(error)
+        self._exit_code = EXIT_STORAGE
+        if isinstance(error, DamagedDatabase | Divergence):
+            self._distrust_state()
+
     def _distrust_state(self) -> None:
         """Let the next start build its state from snapshot and log."""
         try:
@@ -430,10 +469,16 @@ class _Server:
     async def _watch_signals(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """On SIGTERM or SIGINT hand leadership over, then end; on a second one end at once."""
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        """On SIGTERM or SIGINT hand leadership over, then end; on a second one end at once.
+
+        On SIGHUP read again what can be changed while it runs.
+        """
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             task_status.started()
             async for number in signals:
+                if number == signal.SIGHUP:
+                    self._reloading.reload()
+                    continue
                 # It may be asleep for some ticks.
                 self._inbox.wake()
                 if self._drain_deadline < float("inf"):
@@ -442,4 +487,5 @@ class _Server:
                 logger.info("%s: drains", signal.Signals(number).name)
                 timeout_ms = self._config.election_timeout_ms * DRAIN_ELECTION_TIMEOUTS
                 self._drain_deadline = trio.current_time() + timeout_ms / 1000
+                self._service.stopping("hands leadership over, then stops")
                 self._node.drain()

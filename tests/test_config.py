@@ -109,11 +109,24 @@ def test_redis_clients_are_served_only_where_a_server_says_so(written):
     ]
 
 
-def test_redis_is_no_key_of_the_defaults(problems):
+@pytest.mark.parametrize("key", ["redis", "http"])
+def test_a_listener_of_one_server_is_no_key_of_the_defaults(problems, key):
     (problem,) = problems(
-        "cluster: a\ndefaults: {redis: 127.0.0.1:6379}\nservers: {n1: {address: 127.0.0.1:1}}\n"
+        f"cluster: a\ndefaults: {{{key}: '127.0.0.1:6'}}\nservers: {{n1: {{address: 127.0.0.1:1}}}}"
     )
-    assert "defaults.redis" in problem
+    assert f"defaults.{key}" in problem
+
+
+def test_http_is_served_only_where_a_server_says_so(written):
+    config = written(
+        two_servers("address: 127.0.0.1:1, http: localhost:81", "address: 127.0.0.1:2")
+    )
+    assert [server.http for server in config.servers.values()] == ["localhost:81", None]
+    shown = [server["http"] for server in effective(config)["servers"].values()]
+    assert shown == [
+        {"value": "localhost:81", "origin": "file"},
+        {"value": None, "origin": "default"},
+    ]
 
 
 def test_the_joint_timeout_is_twice_the_election_timeout_of_its_server(written):
@@ -386,6 +399,16 @@ def two_servers(first: str, second: str, head: str = "") -> str:
             "is already the listen of n2",
         ),
         (
+            "127.0.0.1:80, http: 127.0.0.1:90",
+            "127.0.0.1:81, redis: 127.0.0.1:90",
+            "is already the http of n1",
+        ),
+        (
+            "127.0.0.1:80",
+            "127.0.0.1:81, redis: 127.0.0.1:82, http: 127.0.0.1:82",
+            "servers.n2.http: 127.0.0.1:82 is already the redis of n2",
+        ),
+        (
             "127.0.0.1:81, listen: 0.0.0.0:80",
             "127.0.0.1:82, listen: 0.0.0.0:80",
             "0.0.0.0:80 is already the listen of n1",
@@ -407,7 +430,7 @@ def test_a_wildcard_may_be_listened_on_by_two_machines(written):
     assert written(text).servers["n2"].listen == "0.0.0.0:80"
 
 
-@pytest.mark.parametrize("key", ["address", "listen", "redis"])
+@pytest.mark.parametrize("key", ["address", "listen", "redis", "http"])
 @pytest.mark.parametrize("host", ["10.0.0.1", "0.0.0.0", "[::]", "[fe80::1]", "example.org"])
 def test_without_insecure_only_loopback_is_accepted(problems, key, host):
     server = f'{key}: "{host}:81", address: 127.0.0.1:80'
@@ -705,7 +728,8 @@ def test_the_effective_configuration_names_the_origin_of_each_value(written, tmp
     assert n1["heartbeat_interval"] == {"value": "50ms", "origin": "default"}
     assert n1["disk_reserve"] == {"value": "256MiB", "origin": "default"}
     assert n1["data_dir"] == {"value": str(tmp_path / "data" / "n1"), "origin": "default"}
-    assert set(n1) == {field.name for field in attrs.fields(ServerKeys)}
+    keys = {field.name for field in attrs.fields(ServerKeys)}
+    assert set(n1) == keys - {"tls"} | {"tls.ca", "tls.cert", "tls.key"}
 
 
 def test_what_is_shown_for_a_server_is_read_again_as_the_same_server(written):
@@ -719,6 +743,7 @@ def test_what_is_shown_for_a_server_is_read_again_as_the_same_server(written):
             snapshot_rate: 100000B
             disk_reserve: 0B
             redis: 127.0.0.1:3
+            http: 127.0.0.1:4
         """
     (before,) = written(text).servers.values()
     rows = effective(written(text))["servers"]["n1"]
@@ -734,7 +759,7 @@ def test_an_export_keeps_the_settings_of_servers_that_are_still_there(written):
         defaults: {heartbeat_interval: 20ms, role: learner, data_dir: "d/{id}", disk_reserve: 0B}
         servers:
           n1: {address: 127.0.0.1:1, role: voter, zone: "true", listen: "127.0.0.1:11",
-               redis: "127.0.0.1:21", catch_up_rate: 1.5MiB}
+               redis: "127.0.0.1:21", http: "127.0.0.1:31", catch_up_rate: 1.5MiB}
           n2: {address: 127.0.0.1:2, role: voter}
         """
     )
@@ -743,6 +768,7 @@ def test_an_export_keeps_the_settings_of_servers_that_are_still_there(written):
     n1, n3 = config.servers.values()
     assert (n1.id, n1.address, n1.listen) == ("n1", "127.0.0.1:5", "127.0.0.1:11")
     assert (n1.redis, n3.redis) == ("127.0.0.1:21", None)
+    assert (n1.http, n3.http) == ("127.0.0.1:31", None)
     assert (n1.role, n1.zone, n1.heartbeat_interval_ms) == ("learner", "true", 20.0)
     assert (n1.catch_up_bytes_per_second, n1.disk_reserve_bytes) == (1_572_864, 0)
     assert (n3.catch_up_bytes_per_second, n3.disk_reserve_bytes) == (2**30, 0)
@@ -852,13 +878,19 @@ def test_the_reference_has_every_key_with_its_default(written):
     shared = {field.name for field in attrs.fields(SharedKeys)}
     assert set(reference) == {"cluster", "insecure", "defaults", "servers"}
     assert set(reference["defaults"]) == shared - {"zone"}, "zone has no default to show"
-    assert set(reference["servers"]["n1"]) == {"address", "listen", "redis", "zone"}
+    assert set(reference["servers"]["n1"]) == {"address", "listen", "redis", "http", "zone"}
     assert set(DEFAULTS) == shared
 
     ours = attrs.evolve(written(MINIMAL).servers["n1"], data_dir=Path("data/n1"))
     shown = load(CONFIGS / "reference.yaml").servers["n1"]
     assert shown.data_dir == CONFIGS / "data" / "n1"
-    own = attrs.evolve(shown, data_dir=Path("data/n1"), zone=None, redis=None)
+    assert shown.tls is not None
+    assert shown.tls.cert == CONFIGS / "certs" / "n1.pem"
+    own = attrs.evolve(
+        shown,
+        data_dir=Path("data/n1"),
+        **dict.fromkeys(("zone", "redis", "http", "tls", "redis_password_file")),
+    )
     assert own == ours
 
 
@@ -873,6 +905,8 @@ def test_the_reference_says_the_default_of_each_key_in_words():
             "zone": "none",
             "joint_timeout": "twice election_timeout",
             "clock_drift": "5%",
+            "tls": "none",
+            "redis_password_file": "none",
         }.get(key, shown)
         assert f"Default: {expected}." in comments, key
 

@@ -15,7 +15,7 @@ from raftctl.completing import members
 from raftctl.fetching import Fetched, fetch_backup
 from raftctl.render import name_list, number, plural, printable
 from raftctl.restoring import Restoring, found, give, look, read_backup, resumable
-from raftctl.watch import size
+from raftd.cluster_status.words import size
 from raftd.offline import BackupFile
 from raftd.protocol import ChangeReply, ChangeRequest
 

@@ -13,8 +13,9 @@ from raftctl.client import Cluster, Deadline, expect
 from raftctl.errors import Unreachable
 from raftctl.history_text import Shown, document, paired, text
 from raftctl.render import Style, duration, number, plural, terminal_width
-from raftctl.status import view
-from raftctl.survey import Answer, survey
+from raftctl.survey import survey
+from raftd.cluster_status.answers import Answer
+from raftd.cluster_status.view import view
 from raftd.commands import FEATURES_HISTORY, ConfigurationRecord
 from raftd.config_values import format_duration
 from raftd.core.types import server_name

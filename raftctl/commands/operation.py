@@ -22,21 +22,15 @@ from raftctl.render import (
     table,
     terminal_width,
 )
-from raftctl.rollback_text import (
-    POINT_OF_NO_RETURN,
-    is_past_return,
-    labelled_lines,
-    story_of,
-)
+from raftctl.rollback_text import POINT_OF_NO_RETURN, is_past_return, labelled_lines
 from raftctl.rolling_text import rolling_state, story
 from raftctl.watch import (
     describe_peer,
     describe_step,
-    operation_document,
-    summary,
     unknown_operation,
     watch,
 )
+from raftd.cluster_status.operations import operation_document, story_of, summary
 from raftd.commands import ABORTED, DONE, Operation
 from raftd.config_values import format_duration
 from raftd.core.types import server_name

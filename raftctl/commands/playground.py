@@ -31,8 +31,9 @@ from raftctl.playground import (
     read_runtime_file,
 )
 from raftctl.render import plural
-from raftctl.status import ClusterView, Health, observe
+from raftctl.status import observe
 from raftctl.survey import survey
+from raftd.cluster_status.view import ClusterView, Health
 from raftd.core.types import server_name
 from raftd.protocol import ChangeRequest
 

@@ -27,7 +27,7 @@ from raftctl.recovering import (
     table_text,
 )
 from raftctl.render import number, terminal_width
-from raftctl.watch import size
+from raftd.cluster_status.words import size
 from raftd.core.types import server_name
 
 LABEL_COLUMNS = 19

@@ -49,20 +49,22 @@ from raftctl.rolling_text import (
     PlannedStep,
     Screen,
     counted,
-    exchange,
     plan_document,
     plan_text,
-    rolling_document,
-    rolling_of,
     rolling_state,
-    rolling_summary,
     screen_for,
     steps_table,
     story,
     who_drives,
 )
-from raftctl.status import ClusterView, Row
 from raftctl.watch import describe_peer, describe_step, detached, look, watch
+from raftd.cluster_status.operations import (
+    exchange,
+    rolling_document,
+    rolling_of,
+    rolling_summary,
+)
+from raftd.cluster_status.view import ClusterView, Row
 from raftd.commands import (
     DONE,
     FEATURES_ROLLING,

@@ -27,9 +27,10 @@ from raftctl.errors import (
 )
 from raftctl.render import Style, listed, printable
 from raftctl.screen import Screen, drawn
-from raftctl.status import ClusterView, Health, Row, observe, signature
-from raftctl.status_document import document, server_document
+from raftctl.status import observe, signature
 from raftctl.status_text import Layout, Rates, lacks, prospects, text
+from raftd.cluster_status.document import document, server_document
+from raftd.cluster_status.view import ClusterView, Health, Row
 from raftd.config_values import format_duration
 from raftd.core.types import server_name
 

@@ -21,10 +21,11 @@ from raftctl.errors import (
     UsageProblem,
 )
 from raftctl.render import listed, natural_key, printable
-from raftctl.status import ClusterView, observe
+from raftctl.status import observe
 from raftctl.status_text import prospects
 from raftctl.what_if import Assumption, members_in, members_named, predict, predict_each
 from raftctl.what_if_text import document, text
+from raftd.cluster_status.view import ClusterView
 from raftd.core.types import ServerId
 
 

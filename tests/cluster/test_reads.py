@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from raftctl.client import Cluster as Client
 from raftctl.client import Connection, Deadline, expect
-from raftd.codec import decode_reply, encode_request
 from raftd.protocol import ErrorReply, GetReply, GetRequest, PutRequest, WriteReply
 from tests.cluster.conftest import MakeCluster
 from tests.cluster.processes import Server, wait_for
@@ -92,9 +91,9 @@ def test_a_leader_that_was_stopped_never_answers_by_a_lease_of_the_past(
             put(client, b"new")
         # They wait in the sockets of a process that believes in its lease when it goes on.
         for connection in connections:
-            connection._send(encode_request(1, GetRequest(key="k")), deadline)
+            connection.send(GetRequest(key="k"), deadline)
         leader.resume()
-        replies = [decode_reply(connection._receive(deadline))[1] for connection in connections]
+        replies = [connection.receive(deadline) for connection in connections]
     finally:
         for connection in connections:
             connection.close()

@@ -9,8 +9,8 @@ from typing import Any
 from raftctl.doctor import CHECKS
 from raftctl.examining import Examination, Target, Visit, targets_of
 from raftctl.findings import Finding, Result
-from raftctl.status import view
-from raftctl.survey import Answer
+from raftd.cluster_status.answers import Answer
+from raftd.cluster_status.view import view
 from raftd.config import ClusterConfig, load
 from raftd.protocol import (
     ConfigurationView,

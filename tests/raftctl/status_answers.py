@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from raftctl.status import ClusterView
-from raftctl.status_document import document
-from raftctl.survey import Answer
+from raftd.cluster_status.answers import Answer
+from raftd.cluster_status.document import document
+from raftd.cluster_status.view import ClusterView
 from raftd.commands import Operation, PhaseAt, Plan
 from raftd.protocol import ConfigurationView, OperationView, PeerView, StatusReply
 

@@ -318,7 +318,7 @@ def test_a_blank_server_that_joins_is_asked_the_next_time() -> None:
 
 
 def test_a_person_is_told_what_is_being_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raftctl.client.NOTICE_MS", 50.0)
+    monkeypatch.setattr("raftd.client.calls.NOTICE_MS", 50.0)
     notices: list[str] = []
     with (
         _cluster(closed_address(), timeout_ms=600, notice=notices.append) as cluster,

@@ -123,7 +123,7 @@ def test_show_names_the_origin_of_each_value(capsys):
     assert ["cluster", "orders", "file"] in lines
     assert ["insecure", "false", "default"] in lines
     start = lines.index(["n2"])
-    server = {line[0]: line[1:] for line in lines[start + 1 : start + 11]}
+    server = {line[0]: line[1:] for line in lines[start + 1 : start + 12]}
     assert server["address"] == ["127.0.0.1:7102", "file"]
     assert server["election_timeout"] == ["500ms", "defaults"]
     assert server["joint_timeout"] == ["1s", "default"]

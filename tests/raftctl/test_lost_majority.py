@@ -8,11 +8,17 @@ import attrs
 import pytest
 
 from raftctl.cli import main
-from raftctl.status import ClusterView, view
-from raftctl.status_document import document
-from raftctl.status_text import Layout, lacks, notes, prospects, text
+from raftctl.status_text import (
+    Layout,
+    lacks,
+    prospects,
+    text,
+)
 from raftctl.what_if import Assumption, predict
 from raftctl.what_if_text import text as what_if_text
+from raftd.cluster_status.document import document
+from raftd.cluster_status.notes import notes
+from raftd.cluster_status.view import ClusterView, view
 from raftd.protocol import LinkView
 from tests.raftctl.speaking_servers import speaking_servers
 from tests.raftctl.status_answers import (

@@ -23,6 +23,8 @@ from tests.raftctl.refusal_sites import PLACEHOLDER, Site, sites, sites_of
 HANDED_ON = {
     ("raftd/preflight.py", "refusal_reply"): "what `Refused` says, which is a refusal itself",
     ("raftd/planning.py", "all_of"): "what several `Refused` say, each of them a refusal itself",
+    ("raftd/client/calls.py", "_Call._refused"): "raftctl says where to look, see `cli_error`",
+    ("raftd/client/calls.py", "_Call._unknown"): "raftctl says where to look, see `cli_error`",
     ("raftctl/playground.py", "ask"): "what the playground said, from where it was refused",
 }
 """Refusals whose texts are those of another one, which is checked at its own place."""

@@ -10,8 +10,8 @@ import attrs
 import pytest
 
 from raftctl.cli import main
-from raftctl.rollback_text import POINT_OF_NO_RETURN, cause_lines, next_step, story_of
-from raftctl.watch import summary
+from raftctl.rollback_text import POINT_OF_NO_RETURN, cause_lines, next_step
+from raftd.cluster_status.operations import story_of, summary
 from raftd.commands import Operation
 from raftd.protocol import OperationView
 from tests.raftctl.golden_files import Golden, Terminal

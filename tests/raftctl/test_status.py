@@ -15,10 +15,12 @@ from raftctl.cli import main
 from raftctl.commands import status as status_command
 from raftctl.endpoints import Endpoints
 from raftctl.render import width_of
-from raftctl.status import Health, is_stable, signature, view
-from raftctl.status_document import document
+from raftctl.status import signature
 from raftctl.status_text import Layout, lacks, prospects, text
-from raftctl.survey import Answer, survey
+from raftctl.survey import survey
+from raftd.cluster_status.answers import Answer
+from raftd.cluster_status.document import document
+from raftd.cluster_status.view import Health, is_stable, view
 from raftd.protocol import ConfigurationView, StatusReply
 from tests.raftctl.scripted_servers import ScriptedServer, scripted_servers
 from tests.raftctl.status_answers import (
@@ -200,6 +202,7 @@ def test_the_document_has_exactly_the_fields_of_the_contract() -> None:
         "cpu_ms": None,
         "rss_bytes": None,
         "rss_anon_bytes": None,
+        "certificate_expires_ms": None,
     }
 
 

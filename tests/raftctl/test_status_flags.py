@@ -8,10 +8,16 @@ from typing import Any
 import attrs
 import pytest
 
-from raftctl.status import ClusterView, Health, view
-from raftctl.status_document import document
-from raftctl.status_text import Layout, notes, operation_line, prospects, text
-from raftctl.survey import Answer
+from raftctl.status_text import (
+    Layout,
+    operation_line,
+    prospects,
+    text,
+)
+from raftd.cluster_status.answers import Answer
+from raftd.cluster_status.document import document
+from raftd.cluster_status.notes import notes
+from raftd.cluster_status.view import ClusterView, Health, view
 from raftd.protocol import MajorityView, StatusReply
 from tests.raftctl.status_answers import (
     JOINT,

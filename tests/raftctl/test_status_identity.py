@@ -6,9 +6,9 @@ import attrs
 import pytest
 
 from raftctl.render import width_of
-from raftctl.status import Health, view
 from raftctl.status_text import Layout, text
-from raftctl.survey import Answer
+from raftd.cluster_status.answers import Answer
+from raftd.cluster_status.view import Health, view
 from tests.raftctl.status_answers import (
     THREE,
     answers,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from raftctl.status import ClusterView, is_stable, view
-from raftctl.status_document import document
 from raftctl.status_text import Layout, text
+from raftd.cluster_status.document import document
+from raftd.cluster_status.view import ClusterView, is_stable, view
 from raftd.commands import DONE, Operation, Plan, Rolling, RollingStep
 from raftd.protocol import OperationView
 from tests.raftctl.status_answers import all_of, answers, configuration

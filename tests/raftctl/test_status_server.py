@@ -13,9 +13,9 @@ import pytest
 from raftctl.cli import main
 from raftctl.render import width_of
 from raftctl.server_text import server_text
-from raftctl.status import ClusterView, view
-from raftctl.status_document import row_document, server_document
 from raftctl.status_text import Layout
+from raftd.cluster_status.document import row_document, server_document
+from raftd.cluster_status.view import ClusterView, view
 from raftd.protocol import LinkView, StatusReply
 from tests.raftctl.scripted_servers import scripted_servers
 from tests.raftctl.status_answers import (

@@ -21,8 +21,8 @@ from raftctl import screen as screens
 from raftctl.commands.status import RATE_WINDOW_S, Measured
 from raftctl.render import width_of
 from raftctl.screen import Screen
-from raftctl.status import ClusterView, view
 from raftctl.status_text import Layout, Rates, text
+from raftd.cluster_status.view import ClusterView, view
 from raftd.protocol import StatusReply
 from tests.raftctl.scripted_servers import scripted_servers
 from tests.raftctl.status_answers import THREE, all_of, answers, reply

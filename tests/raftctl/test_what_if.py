@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raftctl.cli import main
-from raftctl.status import ClusterView, view
 from raftctl.status_text import Layout
 from raftctl.what_if import Assumption, Outcome, Prediction, predict, predict_each
 from raftctl.what_if_text import document, text
+from raftd.cluster_status.view import ClusterView, view
 from raftd.protocol import PeerView
 from tests.raftctl.scripted_servers import scripted_servers
 from tests.raftctl.status_answers import (

@@ -1,7 +1,7 @@
 """What is wrong with a server, judged from its own answer, the leader's view and what is missing.
 
 Pure functions that return an `Issue` each, with the steps of the repair where there are any;
-`raftctl.status` says which server each answer belongs to.
+`raftd.cluster_status.view` says which server each answer belongs to.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from collections.abc import Sequence
 
 import attrs
 
-from raftctl.render import duration, members_of
-from raftctl.survey import Answer
-from raftctl.watch import INSTALLING, part_of, remaining_ms, size
+from raftd.certificate_files import EXPIRY_WARNING_DAYS, days_left
+from raftd.cluster_status.answers import Answer
+from raftd.cluster_status.members import members_of
+from raftd.cluster_status.operations import INSTALLING, part_of, remaining_ms
+from raftd.cluster_status.words import duration, size
 from raftd.core.types import server_incarnation, server_name
 from raftd.protocol import ConfigurationView, PeerView, StatusReply
 
@@ -24,7 +26,7 @@ SILENT_MS_MIN = 500.0
 """Where the leader does not state its election timeout: silence that counts as no contact."""
 CLONE_UPTIME_MS_MIN = 3_500.0
 """Two answers of one server whose uptimes differ by more come from two processes. A survey asks all
-at once and waits for less (`raftctl.survey`), so one process cannot differ so much from itself."""
+at once and waits for less, so one process cannot differ so much from itself."""
 CLOCK_DIFFERENCE_MS_MAX = 1_000.0
 """Clocks that are set by a network are some milliseconds apart. From a second on, what people read
 in logs and in the history is in another order than it happened."""
@@ -40,7 +42,8 @@ class Issue:
     kind: str
     """A word for scripts: unreachable, wiped, other-cluster, cloned, blank, removed, not-a-member,
     unconfirmed, no-contact, fenced, diverged, lagging, applying, term, leader, configuration,
-    address, version or reported; of warnings disk, slow-disk or clock."""
+    address, version or reported; of warnings disk, slow-disk, clock or
+    certificate."""
     words: str
     repair: tuple[str, ...] = ()
     """What to do about it, step by step, where that is known. A command is a step of its own, the
@@ -358,7 +361,23 @@ def warnings(reply: StatusReply, clock_difference_ms: float | None, reference: s
         )
     if clock_difference_ms is not None and abs(clock_difference_ms) > CLOCK_DIFFERENCE_MS_MAX:
         found.append(Issue("clock", f"its clock is {clock_words(clock_difference_ms, reference)}"))
+    if reply.certificate_expires_ms is not None:
+        days = days_left(reply.certificate_expires_ms, reply.wall_clock_ms)
+        if days < EXPIRY_WARNING_DAYS:
+            found.append(_certificate_issue(server_name(reply.server), days))
     return found
+
+
+def _certificate_issue(name: str, days: int) -> Issue:
+    ends = f"ends within {days + 1} days" if days >= 0 else "has ended: nobody new reaches it"
+    return Issue(
+        "certificate",
+        f"its certificate {ends}",
+        (
+            "have a new one made, and send the server SIGHUP",
+            f"raftctl certs issue server {name} --replace",
+        ),
+    )
 
 
 def _is_slow(reply: StatusReply) -> bool:

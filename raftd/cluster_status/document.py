@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from raftctl.render import configuration_document, natural_key
-from raftctl.status import ClusterView, Row
-from raftctl.status_text import notes
-from raftctl.watch import operation_document, remaining_ms
+from raftd.cluster_status.members import configuration_document
+from raftd.cluster_status.notes import notes
+from raftd.cluster_status.operations import operation_document, remaining_ms
+from raftd.cluster_status.view import ClusterView, Row
+from raftd.cluster_status.words import natural_key
 from raftd.core.availability import count_fatal_sets, fatal_sets
 from raftd.core.types import server_name
 from raftd.protocol import ConfigurationView, LinkView, OperationView, PeerView, StatusReply
@@ -95,6 +96,7 @@ def row_document(row: Row, cluster: ClusterView) -> dict[str, Any]:
         "cpu_ms": reply.cpu_ms if reply else None,
         "rss_bytes": reply.rss_bytes if reply else None,
         "rss_anon_bytes": reply.rss_anon_bytes if reply else None,
+        "certificate_expires_ms": reply.certificate_expires_ms if reply else None,
     }
 
 
