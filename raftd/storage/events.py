@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 from typing import TypeAlias
 
 import attrs
@@ -25,13 +26,13 @@ _SEGMENT_BYTES = 256 * 1024
 _REVISIONS = struct.Struct(">QQQ")
 _KEY_PREFIX_BYTES = 1
 
-DELETED: None = None
-EXPIRED = b""
-"""What a change has in the place of what the store has under the key, where it has nothing."""
+DELETED, EXPIRED = b"", b"\0"
+"""What a change has in the place of what the store has under the key, where it has nothing any
+more: less than the revisions that everything else begins with."""
 
 PUT_EVENT, DELETE_EVENT, EXPIRED_EVENT = "put", "delete", "expired"
 
-Change: TypeAlias = tuple[bytes, bytes | None]
+Change: TypeAlias = tuple[bytes, bytes]
 """A key as the store has it, and what it has come to: its revisions and its value as the store has
 them, `DELETED` or `EXPIRED`."""
 
@@ -87,11 +88,7 @@ class EventRing:
         """Add the changes with the next revisions, in their order. The list stays the caller's."""
         segment = self._segments[-1]
         segment.changes += changes
-        size = 0
-        for key, stored in changes:
-            size += len(key)
-            if stored:
-                size += len(stored)
+        size = sum(map(len, chain.from_iterable(changes)))
         segment.bytes += size
         self._bytes += size
         count = len(changes)
@@ -129,14 +126,14 @@ class EventRing:
             if not key.startswith(prefix, skipped):
                 revision = at
                 continue
-            bytes_max -= len(key) + len(stored or b"")
+            bytes_max -= len(key) + len(stored)
             if len(events) >= limit or (events and bytes_max < 0):
                 break
             revision = at
             events.append(_event(at, key[skipped:].decode(), stored))
         return events, revision
 
-    def _behind(self, revision: int) -> Iterator[tuple[int, bytes, bytes | None]]:
+    def _behind(self, revision: int) -> Iterator[tuple[int, bytes, bytes]]:
         position = len(self._segments) - 1
         while position > 0 and self._segments[position].first_revision > revision + 1:
             position -= 1
@@ -146,11 +143,8 @@ class EventRing:
                 yield first + at, *segment.changes[at]
 
 
-def _event(revision: int, key: str, stored: bytes | None) -> Event:
-    if stored is DELETED:
-        return Event(revision, DELETE_EVENT, key)
-    if stored == EXPIRED:
-        return Event(revision, EXPIRED_EVENT, key)
-    assert stored is not None
+def _event(revision: int, key: str, stored: bytes) -> Event:
+    if len(stored) < _REVISIONS.size:
+        return Event(revision, EXPIRED_EVENT if stored == EXPIRED else DELETE_EVENT, key)
     create_revision, _, version = _REVISIONS.unpack_from(stored)
     return Event(revision, PUT_EVENT, key, stored[_REVISIONS.size :], create_revision, version)

@@ -270,6 +270,7 @@ class StateMachine:
         """The last changes of keys that it has applied."""
         self._changes: list[Change] = []
         """Those of the open batch."""
+        self._note = self._changes.append
         self._expired_count = 0
         self._store = store
         self._effects: Effects
@@ -787,13 +788,13 @@ class StateMachine:
             assert was_there, "a key with a life is not there"
         return Result(True, self.revision, number=len(lapsed))
 
-    def _remove(self, key: bytes, kind: bytes | None) -> bool:
+    def _remove(self, key: bytes, kind: bytes) -> bool:
         """Remove a key and its life; return whether it was there."""
         store_key = _KEY + key
         if not self._effects.delete(store_key):
             return False
         self.revision += 1
-        self._changes.append((store_key, kind))
+        self._note((store_key, kind))
         if self._lives.count:
             self._lives.set(key, 0)
         return True
@@ -808,7 +809,7 @@ class StateMachine:
             head = _REVISIONS.pack(create_revision, revision, version + 1)
         stored = head + value
         self._effects.put(store_key, stored)
-        self._changes.append((store_key, stored))
+        self._note((store_key, stored))
         return Result(True, revision)
 
     # --- operations and configurations ------------------------------------------------------
