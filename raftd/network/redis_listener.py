@@ -581,7 +581,8 @@ class RedisListener:
             reads = self._stale_reads if connection.kind == STALE_READS else self._reads
             # These are the same, in the order of their replies.
             reads += unanswered
-            self._has_queries = True
+            if any(isinstance(slot, QuerySlot) for slot in unanswered):
+                self._has_queries = True
             connection.postponed = []
         self._look_at(connection)
 
