@@ -31,12 +31,12 @@ class Cursors:
         prefix = int.from_bytes(position[:_PREFIX_BYTES].ljust(_PREFIX_BYTES, b"\0"), "big")
         digest = blake2b(position, digest_size=_HASH_BYTES).digest()
         number = int.from_bytes(digest, "big") % (2**_HASH_BITS - 1)
-        while True:
-            cursor: int = (prefix << _HASH_BITS) + number + 1
-            if self._positions.pop(cursor, position) == position:
-                break
-            # It is another one's: that one is forgotten, and begins again with its first bytes.
+        cursor: int = (prefix << _HASH_BITS) + number + 1
+        while self._positions.get(cursor, position) != position:
+            # It is another one's.
             number = (number + 1) % (2**_HASH_BITS - 1)
+            cursor = (prefix << _HASH_BITS) + number + 1
+        self._positions.pop(cursor, None)
         self._positions[cursor] = position
         if len(self._positions) > CURSORS_MAX:
             del self._positions[next(iter(self._positions))]

@@ -139,7 +139,7 @@ def _write(
     def reply(result: Result) -> bytes:
         if result.code:
             return refused(result)
-        if conditions and not result.applied:
+        if not result.applied and (conditions or otherwise):
             return otherwise or form([()] * len(lengths))
         outcomes = result.outcomes
         if len(outcomes) != sum(lengths):

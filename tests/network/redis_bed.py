@@ -11,7 +11,7 @@ from typing import Any
 import hiredis
 import trio
 
-from raftd.commands import Command, SwitchOn, encode_command, stamp
+from raftd.commands import VALUE_BYTES_MAX, Command, SwitchOn, encode_command, stamp
 from raftd.core.types import Entry, EntryKind
 from raftd.inputs import CommandsArrived, Input, KeysArrived, StateAsked
 from raftd.network.inputs import Inbox
@@ -229,3 +229,11 @@ def text(error: Any) -> str:
     """Return what an error says."""
     assert isinstance(error, hiredis.ReplyError), error
     return str(error)
+
+
+async def big_values(bed: Bed, count: int, value_bytes: int = VALUE_BYTES_MAX) -> list[bytes]:
+    client = await bed.client()
+    values = [bytes([number]) * value_bytes for number in range(count)]
+    for number, value in enumerate(values):
+        assert await client.ask("SET", f"big{number}", value) == b"OK"
+    return values
