@@ -231,6 +231,7 @@ _REQUESTS: dict[str, type] = {
     "begin-rolling": protocol.BeginRollingRequest,
     "update-rolling": protocol.UpdateRollingRequest,
     "checkup": protocol.CheckupRequest,
+    "activity": protocol.ActivityRequest,
 }
 _REPLIES: dict[str, type] = {
     "status": protocol.StatusReply,
@@ -249,6 +250,7 @@ _REPLIES: dict[str, type] = {
     "history": protocol.HistoryReply,
     "rolling": protocol.RollingReply,
     "checkup": protocol.CheckupReply,
+    "activity": protocol.ActivityReply,
     "done": protocol.DoneReply,
     "error": protocol.ErrorReply,
 }

@@ -75,6 +75,7 @@ from raftd.operations import Cluster, Operations
 from raftd.protocol import (
     NOT_NOW,
     AbortRequest,
+    ActivityRequest,
     BackupChunkRequest,
     BackupRequest,
     BeginRollingRequest,
@@ -119,6 +120,7 @@ from raftd.storage.identity import Identity, refuse_lost_log
 from raftd.storage.state import StateMachine
 from raftd.surroundings import FREE_BYTES_UNKNOWN as FREE_BYTES_UNKNOWN
 from raftd.surroundings import FoundLog, Identities, Log, Measured, Network, Settings, Snapshots
+from raftd.telemetry import Telemetry
 from raftd.trace import Trace
 from raftd.views import CatchUpRates, link_views, peer_views, status_reply
 from raftd.whereabouts import Whereabouts
@@ -206,6 +208,7 @@ class Node:
         self._wall_clock_ms, self._uptime_ns = wall_clock_ms, uptime_ns
         self._mint_cluster_id, self._measure = mint_cluster_id, measure
         self._trace = trace
+        self.telemetry = Telemetry(wall_clock_ms)
         self._reading = Reading(state, settings, uptime_ns, self._not_leader)
         self._handovers = Handovers()
         self._rates = CatchUpRates(settings.tick_ms)
@@ -213,7 +216,9 @@ class Node:
         self._snapshots = snapshots
         self._backups = Backups(self._compaction, snapshots, settings)
         self._disk = DiskSpace(free_bytes, settings.disk_reserve_bytes)
-        self._writes = Writes(self._disk, settings.snapshot_log_bytes, self._not_leader)
+        self._writes = Writes(
+            self._disk, settings.snapshot_log_bytes, self._not_leader, self.telemetry.proposals
+        )
         self._fencing = Fencing(settings)
         self._agreement = self._make_agreement()
         self._state_messages: list[Envelope] = []
@@ -289,6 +294,7 @@ class Node:
         Raises:
             StorageFault: the disk failed; stop the process, and answer nothing any more.
         """
+        self.telemetry.turns += 1
         self.raft.wall_clock_ms = self._wall_clock_ms()
         if passed_ticks:
             self.raft.pass_quietly(passed_ticks)
@@ -343,6 +349,7 @@ class Node:
         self._handovers.settle(self.raft)
         self._compaction.release(self.raft, self._backups.pinned(self.raft))
         self._role_log.report(self.raft)
+        self.telemetry.follow(self.raft)
         self._tended = self._standing()
 
     @property
@@ -404,6 +411,7 @@ class Node:
         if ready.hard_state is not None or ready.entries:
             self._log.append(ready.hard_state, ready.entries)
             if ready.entries:
+                self.telemetry.appended(self.raft, ready.entries[-1].index)
                 self._note_that_log_has_begun()
         if self._trace is not None:
             self._trace.persisted(self.raft, ready.hard_state, ready.entries)
@@ -423,6 +431,7 @@ class Node:
             self._fail_writes()
         if ready.committed:
             self._apply(ready.committed)
+        self.telemetry.reads += len(ready.reads)
         for answer in ready.reads:
             self._reading.answered(answer)
 
@@ -444,6 +453,7 @@ class Node:
                     self._reading.keys(self.raft, item)
             case LinkChanged():
                 self._links[item.server] = item
+                self.telemetry.chronicle.link(item)
                 if item.connected:
                     self.raft.report_connected(item.server)
                 else:
@@ -454,6 +464,7 @@ class Node:
                 if not self._administration.contacted(item):
                     self.operations.contacted(self.raft, self._cluster(), item)
             case SnapshotTaken():
+                self.telemetry.snapshots_taken += item.path is not None
                 self._compaction.taken(self.raft, item)
             case SnapshotProgressed():
                 self._compaction.progressed(self.raft, item)
@@ -638,6 +649,8 @@ class Node:
         match request:
             case StatusRequest():
                 respond(self.status())
+            case ActivityRequest():
+                respond(self.telemetry.activity(self.identity.server))
             case GetRequest() | ListRequest():
                 if self.identity.is_blank:
                     respond(self._not_leader())
@@ -733,6 +746,7 @@ class Node:
             leader=self.raft.leader_id or "",
             leader_address=self._leader_address(),
         )
+        self.telemetry.lost_leadership()
         self._writes.lost_leadership(unknown)
         self.operations.lost_leadership(
             unavailable("leadership was lost", "nothing was appended; ask the next leader")
@@ -741,7 +755,9 @@ class Node:
     # --- applying and answering ---
 
     def _apply(self, entries: Sequence[Entry]) -> None:
+        began_ns = self._uptime_ns()
         results = self._state.apply(entries)
+        self.telemetry.applied(entries[-1].index, began_ns, self._uptime_ns())
         if self._trace is not None:
             self._trace.applied(entries)
         self._writes.applied(entries, results)
@@ -786,6 +802,7 @@ class Node:
     def _restore(self, snapshot: Snapshot) -> None:
         """Put a snapshot that was received in force, and hear what it says of removed servers."""
         self._compaction.restore(self.raft, snapshot, self._state)
+        self.telemetry.snapshots_installed += 1
         self._note_that_log_has_begun()
         if self._trace is not None:
             self._trace.restored(self.raft, snapshot)
@@ -805,6 +822,7 @@ class Node:
             configuration.kind.value,
             configuration.configuration,
         )
+        self.telemetry.chronicle.committed(entry.index, configuration)
         self._removed_peers |= configuration.tombstones
         if self.identity.server in configuration.tombstones:
             self._removed_peers.remove(self.identity.server)

@@ -367,6 +367,11 @@ BACKUP_CHUNK_BYTES_MAX = 1024 * 1024
 """Of one part of a backup: a step that makes nobody else wait."""
 
 
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class ActivityRequest(Value):
+    """What a server has done in the last minutes, for people who watch. See `StatusReply.http`."""
+
+
 Request: TypeAlias = (
     StatusRequest
     | GetRequest
@@ -389,6 +394,7 @@ Request: TypeAlias = (
     | BeginRollingRequest
     | UpdateRollingRequest
     | CheckupRequest
+    | ActivityRequest
 )
 
 # --- replies ---
@@ -554,6 +560,12 @@ class StatusReply(Value):
     features_max: int = 0
     """The newest version with features in the replicated state that it can apply; 0 if it does not
     say, and it is that of the protocol."""
+    redis: str | None = None
+    """HOST:PORT where it serves clients of the Redis protocol, empty for nowhere; None on one of an
+    older release, which does not say."""
+    http: str | None = None
+    """HOST:PORT where it tells by HTTP how it is, likewise. One that says so, be it empty, answers
+    an `ActivityRequest`."""
 
     @property
     def applicable_features(self) -> int:
@@ -696,6 +708,36 @@ class CheckupReply(Value):
 
 
 @attrs.frozen(kw_only=True, repr=False, eq=False)
+class EventView(Value):
+    """Something that a server has noticed, for people."""
+
+    time_ms: int
+    """Milliseconds since 1970, by its own clock."""
+    kind: str
+    """election, leader, configuration, link, disk, snapshot, server or warning."""
+    text: str
+
+
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class ActivityReply(Value):
+    """The last minutes of a server: columns of one length, the newest point last."""
+
+    server: ServerId
+    interval_ms: int
+    """Between two points."""
+    last_ms: int
+    """When the newest one ended, by its own clock; 0 where it keeps none."""
+    commits_per_second: tuple[float, ...]
+    """By the growth of its commit index."""
+    commit_p50_ms: tuple[float | None, ...]
+    """From the append of a batch until it was committed; None where it committed none as the
+    leader."""
+    commit_p99_ms: tuple[float | None, ...]
+    events: tuple[EventView, ...]
+    """The latest, the newest last."""
+
+
+@attrs.frozen(kw_only=True, repr=False, eq=False)
 class OperationsReply(Value):
     operations: tuple[OperationView, ...]
 
@@ -795,6 +837,7 @@ Reply: TypeAlias = (
     | HistoryReply
     | RollingReply
     | CheckupReply
+    | ActivityReply
     | DoneReply
     | ErrorReply
 )

@@ -40,6 +40,7 @@ from raftd.protocol import (
 )
 from raftd.records import RECORD_BODY_BYTES_MAX
 from raftd.replies import disk_full, invalid, size_text, unavailable, write_reply
+from raftd.telemetry import APPLIED, Proposals
 
 COMMAND_BYTES_MAX = RECORD_BODY_BYTES_MAX - 1024
 """Of an encoded command: what the record of its entry holds, with room for the entry's own head."""
@@ -86,7 +87,11 @@ class Writes:
     """The commands that this server has appended as the leader and that wait to be applied."""
 
     def __init__(
-        self, disk: DiskSpace, snapshot_log_bytes: int, refused: Callable[[], ErrorReply]
+        self,
+        disk: DiskSpace,
+        snapshot_log_bytes: int,
+        refused: Callable[[], ErrorReply],
+        proposals: Proposals,
     ) -> None:
         """Wait for nothing.
 
@@ -94,10 +99,12 @@ class Writes:
             disk: of this server, for what is said of a full one.
             snapshot_log_bytes: of the log, after which a snapshot is taken.
             refused: returns the answer of a server that does not lead.
+            proposals: counts what becomes of the commands.
         """
         self._log_bytes_max = max(LOG_BYTES_MAX_MIN, LOG_FACTOR_MAX * snapshot_log_bytes)
         self._disk = disk
         self._refused = refused
+        self._proposals = proposals
         self._waiting: deque[tuple[Index, Term, Waiter]] = deque()
 
     def request(self, raft: Raft, request: WriteRequest, respond: Respond) -> None:
@@ -139,18 +146,18 @@ class Writes:
         try:
             short = raft.leader().short_of_space()
         except NotLeader:
-            _fail(waiters, self._refused())
+            self._fail(waiters, self._refused())
             return
         if short:
             # Membership changes are accepted: the reserve is there for them.
-            _fail(waiters, disk_full(short, self._disk.problem))
+            self._fail(waiters, disk_full(short, self._disk.problem))
             return
         if raft.log.size_bytes > self._log_bytes_max:
             why = (
                 f"the log holds {size_text(raft.log.size_bytes)} in memory until a snapshot is "
                 "written; `raftctl status` says what is in its way, if anything is"
             )
-            _fail(waiters, unavailable(NOT_NOW, why))
+            self._fail(waiters, unavailable(NOT_NOW, why))
             return
         self._append(raft, commands, waiters)
 
@@ -158,16 +165,18 @@ class Writes:
         self, raft: Raft, commands: Sequence[bytes], waiters: Sequence[Waiter]
     ) -> Index | None:
         if max(map(len, commands)) > COMMAND_BYTES_MAX:
+            count_before = len(commands)
             commands, waiters = _without_too_long(commands, waiters)
+            self._proposals.add("invalid", count_before - len(commands))
             if not commands:
                 return None
         try:
             term, first_index, count = raft.propose_all(commands)
         except NotLeader:
-            _fail(waiters, self._refused())
+            self._fail(waiters, self._refused())
             return None
         except ProposalDropped as refusal:
-            _fail(waiters, unavailable(NOT_NOW, str(refusal)))
+            self._fail(waiters, unavailable(NOT_NOW, str(refusal)))
             return None
         waiting = self._waiting
         index = first_index
@@ -176,7 +185,7 @@ class Writes:
             index += 1
         if count < len(waiters):
             why = "too much is waiting to be committed"
-            _fail(waiters[count:], unavailable(NOT_NOW, why))
+            self._fail(waiters[count:], unavailable(NOT_NOW, why))
         return first_index
 
     def applied(self, entries: Sequence[Entry], results: Sequence[Result | None]) -> None:
@@ -184,6 +193,7 @@ class Writes:
         waiting = self._waiting
         if not waiting:
             return
+        waiting_before = len(waiting)
         for entry, result in zip(entries, results, strict=True):
             if waiting[0][0] > entry.index:
                 continue
@@ -192,12 +202,19 @@ class Writes:
             assert result is not None
             waiter.done(result)
             if not waiting:
-                return
+                break
+        self._proposals.add(APPLIED, waiting_before - len(waiting))
 
     def lost_leadership(self, unknown: ErrorReply) -> None:
         """Answer everybody: nobody here can know any more what becomes of the proposals."""
+        self._proposals.add(unknown.code, len(self._waiting))
         while self._waiting:
             self._waiting.popleft()[2].failed(unknown)
+
+    def _fail(self, waiters: Sequence[Waiter], error: ErrorReply) -> None:
+        self._proposals.add(error.code, len(waiters))
+        for waiter in waiters:
+            waiter.failed(error)
 
 
 def _without_too_long(
@@ -212,8 +229,3 @@ def _without_too_long(
             why = f"a command of {len(command)} bytes; at most {COMMAND_BYTES_MAX} fit"
             waiter.failed(invalid(why))
     return [command for command, _ in fitting], [waiter for _, waiter in fitting]
-
-
-def _fail(waiters: Sequence[Waiter], error: ErrorReply) -> None:
-    for waiter in waiters:
-        waiter.failed(error)
