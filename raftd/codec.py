@@ -232,6 +232,8 @@ _REQUESTS: dict[str, type] = {
     "update-rolling": protocol.UpdateRollingRequest,
     "checkup": protocol.CheckupRequest,
     "activity": protocol.ActivityRequest,
+    "transaction": protocol.TransactionRequest,
+    "watch": protocol.WatchRequest,
 }
 _REPLIES: dict[str, type] = {
     "status": protocol.StatusReply,
@@ -251,6 +253,8 @@ _REPLIES: dict[str, type] = {
     "rolling": protocol.RollingReply,
     "checkup": protocol.CheckupReply,
     "activity": protocol.ActivityReply,
+    "transaction": protocol.TransactionReply,
+    "watch": protocol.WatchReply,
     "done": protocol.DoneReply,
     "error": protocol.ErrorReply,
 }

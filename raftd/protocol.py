@@ -14,20 +14,26 @@ from typing import TypeAlias
 
 import attrs
 
+from raftd.activity import ActivityReply as ActivityReply
+from raftd.activity import ActivityRequest as ActivityRequest
 from raftd.commands import ConfigurationRecord, Operation, RollingStep
 from raftd.core.snapshot import SnapshotId as SnapshotId
 from raftd.core.types import Index, ServerId, Term
 from raftd.values import Value
 
 PROTOCOL_VERSION_MIN = 1
-PROTOCOL_VERSION_MAX = 4
+PROTOCOL_VERSION_MAX = 5
 """Versions of the wire format that this release speaks; the highest common one is used. Version 2
 knows snapshots and the comparison of states, version 3 the history of configurations and rolling
 operations in the replicated state, version 4 counters, commands for several keys, and the questions
-for a read index. What an older version would take for garbage is not sent to it, and entries that
-it could not apply are not appended before every member speaks the version."""
+for a read index, version 5 keys with a life, transactions and watching. What an older version would
+take for garbage is not sent to it, and entries that it could not apply are not appended before
+every member speaks the version."""
+LIVES_VERSION = 5
+"""Servers that speak less know neither transactions nor watching."""
 READ_INDEX_VERSION = 4
 """A server answers linearizable reads that it does not lead only if its leader speaks it."""
+REVISION_GONE = "revision-gone"
 NOT_NOW = "not now"
 """The message of an `ErrorReply` whose code is unavailable where a leader takes nothing at the
 moment, as opposed to there being none."""
@@ -72,7 +78,8 @@ class Refusal(Value):
     Codes: `cluster` (another cluster), `identity` (another server lives here), `version`,
     `removed` (the dialling server is removed for good, at configuration index `removed_index`),
     `blank` (this server belongs to no cluster yet), `fenced` (the dialling server lacks what it
-    acknowledged to this leader; told once in a while), `busy`.
+    acknowledged to this leader; told once in a while), `busy`, `forbidden` (the certificate that
+    was shown is not that of who speaks).
     """
 
     code: str
@@ -149,6 +156,35 @@ class CompareAndSetRequest(Value):
     key: str
     expected: bytes
     value: bytes
+
+
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class TransactionRequest(Value):
+    """Change several keys at once, or keys with a life. See `raftd.commands.Transaction`."""
+
+    session: str
+    serial: int
+    lowest_unacknowledged: int
+    content: bytes
+    """Conditions and steps, see `raftd.transactions.encode_steps`."""
+
+
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class WatchRequest(Value):
+    """Return changes of keys in this server's applied state, oldest first; wait until there are."""
+
+    after_revision: int
+    """Only changes behind this revision."""
+    prefix: str = ""
+    """Only of keys that start with it."""
+    limit: int = 1000
+    """At most this many, 1 to `LIST_LIMIT_MAX`."""
+    wait_ms: int = 0
+    """It answers with nothing after so long, at most `WATCH_WAIT_MS_MAX`."""
+
+
+WATCH_WAIT_MS_MAX = 60_000
+"""A client that has gone without a word is forgotten after so long."""
 
 
 @attrs.frozen(kw_only=True, repr=False, eq=False)
@@ -367,11 +403,6 @@ BACKUP_CHUNK_BYTES_MAX = 1024 * 1024
 """Of one part of a backup: a step that makes nobody else wait."""
 
 
-@attrs.frozen(kw_only=True, repr=False, eq=False)
-class ActivityRequest(Value):
-    """What a server has done in the last minutes, for people who watch. See `StatusReply.http`."""
-
-
 Request: TypeAlias = (
     StatusRequest
     | GetRequest
@@ -380,6 +411,8 @@ Request: TypeAlias = (
     | PutRequest
     | DeleteRequest
     | CompareAndSetRequest
+    | TransactionRequest
+    | WatchRequest
     | ChangeRequest
     | OperationsRequest
     | AbortRequest
@@ -566,6 +599,8 @@ class StatusReply(Value):
     http: str | None = None
     """HOST:PORT where it tells by HTTP how it is, likewise. One that says so, be it empty, answers
     an `ActivityRequest`."""
+    certificate_expires_ms: int | None = None
+    """When the certificate that it shows ends, in milliseconds since 1970; None without one."""
 
     @property
     def applicable_features(self) -> int:
@@ -610,6 +645,41 @@ class ListReply(Value):
 class WriteReply(Value):
     applied: bool
     revision: int
+
+
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class TransactionReply(Value):
+    applied: bool
+    """Whether the conditions held, and so its steps were carried out."""
+    revision: int
+    outcomes: bytes
+    """One for each step, see `raftd.transactions.decode_outcomes`."""
+
+
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class EventView(Value):
+    """One change of a key."""
+
+    revision: int
+    kind: str
+    """put, delete (somebody removed it) or expired (its life was over)."""
+    key: str
+    value: bytes = b""
+    """Of a put, as the revisions and the version; else empty and 0."""
+    create_revision: int = 0
+    mod_revision: int = 0
+    version: int = 0
+
+
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class WatchReply(Value):
+    events: tuple[EventView, ...]
+    next_after_revision: int
+    """What to ask for next, at any server: nothing was left out up to it."""
+    revision: int
+    """How far the state is that has answered."""
+    leader: ServerId = ""
+    """Empty if it knows none: then it may hear of no changes, and another server may know more."""
 
 
 @attrs.frozen(kw_only=True, repr=False, eq=False)
@@ -708,36 +778,6 @@ class CheckupReply(Value):
 
 
 @attrs.frozen(kw_only=True, repr=False, eq=False)
-class EventView(Value):
-    """Something that a server has noticed, for people."""
-
-    time_ms: int
-    """Milliseconds since 1970, by its own clock."""
-    kind: str
-    """election, leader, configuration, link, disk, snapshot, server or warning."""
-    text: str
-
-
-@attrs.frozen(kw_only=True, repr=False, eq=False)
-class ActivityReply(Value):
-    """The last minutes of a server: columns of one length, the newest point last."""
-
-    server: ServerId
-    interval_ms: int
-    """Between two points."""
-    last_ms: int
-    """When the newest one ended, by its own clock; 0 where it keeps none."""
-    commits_per_second: tuple[float, ...]
-    """By the growth of its commit index."""
-    commit_p50_ms: tuple[float | None, ...]
-    """From the append of a batch until it was committed; None where it committed none as the
-    leader."""
-    commit_p99_ms: tuple[float | None, ...]
-    events: tuple[EventView, ...]
-    """The latest, the newest last."""
-
-
-@attrs.frozen(kw_only=True, repr=False, eq=False)
 class OperationsReply(Value):
     operations: tuple[OperationView, ...]
 
@@ -808,7 +848,10 @@ class ErrorReply(Value):
         refused: the cluster will not do it; nothing was changed.
         unsafe: valid, but a quorum would be lost now; nothing was changed.
         invalid: the request itself is wrong.
+        forbidden: the certificate that was shown is not of a role that may ask this; nothing was
+            changed.
         session-expired: the session was forgotten; whether earlier commands took effect is unknown.
+        revision-gone: the changes that were asked for are not kept any more.
     """
 
     code: str
@@ -818,6 +861,9 @@ class ErrorReply(Value):
     leader: ServerId = ""
     leader_address: str = ""
     operation: str = ""
+    oldest_revision: int = 0
+    """With revision-gone: of the oldest change that this server has; it may be asked for the
+    changes behind the one before."""
 
 
 Reply: TypeAlias = (
@@ -825,6 +871,8 @@ Reply: TypeAlias = (
     | GetReply
     | ListReply
     | WriteReply
+    | TransactionReply
+    | WatchReply
     | ChangeReply
     | OperationsReply
     | AbortReply

@@ -33,6 +33,8 @@ from raftd.network.network import Network
 from raftd.node import EXIT_REMOVED, Node
 from raftd.protocol import Refusal, Welcome
 from raftd.recovery import recover
+from raftd.reloading import Reloading
+from raftd.secrets import Secrets
 from raftd.service_notify import ServiceNotify, describe
 from raftd.storage.files import OsFileSystem, Remedy, StorageFault
 from raftd.storage.identity import DataDirectory, DataDirectoryLocked, WrongName
@@ -41,9 +43,11 @@ from raftd.storage.state import StateMachine, UnknownEntry
 from raftd.surroundings import Measured, Settings
 from raftd.sync_times import SyncTimes
 from raftd.ticks import Ticks
+from raftd.tls import TlsProblem
 from raftd.trace import Emit, Trace
 
 if TYPE_CHECKING:
+    from raftd.http.monitor import Monitor
     from raftd.network.redis_listener import RedisListener
 
 EXIT_DONE = 0
@@ -102,7 +106,11 @@ def run(
                 data_dir,
             )
             return EXIT_REMOVED
-        return _run_with(directory, cluster, server, emit)
+        secrets = Secrets(server)
+        return _run_with(directory, cluster, server, secrets, emit)
+    except TlsProblem as problem:
+        logger.error("%s", problem)
+        return EXIT_USAGE
     except StorageFault as fault:
         logger.error("%s", explain(fault, server, data_dir))
         return EXIT_STORAGE
@@ -139,7 +147,11 @@ def explain(fault: StorageFault, server: ServerConfig, data_dir: Path) -> str:
 
 
 def _run_with(
-    directory: DataDirectory, cluster: ClusterConfig, server: ServerConfig, emit: Emit | None
+    directory: DataDirectory,
+    cluster: ClusterConfig,
+    server: ServerConfig,
+    secrets: Secrets,
+    emit: Emit | None,
 ) -> int:
     files = OsFileSystem()
     _allow_descriptors()
@@ -167,6 +179,7 @@ def _run_with(
             our_hello=lambda dest: node.our_hello(dest),
             randomness=random.Random(),
             file_addresses={member.id: member.address for member in cluster.servers.values()},
+            credentials=secrets.credentials,
         )
         started_ns = _clock_ns()
         state = StateMachine(recovered.store)
@@ -186,15 +199,21 @@ def _run_with(
             uptime_ns=lambda: _clock_ns() - started_ns,
             mint_cluster_id=lambda: str(uuid4()),
             free_bytes=lambda: files.free_bytes(directory.path),
-            measure=lambda: _measured(sync_times, snapshots),
+            measure=lambda: _measured(sync_times, snapshots, secrets),
             trace=trace,
         )
         _announce(node, cluster, server, entry_count)
+        secrets.announce(time.time_ns() // 1_000_000)
         lead_if_alone(node.raft)
         # Its list of entries would keep those alive that are compacted.
         del recovered
         redis = _redis_listener(server, inbox, network, state)
-        running = _Server(node, network, redis, snapshots, inbox, server, directory.path, service)
+        reloading = _reloading(cluster, server, secrets)
+        running = _Server(
+            node, network, redis, snapshots, inbox, server, directory.path, service, reloading
+        )
+        if server.http is not None:
+            running.tell_by_http(cluster, sync_times)
         try:
             exit_code = trio.run(running.run)
             return exit_code
@@ -212,7 +231,16 @@ def _clock_ns() -> int:
     return time.clock_gettime_ns(_CLOCK)
 
 
-def _measured(sync_times: SyncTimes, snapshots: BackgroundSnapshots) -> Measured:
+def _reloading(cluster: ClusterConfig, server: ServerConfig, secrets: Secrets) -> Reloading:
+    """Return what SIGHUP does."""
+    parts = (
+        lambda now: secrets.reload_certificates(now, time.time_ns() // 1_000_000),
+        secrets.reload_password,
+    )
+    return Reloading(cluster, server, parts, frozenset({"tls", "redis_password_file"}))
+
+
+def _measured(sync_times: SyncTimes, snapshots: BackgroundSnapshots, secrets: Secrets) -> Measured:
     median_ms, high_ms = sync_times.percentiles_ms() or (None, None)
     used = consumption()
     return Measured(
@@ -222,6 +250,7 @@ def _measured(sync_times: SyncTimes, snapshots: BackgroundSnapshots) -> Measured
         cpu_ms=used.cpu_ms,
         rss_bytes=used.rss_bytes,
         rss_anon_bytes=used.rss_anon_bytes,
+        certificate_expires_ms=secrets.expires_ms,
     )
 
 
@@ -261,6 +290,8 @@ def _settings(server: ServerConfig) -> Settings:
         catch_up_bytes_per_second=server.catch_up_bytes_per_second,
         disk_reserve_bytes=server.disk_reserve_bytes,
         zone=server.zone or "",
+        redis=server.redis or "",
+        http=server.http or "",
         reads_by_lease=server.reads == "lease",
         clock_drift=server.clock_drift,
     )
@@ -325,6 +356,7 @@ class _Server:
         server: ServerConfig,
         data_dir: Path,
         service: ServiceNotify,
+        reloading: Reloading,
     ) -> None:
         self._node = node
         self._network = network
@@ -334,11 +366,43 @@ class _Server:
         self._config = server
         self._data_dir = data_dir
         self._service = service
+        self._reloading = reloading
+        self._monitor: Monitor | None = None
         self._tick_seconds = _settings(server).tick_ms / 1000
         self._drain_deadline = float("inf")
         self._exit_code = EXIT_DONE
         self.why = "an unexpected error, which the log shows"
         """Why it ended, for its trace."""
+
+    def tell_by_http(self, cluster: ClusterConfig, sync_times: SyncTimes) -> None:
+        """Have it tell by HTTP how it is, from its `run` on."""
+        # Imported only where it is wanted.
+        from raftd.http.monitor import Monitor, Surroundings
+
+        def connections() -> dict[str, int]:
+            listener = self._network.listener
+            counts = {"servers": len(listener.peers), "clients": len(listener.clients)}
+            if self._redis is not None:
+                counts["redis"] = self._redis.connection_count
+            return counts
+
+        around = Surroundings(
+            cluster=cluster,
+            server=self._config,
+            settings=_settings(self._config),
+            syncs=sync_times.histogram,
+            dial=self._network.dial,
+            wake=self._inbox.wake,
+            is_draining=lambda: self.is_draining,
+            connections=connections,
+            dropped_messages=lambda: self._network.dropped_messages,
+        )
+        self._monitor = Monitor(self._node, around)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it was told to stop."""
+        return self._drain_deadline < float("inf")
 
     async def run(self) -> int:
         """Listen, drive, and return the exit code when it is time to end."""
@@ -351,6 +415,9 @@ class _Server:
                 if self._redis is not None and self._config.redis is not None:
                     address = self._config.redis
                     await nursery.start(self._redis.serve, *split_address(address))
+                if self._monitor is not None and self._config.http is not None:
+                    address = self._config.http
+                    await nursery.start(self._monitor.serve)
             except OSError as error:
                 self.why = f"cannot listen on {address}: {error.strerror or error}"
                 logger.error("%s; is another raftd running there?", self.why)
@@ -410,7 +477,7 @@ class _Server:
                 self.why = node.stop.message
                 self._exit_code = node.stop.exit_code
                 break
-            if self._drain_deadline < float("inf") and (
+            if self.is_draining and (
                 node.is_drained or trio.current_time() >= self._drain_deadline
             ):
                 logger.info("stopped")
@@ -441,13 +508,19 @@ class _Server:
     async def _watch_signals(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """On SIGTERM or SIGINT hand leadership over, then end; on a second one end at once."""
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        """On SIGTERM or SIGINT hand leadership over, then end; on a second one end at once.
+
+        On SIGHUP read again what can be changed while it runs.
+        """
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             task_status.started()
             async for number in signals:
+                if number == signal.SIGHUP:
+                    self._reloading.reload()
+                    continue
                 # It may be asleep for some ticks.
                 self._inbox.wake()
-                if self._drain_deadline < float("inf"):
+                if self.is_draining:
                     self._drain_deadline = 0
                     continue
                 logger.info("%s: drains", signal.Signals(number).name)

@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
+from raftd.activity import ActivityReply
 from raftd.chronicle import Chronicle
 from raftd.core.leader import Leader
 from raftd.core.raft import Candidate, Raft
+from raftd.core.snapshot import Snapshot
 from raftd.core.types import Index, ServerId, Term
-from raftd.protocol import ActivityReply
 
 NANOSECONDS = 1_000_000_000
 BOUNDS_SECONDS = (
@@ -151,11 +152,12 @@ def _percentile_ms(ordered_ns: Sequence[int], fraction: float) -> float | None:
 class Telemetry:
     """The counters of one server."""
 
-    def __init__(self, wall_clock_ms: Callable[[], int]) -> None:
+    def __init__(self, wall_clock_ms: Callable[[], int], proposals: Proposals) -> None:
         """Begin at zero.
 
         Args:
             wall_clock_ms: milliseconds since 1970, for people only.
+            proposals: which somebody else counts.
         """
         self.chronicle = Chronicle(wall_clock_ms)
         self.rates = Rates()
@@ -165,7 +167,7 @@ class Telemetry:
         """On a leader, from the append of a batch until it is known to be committed."""
         self.apply = Histogram()
         """For a batch of entries."""
-        self.proposals = Proposals()
+        self.proposals = proposals
         self.reads = 0
         """Linearizable reads that a quorum has confirmed, or that had no leader to ask."""
         self.elections = 0
@@ -178,6 +180,8 @@ class Telemetry:
         self.snapshots_installed = 0
         self._uncommitted: deque[_Uncommitted] = deque(maxlen=UNCOMMITTED_BATCHES_MAX)
         self._latencies_ns: deque[int] = deque(maxlen=LATENCIES_MAX)
+        self._snapshot: Snapshot | None = None
+        self._has_looked = False
         self._campaign_term: Term = 0
         self._leadership: tuple[Term, ServerId] = (0, "")
 
@@ -195,12 +199,24 @@ class Telemetry:
             self.commit.add(latency_ns)
             self._latencies_ns.append(latency_ns)
 
-    def lost_leadership(self) -> None:
-        """Forget what was to be committed: whether it ever is, others decide."""
-        self._uncommitted.clear()
+    def installed(self, snapshot: Snapshot) -> None:
+        """Note that a snapshot of a leader was put in force."""
+        self.snapshots_installed += 1
+        self._snapshot = snapshot
+        self.chronicle.snapshot(snapshot.id.last_included_index, installed=True)
 
     def follow(self, raft: Raft) -> None:
-        """Look who leads, after a turn in which that may have changed."""
+        """Look who leads, and at the newest snapshot, after a turn that may have changed it."""
+        if not isinstance(raft.role, Leader):
+            # Whether it is ever committed, others decide.
+            self._uncommitted.clear()
+        if raft.snapshot is not self._snapshot:
+            self._snapshot = raft.snapshot
+            # The one that a start finds is no new one.
+            if self._has_looked and raft.snapshot is not None:
+                self.snapshots_taken += 1
+                self.chronicle.snapshot(raft.snapshot_index, installed=False)
+        self._has_looked = True
         self.chronicle.follow(raft)
         term, leader = raft.current_term, raft.leader_id
         if isinstance(raft.role, Leader | Candidate) and term != self._campaign_term:
@@ -224,7 +240,7 @@ class Telemetry:
             commits_per_second=tuple(point.commits_per_second for point in points),
             commit_p50_ms=tuple(point.commit_p50_ms for point in points),
             commit_p99_ms=tuple(point.commit_p99_ms for point in points),
-            events=tuple(self.chronicle.events),
+            notices=tuple(self.chronicle.notices),
         )
 
     def _take_latencies_ns(self) -> Sequence[int]:

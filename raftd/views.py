@@ -272,4 +272,5 @@ def status_reply(
         features_max=settings.features_max,
         redis=settings.redis,
         http=settings.http,
+        certificate_expires_ms=measured.certificate_expires_ms,
     )

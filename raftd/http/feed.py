@@ -244,16 +244,20 @@ def rates_of(own: ActivityReply, leading: ActivityReply | None, cluster: Cluster
 
 
 def recent_of(own: ActivityReply, leading: ActivityReply | None) -> list[RecentEvent]:
-    """Return the latest events of the server itself and of the leader, by their times."""
+    """Return the latest events of the server itself and of the leader, by their times.
+
+    Configurations come to every server: they are told once, as the leader has seen them.
+    """
     found = [
         RecentEvent(
-            time_ms=event.time_ms,
+            time_ms=notice.time_ms,
             server=server_name(activity.server),
-            kind=event.kind,
-            text=event.text,
+            kind=notice.kind,
+            text=notice.text,
         )
         for activity in (own, leading)
         if activity is not None
-        for event in activity.events
+        for notice in activity.notices
+        if activity is leading or leading is None or notice.kind != "configuration"
     ]
     return sorted(found, key=lambda event: event["time_ms"])[-RECENT_EVENTS_MAX:]

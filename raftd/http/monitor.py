@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import attrs
 import trio
 
+from raftd.cluster_status.issues import warnings
 from raftd.config import ClusterConfig, ServerConfig
 from raftd.http.feed import Feed, Own
 from raftd.http.health import Health, passes
@@ -17,7 +18,7 @@ from raftd.http.serving import HttpServer, allowed_hosts
 from raftd.http.survey import Survey
 from raftd.network.dialling import Dial, split_address
 from raftd.node import Node
-from raftd.protocol import ActivityReply
+from raftd.protocol import ActivityReply, StatusReply
 from raftd.surroundings import Settings
 from raftd.telemetry import RATE_INTERVAL_MS, Histogram
 
@@ -106,12 +107,21 @@ class Monitor:
             nursery.start_soon(self._sample)
 
     async def _sample(self) -> None:
-        """Take a point of the rates each second: a few microseconds each."""
+        """Take a point of the rates each second, and look for problems: it is done in no time."""
         seconds = RATE_INTERVAL_MS / 1000
         sampled_at = trio.current_time()
         while True:
             await trio.sleep_until(sampled_at + seconds)
             now = trio.current_time()
             elapsed_ms = (now - sampled_at) * 1000
-            self._node.telemetry.sample(elapsed_ms, self._node.raft.log.commit_index)
+            telemetry = self._node.telemetry
+            telemetry.sample(elapsed_ms, self._node.raft.log.commit_index)
+            telemetry.chronicle.problems(problems_of(self._node.status()))
             sampled_at = now
+
+
+def problems_of(status: StatusReply) -> dict[str, str]:
+    """Return what is wrong with a server, or will be, by a short name for each."""
+    found = {issue.kind: issue.words for issue in warnings(status, None, "")}
+    found |= {words.partition(":")[0]: words for words in status.issues}
+    return found
