@@ -136,6 +136,7 @@ function split(text) {
 function showProblems(problems) {
   byId("problems").hidden = !problems.length;
   byId("no-problems").hidden = problems.length > 0;
+  say(byId("no-problems"), "Nothing is wrong.");
   list(
     byId("problems"), problems, ({ who, kind }, at) => `${who}/${kind}/${at}`,
     () => {
@@ -614,8 +615,9 @@ function showLink() {
   if (!lost) return;
   const banner = byId("banner");
   if (banner.dataset.health !== "unknown") {
-    byId("tolerance").textContent = `was ${banner.dataset.health} when last seen`;
-    byId("health").textContent = "Unknown";
+    say(byId("tolerance"), `was ${banner.dataset.health} when last seen`);
+    say(byId("health"), "Unknown");
+    say(byId("no-problems"), "Nothing was wrong then.");
     document.title = `${SYMBOLS.unknown} Connection lost · ${byId("cluster").textContent}`;
     banner.dataset.health = "unknown";
   }

@@ -64,6 +64,9 @@ class Browser:
 
     def open(self, url: str) -> None:
         """Load a page, and forget what the console said before."""
+        # The page before may complain until it is left.
+        self._call("Page.navigate", {"url": "about:blank"})
+        self.run("0")
         self.complaints.clear()
         found = self._call("Page.navigate", {"url": url})
         assert "errorText" not in found, f"{url}: {found['errorText']}"

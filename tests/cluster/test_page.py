@@ -138,6 +138,7 @@ def test_a_page_whose_server_is_gone_says_so_and_comes_back(
     assert browser.run(text("health")) == "Unknown"
     assert browser.run(text("tolerance")) == "was healthy when last seen"
     assert "Connection lost" in browser.run("document.title")
+    assert browser.run(text("no-problems")) == "Nothing was wrong then."
     assert browser.run(text("lost")).startswith("Connection lost.")
     check_everywhere(browser, screenshots, "lost")
     shown = browser.run(text("lost-age"))
