@@ -10,6 +10,7 @@ from tests.mutants import (
     elections,
     membership,
     node,
+    python_client,
     reads,
     replication,
     snapshot_files,
@@ -35,6 +36,7 @@ ALL: tuple[Mutant, ...] = (
     *benchmark.MUTANTS,
     *clients.MUTANTS,
     *connections.MUTANTS,
+    *python_client.MUTANTS,
 )
 """In the order of the protocol: elections first, then the driver, what operators ask, many
-clients, and their connections."""
+clients, their connections, and the client for programs."""
