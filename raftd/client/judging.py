@@ -8,6 +8,7 @@ import attrs
 
 from raftd.core.types import ServerId, server_name
 from raftd.protocol import (
+    LIVES_VERSION,
     BootstrapRequest,
     ChangeRequest,
     CompareAndSetRequest,
@@ -25,14 +26,16 @@ from raftd.protocol import (
     Request,
     StatusReply,
     StatusRequest,
+    TransactionRequest,
     TransferRequest,
+    WatchRequest,
 )
 
 SILENT = ("refused", "unreachable", "unresolved", "timed-out", "not-raftd", "lost")
 """Kinds of failure of a server that did not answer at all."""
 ANSWERED = ("follower", "unavailable", "unknown-outcome", "blank")
 """Kinds of failure of a server that answered, but could not serve."""
-_WRITES = (PutRequest, DeleteRequest, CompareAndSetRequest)
+_WRITES = (PutRequest, DeleteRequest, CompareAndSetRequest, TransactionRequest)
 """Of keys: what the state machine does once for each session and serial."""
 _READS = (
     StatusRequest,
@@ -41,9 +44,10 @@ _READS = (
     OperationsRequest,
     HistoryRequest,
     ReadIndexRequest,
+    WatchRequest,
     OpenSessionRequest,
 )
-_VERSION_MIN: dict[type, int] = {}
+_VERSION_MIN: dict[type, int] = {TransactionRequest: LIVES_VERSION, WatchRequest: LIVES_VERSION}
 """Of the wire format, for requests that older servers do not know."""
 
 

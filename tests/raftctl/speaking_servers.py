@@ -41,6 +41,8 @@ class SpeakingServer:
     def __init__(self, server: str = "n1/a", cluster_id: str = "c1") -> None:
         self.server = server
         self.cluster_id = cluster_id
+        self.version = 1
+        """Of the wire format."""
         self.refusal: Refusal | None = None
         self.answer: Callable[[Request], Answer] = lambda request: SILENCE
         self.requests: list[Request] = []
@@ -88,7 +90,7 @@ class SpeakingServer:
         hello = decode_opening(payload)
         assert isinstance(hello, Hello)
         assert hello.role == "client"
-        welcome = Welcome(server=self.server, cluster_id=self.cluster_id, version=1)
+        welcome = Welcome(server=self.server, cluster_id=self.cluster_id, version=self.version)
         connection.sendall(encode_frame(encode_opening(self.refusal or welcome)))
 
     def _reply(self, connection: socket.socket, payload: bytes) -> Answer:
