@@ -42,7 +42,7 @@ class SpeakingServer:
         self.server = server
         self.cluster_id = cluster_id
         self.version = 1
-        """Of the wire format."""
+        """Of the protocol, that it speaks."""
         self.refusal: Refusal | None = None
         self.answer: Callable[[Request], Answer] = lambda request: SILENCE
         self.requests: list[Request] = []
@@ -103,9 +103,13 @@ class SpeakingServer:
 
 
 @contextlib.contextmanager
-def speaking_servers(*servers: str, cluster_id: str = "c1") -> Iterator[list[SpeakingServer]]:
-    """Yield a server for each of these ids, `name/incarnation`."""
+def speaking_servers(
+    *servers: str, cluster_id: str = "c1", version: int = 1
+) -> Iterator[list[SpeakingServer]]:
+    """Yield a server for each of these ids, `name/incarnation`, that speaks `version`."""
     started = [SpeakingServer(server, cluster_id) for server in servers]
+    for server in started:
+        server.version = version
     try:
         yield started
     finally:
