@@ -14,8 +14,8 @@ from raftctl.commands.data import checked_key, value_document, value_text
 from raftctl.errors import EXIT_INTERRUPTED
 from raftctl.render import number, printable
 from raftd.client.calls import REPLY_TIMEOUT_MS
-from raftd.client.judging import Failure, judge_leader
-from raftd.protocol import EventView, GetReply, GetRequest, Reply, WatchReply, WatchRequest
+from raftd.client.judging import judge_watch
+from raftd.protocol import EventView, GetReply, GetRequest, WatchReply, WatchRequest
 
 WAIT_MS = 5_000
 """A server that has nothing to say for so long says that. One that does not is left for another."""
@@ -80,18 +80,11 @@ def _changes(cluster: Cluster, prefix: str, after: int) -> Iterator[EventView]:
             request,
             cluster.deadline(),
             reply_timeout_ms=wait_ms + REPLY_TIMEOUT_MS,
-            judge=_judge,
+            judge=judge_watch,
         )
         reply = expect(cluster.perform(steps), WatchReply)
         yield from reply.events
         after = reply.next_after_revision
-
-
-def _judge(reply: Reply) -> Failure | None:
-    """Return why to ask another server: this one has nothing, and may never hear of anything."""
-    if isinstance(reply, WatchReply) and not reply.events and not reply.leader:
-        return Failure(reason="it knows no leader, and of no changes", kind="follower")
-    return judge_leader(reply)
 
 
 def _print(context: Context, event: EventView) -> None:

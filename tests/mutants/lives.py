@@ -10,7 +10,7 @@ STATE = "raftd/storage/state.py"
 TRANSACTING = "raftd/storage/transacting.py"
 EVENTS = "raftd/storage/events.py"
 WATCHING = "raftd/watching.py"
-WATCH_COMMAND = "raftctl/commands/watch_keys.py"
+JUDGING = "raftd/client/judging.py"
 TIME_TESTS = "tests/node/test_lives.py"
 LIVES_TESTS = "tests/storage/test_lives.py"
 TRANSACTION_TESTS = "tests/storage/test_transactions.py"
@@ -162,7 +162,7 @@ MUTANTS = (
     Mutant(
         name="watch-stays-with-a-server-that-is-cut-off",
         why="It is silent for ever, while the rest of the cluster goes on.",
-        file=WATCH_COMMAND,
+        file=JUDGING,
         old="    if isinstance(reply, WatchReply) and not reply.events and not reply.leader:\n",
         new="    if False:\n",
         test=f"{COMMAND_TESTS}::test_another_server_goes_on_where_one_is_gone_or_alone",
