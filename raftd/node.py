@@ -224,7 +224,7 @@ class Node:
         self._draining = False
         self._stop: Stop | None = None
         self._stop_tick = 0
-        self._role_log = RoleLog()
+        self._role_log = RoleLog(settings.tick_ms)
         self.raft = self._make_raft(found.hard_state, self._make_log(found))
         self._administration = Administration(
             state, network, self._propose, wall_clock_ms, settings.features_max
