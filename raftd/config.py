@@ -21,8 +21,9 @@ import attrs
 import yaml
 from cattrs import Converter
 
+from raftd import config_rules as rules
+from raftd.certificate_files import TlsFiles
 from raftd.config_values import (
-    check_name,
     format_duration,
     format_percent,
     format_size,
@@ -30,13 +31,10 @@ from raftd.config_values import (
     is_wildcard,
     normalise_host,
     parse_address,
-    parse_dialled_address,
     parse_duration_ms,
     parse_member_argument,
-    parse_percent,
     parse_size_bytes,
     quoted,
-    size_unit_meant,
 )
 from raftd.config_yaml import (
     INVALID,
@@ -92,6 +90,8 @@ DEFAULTS: Mapping[str, Any] = {
     "reads": "read-index",
     "clock_drift": 0.05,
     "log_level": "info",
+    "tls": None,
+    "redis_password_file": None,
 }
 """What a key is worth that stands nowhere in the file; durations in milliseconds, sizes in bytes.
 `joint_timeout` is twice the election timeout of its server."""
@@ -135,6 +135,10 @@ class ServerConfig:
     """For leases: by what part an election timeout on one server's clock may be shorter than the
     same one on another's."""
     log_level: str
+    tls: TlsFiles | None
+    """Its certificate; None where nothing is encrypted."""
+    redis_password_file: Path | None
+    """Whose first line clients of the Redis protocol have to know that show no certificate."""
 
 
 _FIELDS: Mapping[str, str] = {
@@ -166,9 +170,6 @@ class ClusterConfig:
     """The plain content of the file: what it says itself, as opposed to what is a default."""
 
 
-# --- rules for single values ----------------------------------------------------------------
-
-
 class _Unset(Enum):
     UNSET = "unset"
 
@@ -177,214 +178,72 @@ _UNSET: Any = _Unset.UNSET
 """The key is not in the file. (A key with nothing behind it is, and is wrong.)"""
 
 
-def _describe(value: Any) -> str:
-    """Return what stands in the file, in the words of somebody who looks at it."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return quoted(value)
-    if isinstance(value, (int, float)):
-        return f"the number {value}"
-    return "a list" if isinstance(value, list) else "a mapping"
-
-
-def _text(value: Any, wanted: str) -> str:
-    if isinstance(value, str):
-        return value
-    raise ValueError(f"expected {wanted}, got {_describe(value)}")
-
-
-def _true_or_false(value: Any, _: object = None) -> bool:
-    if isinstance(value, bool):
-        return value
-    words = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
-    meant = words.get(str(value).lower()) or (
-        str(value).lower() if str(value).lower() in ("true", "false") else ""
-    )
-    hint = f" (did you mean {meant}, without quotes?)" if meant else ""
-    raise ValueError(f"expected true or false, got {_describe(value)}{hint}")
-
-
-def _name(value: Any) -> str:
-    return check_name(_text(value, "a name"))
-
-
-def _address(value: Any) -> str:
-    text = _text(value, "HOST:PORT")
-    parse_dialled_address(text)
-    return text
-
-
-def _listen(value: Any) -> str:
-    text = _text(value, "HOST:PORT")
-    parse_address(text)
-    return text
-
-
-def _data_dir(value: Any) -> str:
-    text = _text(value, "a folder")
-    if not text or "\0" in text:
-        raise ValueError(f"{quoted(text)} is not the name of a folder")
-    if text.startswith("~"):
-        raise ValueError(f"{quoted(text)}: '~' is not expanded here; write the whole path")
-    if "{" in text.replace("{id}", "") or "}" in text.replace("{id}", ""):
-        raise ValueError(f"{quoted(text)}: only {{id}} can stand in braces")
-    return text
-
-
-def _zone(value: Any) -> str:
-    if isinstance(value, (int, float)):
-        shown = _describe(value)
-        meant = shown.removeprefix("the number ")
-        raise ValueError(f'expected the name of a zone, got {shown} (did you mean "{meant}"?)')
-    text = _text(value, "the name of a zone")
-    if not (1 <= len(text) <= 63 and all(c.isalnum() or c in "-_." for c in text)):
-        raise ValueError(f"{quoted(text)} is not a zone: 1 to 63 letters, digits, '-', '_' and '.'")
-    return text
-
-
-@attrs.frozen
-class _OneOf:
-    """One of a few words."""
-
-    words: tuple[str, ...]
-
-    def __call__(self, value: Any) -> str:
-        listed = f"{', '.join(self.words[:-1])} or {self.words[-1]}"
-        text = _text(value, listed)
-        if text not in self.words:
-            raise ValueError(
-                f"expected {listed}, got {quoted(text)}{_did_you_mean(text, self.words)}"
-            )
-        return text
-
-
-@attrs.frozen
-class _Duration:
-    """A duration within limits; the value is its milliseconds."""
-
-    minimum: str
-    maximum: str
-
-    def __call__(self, value: Any) -> float:
-        if not isinstance(value, str):
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            hint = f" (did you mean {value}ms?)" if number else ""
-            raise ValueError(
-                "expected a duration with its unit (us, ms, s, m or h), "
-                f"got {_describe(value)}{hint}"
-            )
-        milliseconds = parse_duration_ms(value)
-        if milliseconds < parse_duration_ms(self.minimum):
-            raise ValueError(f"{value} is too short; at least {self.minimum} is needed")
-        if milliseconds > parse_duration_ms(self.maximum):
-            raise ValueError(f"{value} is too long; at most {self.maximum} is allowed")
-        return milliseconds
-
-
-@attrs.frozen
-class _Percent:
-    """A percentage within limits; the value is the part of one."""
-
-    minimum: str
-    maximum: str
-
-    def __call__(self, value: Any) -> float:
-        if not isinstance(value, str):
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            hint = f" (did you mean {value}%?)" if number else ""
-            raise ValueError(f"expected a percentage with its sign, got {_describe(value)}{hint}")
-        part = parse_percent(value)
-        if not parse_percent(self.minimum) <= part <= parse_percent(self.maximum):
-            raise ValueError(f"{value} is not within {self.minimum} and {self.maximum}")
-        return part
-
-
-@attrs.frozen
-class _Size:
-    """A size within limits; the value is its bytes. Of a rate, those of one second."""
-
-    minimum: str
-    maximum: str
-
-    def __call__(self, value: Any) -> int:
-        if not isinstance(value, str):
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
-            hint = f" (did you mean {value}{size_unit_meant(value)}?)" if number else ""
-            raise ValueError(
-                f"expected a size with its unit (B, KiB, MiB or GiB), got {_describe(value)}{hint}"
-            )
-        size_bytes = parse_size_bytes(value)
-        if size_bytes < parse_size_bytes(self.minimum):
-            raise ValueError(f"{value} is too little; at least {self.minimum} is needed")
-        if size_bytes > parse_size_bytes(self.maximum):
-            raise ValueError(f"{value} is too much; at most {self.maximum} is allowed")
-        return size_bytes
-
-
-def _did_you_mean(word: str, words: Sequence[str]) -> str:
-    import difflib
-
-    folded = word.lower().replace("-", "_")
-    close = difflib.get_close_matches(folded, words, n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""
-
-
 # --- the schema -----------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class TlsKeys:
+    """The keys of `tls`. What a server does not say itself it has from the defaults."""
+
+    ca: Annotated[str, rules.file_path] = _UNSET
+    cert: Annotated[str, rules.file_path] = _UNSET
+    key: Annotated[str, rules.file_path] = _UNSET
 
 
 @attrs.frozen(kw_only=True)
 class SharedKeys:
     """The keys of `defaults`; each server may have them too."""
 
-    data_dir: Annotated[str, _data_dir] = _UNSET
+    data_dir: Annotated[str, rules.data_dir] = _UNSET
     # Below a millisecond the clock and the event loop are coarser than the interval; a leader
     # that is silent for ten seconds is of no use as one.
-    heartbeat_interval: Annotated[float, _Duration("1ms", "10s")] = _UNSET
+    heartbeat_interval: Annotated[float, rules.Duration("1ms", "10s")] = _UNSET
     # Five times the shortest heartbeat; for longer than ten minutes nobody waits for a leader.
-    election_timeout: Annotated[float, _Duration("5ms", "10m")] = _UNSET
-    role: Annotated[str, _OneOf(ROLES)] = _UNSET
-    zone: Annotated[str, _zone] = _UNSET
+    election_timeout: Annotated[float, rules.Duration("5ms", "10m")] = _UNSET
+    role: Annotated[str, rules.OneOf(ROLES)] = _UNSET
+    zone: Annotated[str, rules.zone] = _UNSET
     # A new server needs the time to open a connection; a day without progress is a dead one.
-    catch_up_timeout: Annotated[float, _Duration("100ms", "24h")] = _UNSET
+    catch_up_timeout: Annotated[float, rules.Duration("100ms", "24h")] = _UNSET
     # As for an election: shorter than a few heartbeats it would undo every change.
-    joint_timeout: Annotated[float, _Duration("5ms", "1h")] = _UNSET
+    joint_timeout: Annotated[float, rules.Duration("5ms", "1h")] = _UNSET
     # A snapshot costs a few syncs and a process of its own, so not one for each handful of writes;
     # more log than the maximum takes minutes to apply after a restart.
-    snapshot_log_size: Annotated[int, _Size("64KiB", "4GiB")] = _UNSET
+    snapshot_log_size: Annotated[int, rules.Size("64KiB", "4GiB")] = _UNSET
     # Slower, it would not keep up with a few hundred writes a second; no disk is faster.
-    snapshot_rate: Annotated[int, _Size("64KiB", "64GiB")] = _UNSET
+    snapshot_rate: Annotated[int, rules.Size("64KiB", "64GiB")] = _UNSET
     # As for snapshots; no network is faster.
-    catch_up_rate: Annotated[int, _Size("64KiB", "64GiB")] = _UNSET
+    catch_up_rate: Annotated[int, rules.Size("64KiB", "64GiB")] = _UNSET
     # For the log, while somebody makes room: more than that is a slip of the unit, and would have
     # all writes refused.
-    disk_reserve: Annotated[int, _Size("0B", "1024GiB")] = _UNSET
-    reads: Annotated[str, _OneOf(READS)] = _UNSET
+    disk_reserve: Annotated[int, rules.Size("0B", "1024GiB")] = _UNSET
+    reads: Annotated[str, rules.OneOf(READS)] = _UNSET
     # No two clocks run exactly alike; with a half, a lease is not much longer than a heartbeat.
-    clock_drift: Annotated[float, _Percent("0.1%", "50%")] = _UNSET
-    log_level: Annotated[str, _OneOf(LOG_LEVELS)] = _UNSET
+    clock_drift: Annotated[float, rules.Percent("0.1%", "50%")] = _UNSET
+    log_level: Annotated[str, rules.OneOf(LOG_LEVELS)] = _UNSET
+    tls: TlsKeys = _UNSET
+    redis_password_file: Annotated[str, rules.file_path] = _UNSET
 
 
 @attrs.frozen(kw_only=True)
 class ServerKeys(SharedKeys):
     """The keys of one server."""
 
-    address: Annotated[str, _address] = attrs.field(default=_UNSET, metadata={"required": True})
-    listen: Annotated[str, _listen] = _UNSET
-    redis: Annotated[str, _address] = _UNSET
-    http: Annotated[str, _address] = _UNSET
+    address: Annotated[str, rules.address] = attrs.field(
+        default=_UNSET, metadata={"required": True}
+    )
+    listen: Annotated[str, rules.listen] = _UNSET
+    redis: Annotated[str, rules.address] = _UNSET
+    http: Annotated[str, rules.address] = _UNSET
 
 
 @attrs.frozen(kw_only=True)
 class ClusterKeys:
     """The keys of the file."""
 
-    cluster: Annotated[str, _name] = attrs.field(default=_UNSET, metadata={"required": True})
+    cluster: Annotated[str, rules.name] = attrs.field(default=_UNSET, metadata={"required": True})
     insecure: bool = _UNSET
     defaults: SharedKeys = _UNSET
-    servers: dict[Annotated[str, _name], ServerKeys] = attrs.field(
+    servers: dict[Annotated[str, rules.name], ServerKeys] = attrs.field(
         default=_UNSET, metadata={"required": True}
     )
 
@@ -399,7 +258,7 @@ def _keys(schema: type) -> list[str]:
     return [field.name for field in attrs.fields(schema)]
 
 
-for _schema in (SharedKeys, ServerKeys, ClusterKeys):
+for _schema in (TlsKeys, SharedKeys, ServerKeys, ClusterKeys):
     attrs.resolve_types(_schema, include_extras=True)
 
 
@@ -411,7 +270,7 @@ class _Reading:
         self.problems = list(document.problems)
         self._path: KeyPath = ()
         self._converter = Converter()
-        self._converter.register_structure_hook(bool, _true_or_false)
+        self._converter.register_structure_hook(bool, rules.true_or_false)
         self._converter.register_structure_hook_factory(
             _made_of(Annotated), lambda wanted: _apply_rule(wanted.__metadata__[0])
         )
@@ -455,7 +314,7 @@ class _Reading:
     def _structure_keys(self, value: Any, schema: type) -> Any:
         """Structure a mapping whose keys the schema knows."""
         if not isinstance(value, dict):
-            raise ValueError(f"expected a mapping, got {_describe(value)}")
+            raise ValueError(f"expected a mapping, got {rules.describe(value)}")
         fields = {field.name: field for field in attrs.fields(schema)}
         found: dict[str, Any] = {}
         for key, item in value.items():
@@ -473,7 +332,7 @@ class _Reading:
     def _structure_names(self, value: Any, wanted: Any) -> Any:
         """Structure a mapping from names to mappings."""
         if not isinstance(value, dict):
-            raise ValueError(f"expected a mapping from server names, got {_describe(value)}")
+            raise ValueError(f"expected a mapping from server names, got {rules.describe(value)}")
         name_rule, item_type = get_args(wanted)
         found: dict[str, Any] = {}
         for name, item in value.items():
@@ -497,7 +356,7 @@ def _apply_rule(rule: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
 
 def _key_meant(key: str, schema: type) -> str:
     """Return a hint for a key that `schema` does not know, or nothing."""
-    here = _did_you_mean(key, _keys(schema))
+    here = rules.did_you_mean(key, _keys(schema))
     if here:
         return here
     if schema is ClusterKeys and key in _keys(SharedKeys):
@@ -566,6 +425,10 @@ def _settings(name: str, server: ServerKeys, defaults: SharedKeys) -> _Settings:
     """Return the setting of each key for one server: its own, else the common one, else ours."""
     settings: _Settings = {}
     for key in _keys(ServerKeys):
+        if key == "tls":
+            shared = getattr(defaults, "tls", _UNSET) if _is_valid(defaults) else INVALID
+            settings |= _tls_settings(name, server.tls, shared)
+            continue
         own = getattr(server, key)
         common = getattr(defaults, key, _UNSET) if _is_valid(defaults) else INVALID
         if own is not _UNSET:
@@ -587,19 +450,40 @@ def _settings(name: str, server: ServerKeys, defaults: SharedKeys) -> _Settings:
     return settings
 
 
+def _tls_settings(name: str, own: Any, common: Any) -> _Settings:
+    """Return the setting of each key of `tls` for one server: its own one, else the common one."""
+    settings: _Settings = {}
+    for key in _keys(TlsKeys):
+        setting = _Setting(None, None)
+        for keys, path in ((common, ("defaults", "tls")), (own, ("servers", name, "tls"))):
+            value = getattr(keys, key, keys)
+            if value is not _UNSET:
+                setting = _Setting(value, (*path, key) if isinstance(keys, TlsKeys) else path)
+        settings[f"tls.{key}"] = setting
+    return settings
+
+
 def _server(name: str, settings: _Settings, folder: Path) -> ServerConfig:
-    data_dir = settings["data_dir"].value.replace("{id}", name)
+    def path_of(key: str) -> Path:
+        return Path(os.path.normpath(folder / settings[key].value.replace("{id}", name)))
+
+    password_file = settings["redis_password_file"].value
+    tls = None
+    if _speaks_tls(settings):
+        tls = TlsFiles(ca=path_of("tls.ca"), cert=path_of("tls.cert"), key=path_of("tls.key"))
     return ServerConfig(
         id=name,
         address=settings["address"].value,
         listen=settings["listen"].value,
         redis=settings["redis"].value,
         http=settings["http"].value,
-        data_dir=Path(os.path.normpath(folder / data_dir)),
+        data_dir=path_of("data_dir"),
         role=settings["role"].value,
         zone=settings["zone"].value,
         **{field: settings[key].value for key, field in _FIELDS.items()},
         **{key: settings[key].value for key in ("reads", "clock_drift", "log_level")},
+        tls=tls,
+        redis_password_file=None if password_file is None else path_of("redis_password_file"),
     )
 
 
@@ -615,13 +499,46 @@ def _check_servers(reading: _Reading, keys: ClusterKeys, servers: dict[str, _Set
         reading.report(("servers",), "all servers are learners; at least one has to be a voter")
     if keys.insecure is _UNSET or keys.insecure is False:
         _check_loopback(reading, servers)
+    _check_tls(reading, servers)
     _check_timing(reading, servers)
     _check_addresses(reading, servers)
     _check_data_dirs(reading, servers)
 
 
+def _speaks_tls(settings: _Settings) -> bool:
+    """Return whether a server is told of any certificate."""
+    return any(settings[f"tls.{key}"].value is not None for key in _keys(TlsKeys))
+
+
+def _check_tls(reading: _Reading, servers: dict[str, _Settings]) -> None:
+    """A certificate needs its key and a CA; and who has none does not reach those who have one."""
+    with_tls = [name for name, settings in servers.items() if _speaks_tls(settings)]
+    reported: set[KeyPath] = set()
+    for name, settings in servers.items():
+        found = {key: settings[f"tls.{key}"] for key in _keys(TlsKeys)}
+        missing = [key for key, setting in found.items() if setting.value is None]
+        if name not in with_tls and with_tls:
+            reading.report(
+                ("servers", name),
+                f"{name} has no tls and {with_tls[0]} has: servers with and without it do not "
+                "reach each other (did you mean to write tls into the defaults?)",
+                at_key=True,
+            )
+        elif name in with_tls and missing:
+            path = next(setting.path for setting in found.values() if setting.path)[:-1]
+            if path not in reported:
+                reported.add(path)
+                reading.report(
+                    path,
+                    f"{' and '.join(missing)} missing: tls needs ca, cert and key",
+                    at_key=True,
+                )
+
+
 def _check_loopback(reading: _Reading, servers: dict[str, _Settings]) -> None:
     for settings in servers.values():
+        if _speaks_tls(settings):
+            continue
         for key in LISTENING_KEYS:
             setting = settings[key]
             if setting.path is None or not setting.known:
@@ -631,8 +548,8 @@ def _check_loopback(reading: _Reading, servers: dict[str, _Settings]) -> None:
                 reading.report(
                     setting.path,
                     f"{quoted(host)} is not loopback, and without TLS whoever is on the network "
-                    "can read and write; use 127.0.0.1, or write 'insecure: true' at the top of "
-                    "the file if that network is trusted",
+                    "can read and write; use 127.0.0.1, give the servers certificates (tls), or "
+                    "write 'insecure: true' at the top of the file if that network is trusted",
                 )
 
 
@@ -736,14 +653,13 @@ def effective(config: ClusterConfig) -> dict[str, Any]:
 
     def server(settings: ServerConfig) -> dict[str, Any]:
         written = config.written.get("servers", {}).get(settings.id, {})
-        rows = {}
+        rows: dict[str, Any] = {}
         for key in (*LISTENING_KEYS, *_keys(SharedKeys)):
-            origin = "default"
-            if key in written:
-                origin = "file"
-            elif key in written_defaults:
-                origin = "defaults"
-            rows[key] = {"value": _shown(settings, key), "origin": origin}
+            if key == "tls":
+                rows |= _shown_tls(settings, written, written_defaults)
+            else:
+                origin = _origin(key, written, written_defaults)
+                rows[key] = {"value": _shown(settings, key), "origin": origin}
         return rows
 
     insecure_origin = "file" if "insecure" in config.written else "default"
@@ -752,6 +668,25 @@ def effective(config: ClusterConfig) -> dict[str, Any]:
         "cluster": {"value": config.cluster, "origin": "file"},
         "insecure": {"value": config.insecure, "origin": insecure_origin},
         "servers": {name: server(settings) for name, settings in config.servers.items()},
+    }
+
+
+def _origin(key: str, written: Mapping[str, Any], written_defaults: Mapping[str, Any]) -> str:
+    if key in written:
+        return "file"
+    return "defaults" if key in written_defaults else "default"
+
+
+def _shown_tls(
+    settings: ServerConfig, written: Mapping[str, Any], written_defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    own, common = written.get("tls", {}), written_defaults.get("tls", {})
+    return {
+        f"tls.{key}": {
+            "value": str(getattr(settings.tls, key)) if settings.tls else None,
+            "origin": _origin(key, own, common),
+        }
+        for key in _keys(TlsKeys)
     }
 
 
@@ -788,11 +723,12 @@ def export_document(
         raise ValueError(f"two members have the name {', '.join(twice)}")
     written = based_on.written if based_on else {}
     content: dict[str, Any] = {"cluster": cluster_name}
-    if written.get("insecure") or not all(
-        is_loopback(parse_address(address)[0]) for _, address, _ in members
+    defaults = written.get("defaults", {})
+    if written.get("insecure") or not (
+        "tls" in defaults
+        or all(is_loopback(parse_address(address)[0]) for _, address, _ in members)
     ):
         content["insecure"] = True
-    defaults = written.get("defaults", {})
     if defaults:
         content["defaults"] = defaults
     content["servers"] = {}

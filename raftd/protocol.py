@@ -72,7 +72,8 @@ class Refusal(Value):
     Codes: `cluster` (another cluster), `identity` (another server lives here), `version`,
     `removed` (the dialling server is removed for good, at configuration index `removed_index`),
     `blank` (this server belongs to no cluster yet), `fenced` (the dialling server lacks what it
-    acknowledged to this leader; told once in a while), `busy`.
+    acknowledged to this leader; told once in a while), `busy`, `forbidden` (the certificate that
+    was shown is not that of who speaks).
     """
 
     code: str
@@ -554,6 +555,8 @@ class StatusReply(Value):
     features_max: int = 0
     """The newest version with features in the replicated state that it can apply; 0 if it does not
     say, and it is that of the protocol."""
+    certificate_expires_ms: int | None = None
+    """When the certificate that it shows ends, in milliseconds since 1970; None without one."""
 
     @property
     def applicable_features(self) -> int:
@@ -766,6 +769,8 @@ class ErrorReply(Value):
         refused: the cluster will not do it; nothing was changed.
         unsafe: valid, but a quorum would be lost now; nothing was changed.
         invalid: the request itself is wrong.
+        forbidden: the certificate that was shown is not of a role that may ask this; nothing was
+            changed.
         session-expired: the session was forgotten; whether earlier commands took effect is unknown.
     """
 

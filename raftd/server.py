@@ -33,6 +33,8 @@ from raftd.network.network import Network
 from raftd.node import EXIT_REMOVED, Node
 from raftd.protocol import Refusal, Welcome
 from raftd.recovery import recover
+from raftd.reloading import Reloading
+from raftd.secrets import Secrets
 from raftd.service_notify import ServiceNotify, describe
 from raftd.storage.files import OsFileSystem, Remedy, StorageFault
 from raftd.storage.identity import DataDirectory, DataDirectoryLocked, WrongName
@@ -41,6 +43,7 @@ from raftd.storage.state import StateMachine, UnknownEntry
 from raftd.surroundings import Measured, Settings
 from raftd.sync_times import SyncTimes
 from raftd.ticks import Ticks
+from raftd.tls import TlsProblem
 from raftd.trace import Emit, Trace
 
 if TYPE_CHECKING:
@@ -102,7 +105,11 @@ def run(
                 data_dir,
             )
             return EXIT_REMOVED
-        return _run_with(directory, cluster, server, emit)
+        secrets = Secrets(server)
+        return _run_with(directory, cluster, server, secrets, emit)
+    except TlsProblem as problem:
+        logger.error("%s", problem)
+        return EXIT_USAGE
     except StorageFault as fault:
         logger.error("%s", explain(fault, server, data_dir))
         return EXIT_STORAGE
@@ -139,7 +146,11 @@ def explain(fault: StorageFault, server: ServerConfig, data_dir: Path) -> str:
 
 
 def _run_with(
-    directory: DataDirectory, cluster: ClusterConfig, server: ServerConfig, emit: Emit | None
+    directory: DataDirectory,
+    cluster: ClusterConfig,
+    server: ServerConfig,
+    secrets: Secrets,
+    emit: Emit | None,
 ) -> int:
     files = OsFileSystem()
     _allow_descriptors()
@@ -167,6 +178,7 @@ def _run_with(
             our_hello=lambda dest: node.our_hello(dest),
             randomness=random.Random(),
             file_addresses={member.id: member.address for member in cluster.servers.values()},
+            credentials=secrets.credentials,
         )
         started_ns = _clock_ns()
         state = StateMachine(recovered.store)
@@ -186,15 +198,19 @@ def _run_with(
             uptime_ns=lambda: _clock_ns() - started_ns,
             mint_cluster_id=lambda: str(uuid4()),
             free_bytes=lambda: files.free_bytes(directory.path),
-            measure=lambda: _measured(sync_times, snapshots),
+            measure=lambda: _measured(sync_times, snapshots, secrets),
             trace=trace,
         )
         _announce(node, cluster, server, entry_count)
+        secrets.announce(time.time_ns() // 1_000_000)
         lead_if_alone(node.raft)
         # Its list of entries would keep those alive that are compacted.
         del recovered
         redis = _redis_listener(server, inbox, network, state)
-        running = _Server(node, network, redis, snapshots, inbox, server, directory.path, service)
+        reloading = _reloading(cluster, server, secrets)
+        running = _Server(
+            node, network, redis, snapshots, inbox, server, directory.path, service, reloading
+        )
         try:
             exit_code = trio.run(running.run)
             return exit_code
@@ -212,7 +228,16 @@ def _clock_ns() -> int:
     return time.clock_gettime_ns(_CLOCK)
 
 
-def _measured(sync_times: SyncTimes, snapshots: BackgroundSnapshots) -> Measured:
+def _reloading(cluster: ClusterConfig, server: ServerConfig, secrets: Secrets) -> Reloading:
+    """Return what SIGHUP does."""
+    parts = (
+        lambda now: secrets.reload_certificates(now, time.time_ns() // 1_000_000),
+        secrets.reload_password,
+    )
+    return Reloading(cluster, server, parts, frozenset({"tls", "redis_password_file"}))
+
+
+def _measured(sync_times: SyncTimes, snapshots: BackgroundSnapshots, secrets: Secrets) -> Measured:
     median_ms, high_ms = sync_times.percentiles_ms() or (None, None)
     used = consumption()
     return Measured(
@@ -222,6 +247,7 @@ def _measured(sync_times: SyncTimes, snapshots: BackgroundSnapshots) -> Measured
         cpu_ms=used.cpu_ms,
         rss_bytes=used.rss_bytes,
         rss_anon_bytes=used.rss_anon_bytes,
+        certificate_expires_ms=secrets.expires_ms,
     )
 
 
@@ -325,6 +351,7 @@ class _Server:
         server: ServerConfig,
         data_dir: Path,
         service: ServiceNotify,
+        reloading: Reloading,
     ) -> None:
         self._node = node
         self._network = network
@@ -334,6 +361,7 @@ class _Server:
         self._config = server
         self._data_dir = data_dir
         self._service = service
+        self._reloading = reloading
         self._tick_seconds = _settings(server).tick_ms / 1000
         self._drain_deadline = float("inf")
         self._exit_code = EXIT_DONE
@@ -441,10 +469,16 @@ class _Server:
     async def _watch_signals(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """On SIGTERM or SIGINT hand leadership over, then end; on a second one end at once."""
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        """On SIGTERM or SIGINT hand leadership over, then end; on a second one end at once.
+
+        On SIGHUP read again what can be changed while it runs.
+        """
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             task_status.started()
             async for number in signals:
+                if number == signal.SIGHUP:
+                    self._reloading.reload()
+                    continue
                 # It may be asleep for some ticks.
                 self._inbox.wake()
                 if self._drain_deadline < float("inf"):

@@ -166,6 +166,8 @@ class Measured:
     """Resident memory of the process; None as above."""
     rss_anon_bytes: int | None = None
     """Of that, what belongs to no file."""
+    certificate_expires_ms: int | None = None
+    """When the certificate ends, in milliseconds since 1970; None without one."""
 
 
 @attrs.frozen(kw_only=True)

@@ -270,4 +270,5 @@ def status_reply(
         reads="lease" if settings.reads_by_lease else "read-index",
         lease_remaining_ms=lease_remaining_ms,
         features_max=settings.features_max,
+        certificate_expires_ms=measured.certificate_expires_ms,
     )

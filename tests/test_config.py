@@ -728,7 +728,8 @@ def test_the_effective_configuration_names_the_origin_of_each_value(written, tmp
     assert n1["heartbeat_interval"] == {"value": "50ms", "origin": "default"}
     assert n1["disk_reserve"] == {"value": "256MiB", "origin": "default"}
     assert n1["data_dir"] == {"value": str(tmp_path / "data" / "n1"), "origin": "default"}
-    assert set(n1) == {field.name for field in attrs.fields(ServerKeys)}
+    keys = {field.name for field in attrs.fields(ServerKeys)}
+    assert set(n1) == keys - {"tls"} | {"tls.ca", "tls.cert", "tls.key"}
 
 
 def test_what_is_shown_for_a_server_is_read_again_as_the_same_server(written):
@@ -883,7 +884,13 @@ def test_the_reference_has_every_key_with_its_default(written):
     ours = attrs.evolve(written(MINIMAL).servers["n1"], data_dir=Path("data/n1"))
     shown = load(CONFIGS / "reference.yaml").servers["n1"]
     assert shown.data_dir == CONFIGS / "data" / "n1"
-    own = attrs.evolve(shown, data_dir=Path("data/n1"), zone=None, redis=None, http=None)
+    assert shown.tls is not None
+    assert shown.tls.cert == CONFIGS / "certs" / "n1.pem"
+    own = attrs.evolve(
+        shown,
+        data_dir=Path("data/n1"),
+        **dict.fromkeys(("zone", "redis", "http", "tls", "redis_password_file")),
+    )
     assert own == ours
 
 
@@ -898,6 +905,8 @@ def test_the_reference_says_the_default_of_each_key_in_words():
             "zone": "none",
             "joint_timeout": "twice election_timeout",
             "clock_drift": "5%",
+            "tls": "none",
+            "redis_password_file": "none",
         }.get(key, shown)
         assert f"Default: {expected}." in comments, key
 

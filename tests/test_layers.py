@@ -20,7 +20,10 @@ SOURCES = {
 }
 MODULES = sorted(SOURCES)
 CORE_STANDARD_LIBRARY_BANNED = {"time", "os", "socket", "asyncio", "threading"}
-CONFIGURATION = ("raftd.config", "raftd.config_values", "raftd.config_yaml")
+CONFIGURATION = (
+    *("raftd.config", "raftd.config_rules", "raftd.config_values", "raftd.config_yaml"),
+    *("raftd.certificate_files",),
+)
 ALLOWED = {
     "raftd.core": ("raftd.core",),
     "raftd.storage": (
@@ -30,13 +33,19 @@ ALLOWED = {
     "raftd.network": (
         *("raftd.core", "raftd.records", "raftd.commands"),
         *("raftd.protocol", "raftd.codec", "raftd.inputs", "raftd.network"),
+        *("raftd.tls", "raftd.roles", "raftd.passwords"),
     ),
+    "raftd.roles": ("raftd.protocol", "raftd.tls"),
     "raftd.cluster_status": (
-        *("raftd.cluster_status", "raftd.protocol", "raftd.commands"),
+        *("raftd.cluster_status", "raftd.protocol", "raftd.commands", "raftd.certificate_files"),
         *("raftd.core.availability", "raftd.core.quorum", "raftd.core.types"),
     ),
     "raftd.codec": ("raftd.core", "raftd.records", "raftd.commands", "raftd.protocol"),
     "raftd.config": CONFIGURATION,
+    "raftd.config_rules": ("raftd.config_values",),
+    "raftd.certificate_files": (),
+    "raftd.tls": ("raftd.certificate_files",),
+    "raftd.passwords": ("raftd.tls",),
     "raftd.config_values": (),
     "raftd.config_yaml": CONFIGURATION,
     "raftd.client": (
@@ -50,6 +59,7 @@ ALLOWED = {
         *("raftd.cluster_status",),  # what the answers of the servers say, for raftd as well
         *("raftd.core.availability", "raftd.core.quorum", "raftd.core.types"),
         *("raftd.offline",),  # a data directory or a backup, read and never written
+        *("raftd.tls",),  # how servers show who they are, and raftctl itself
         *("raftd.salvage", "raftd.storage.files"),  # what a recovery does with directories
     ),
 }

@@ -96,6 +96,7 @@ def row_document(row: Row, cluster: ClusterView) -> dict[str, Any]:
         "cpu_ms": reply.cpu_ms if reply else None,
         "rss_bytes": reply.rss_bytes if reply else None,
         "rss_anon_bytes": reply.rss_anon_bytes if reply else None,
+        "certificate_expires_ms": reply.certificate_expires_ms if reply else None,
     }
 
 

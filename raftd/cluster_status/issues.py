@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import attrs
 
+from raftd.certificate_files import EXPIRY_WARNING_DAYS, days_left
 from raftd.cluster_status.answers import Answer
 from raftd.cluster_status.members import members_of
 from raftd.cluster_status.operations import INSTALLING, part_of, remaining_ms
@@ -41,7 +42,8 @@ class Issue:
     kind: str
     """A word for scripts: unreachable, wiped, other-cluster, cloned, blank, removed, not-a-member,
     unconfirmed, no-contact, fenced, diverged, lagging, applying, term, leader, configuration,
-    address, version or reported; of warnings disk, slow-disk or clock."""
+    address, version or reported; of warnings disk, slow-disk, clock or
+    certificate."""
     words: str
     repair: tuple[str, ...] = ()
     """What to do about it, step by step, where that is known. A command is a step of its own, the
@@ -359,7 +361,23 @@ def warnings(reply: StatusReply, clock_difference_ms: float | None, reference: s
         )
     if clock_difference_ms is not None and abs(clock_difference_ms) > CLOCK_DIFFERENCE_MS_MAX:
         found.append(Issue("clock", f"its clock is {clock_words(clock_difference_ms, reference)}"))
+    if reply.certificate_expires_ms is not None:
+        days = days_left(reply.certificate_expires_ms, reply.wall_clock_ms)
+        if days < EXPIRY_WARNING_DAYS:
+            found.append(_certificate_issue(server_name(reply.server), days))
     return found
+
+
+def _certificate_issue(name: str, days: int) -> Issue:
+    ends = f"ends within {days + 1} days" if days >= 0 else "has ended: nobody new reaches it"
+    return Issue(
+        "certificate",
+        f"its certificate {ends}",
+        (
+            "have a new one made, and send the server SIGHUP",
+            f"raftctl certs issue server {name} --replace",
+        ),
+    )
 
 
 def _is_slow(reply: StatusReply) -> bool:

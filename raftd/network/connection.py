@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 
 import trio
@@ -25,6 +26,7 @@ from raftd.codec import (
 from raftd.network.inputs import PEERS_INPUTS_MAX, Inbox
 from raftd.network.sockets import ENDED, READABLE
 from raftd.protocol import PROTOCOL_VERSION_MAX
+from raftd.tls import explain
 
 RECEIVE_BYTES_MAX = 64 * 1024
 """Bytes of one read: some hundred messages or requests, which then share one batch."""
@@ -109,6 +111,8 @@ def describe(error: BaseException) -> str:
         inner = inner.exceptions[0]
     if isinstance(inner, OSError):
         error = inner
+    if isinstance(error, ssl.SSLError):
+        return explain(error)
     if isinstance(error, socket.gaierror):
         return f"the host name cannot be resolved ({error.strerror})"
     if isinstance(error, OSError) and error.errno is not None:

@@ -112,6 +112,13 @@ async def introduce(stream: trio.abc.Stream, hello: Hello) -> Introduced:
             await send_opening(stream, hello)
             opening, decoder, payloads = await receive_opening(stream)
         except (trio.BrokenResourceError, OpeningError) as error:
+            is_secured = isinstance(stream, trio.SSLStream)
+            if is_secured and isinstance(error, OpeningError) and error.silent:
+                # With TLS 1.3 our side of the handshake is over before the other one has judged
+                # our certificate.
+                raise DialError(
+                    f"{error}: perhaps it refuses our certificate; see its log"
+                ) from error
             raise DialError(describe(error)) from error
         if isinstance(opening, Refusal):
             raise DialError(f"refused: {opening.message}", opening)

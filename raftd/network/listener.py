@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from raftd.codec import WireError, decode_request, encode_opening, encode_reply
-from raftd.core.types import ServerId
+from raftd.core.types import ServerId, server_name
 from raftd.network.connection import (
     Connection,
     OpeningError,
@@ -28,7 +28,10 @@ from raftd.network.connection import (
 )
 from raftd.network.inputs import INBOX_INPUTS_MAX, Inbox, Requested
 from raftd.network.links import PEER_OUTBOX_BYTES_MAX, receive_messages
-from raftd.protocol import Hello, Refusal, Reply, Welcome
+from raftd.network.secured import HandshakeError, Handshakes, accept, host_of
+from raftd.protocol import Hello, Refusal, Reply, Request, Welcome
+from raftd.roles import ALLOWED, FORBIDDEN, refusal
+from raftd.tls import SERVER, CurrentCredentials, Holder
 
 logger = logging.getLogger("raftd.network")
 
@@ -50,6 +53,8 @@ CLIENTS_OUTBOX_BYTES_MAX = 256 * 1024 * 1024
 """Of all clients together; beyond, the one with the most is closed."""
 COMPLAINTS_MAX = 5
 """Log lines about misbehaving connections in each `COMPLAINTS_SECONDS`; the others are counted."""
+COMPLAINTS_PER_HOST_MAX = 2
+"""Of these, how many about one host: it must not hide what the others do."""
 COMPLAINTS_SECONDS = 10.0
 REFUSAL_CHARACTERS_MAX = 500
 """Of a refusal's message: it may repeat what a stranger sent, and an opening is short."""
@@ -63,16 +68,22 @@ class Complaints:
         self._period_start = -COMPLAINTS_SECONDS
         self._told = 0
         self._untold = 0
+        self._hosts: dict[str, int] = {}
+        """How often each host was complained about; no more hosts than complaints."""
 
-    def warn(self, message: str, *arguments: object) -> None:
-        """Log a warning, or count it if there were too many lately."""
+    def warn(self, message: str, *arguments: object, host: str = "") -> None:
+        """Log a warning, or count it if there were too many lately, altogether or about `host`."""
         now = trio.current_time()
         if now - self._period_start >= COMPLAINTS_SECONDS:
             if self._untold:
                 logger.warning("%d more complaints about connections", self._untold)
             self._period_start, self._told, self._untold = now, 0, 0
-        if self._told < COMPLAINTS_MAX:
+            self._hosts.clear()
+        told_of_host = self._hosts.get(host, 0) if host else 0
+        if self._told < COMPLAINTS_MAX and told_of_host < COMPLAINTS_PER_HOST_MAX:
             self._told += 1
+            if host:
+                self._hosts[host] = told_of_host + 1
             logger.warning(message, *arguments)
         else:
             self._untold += 1
@@ -103,18 +114,20 @@ class Client:
             self._connection.pause()
             self._go_on()
         else:
-            self._inbox.arrived([self._accept(payload) for payload in payloads])
+            self._inbox.arrived(self._accept_all(payloads))
 
     def _go_on(self) -> None:
         """Put those into the inbox that have waited and need not any more."""
         waiting = self._waiting
         count = min(len(waiting), CLIENT_REQUESTS_MAX - len(self._unanswered))
-        self._inbox.arrived([self._accept(waiting.popleft()) for _ in range(count)])
+        self._inbox.arrived(self._accept_all([waiting.popleft() for _ in range(count)]))
         if not waiting:
             self._connection.resume()
 
-    def _accept(self, payload: bytes) -> Requested:
-        number, request = decode_request(payload)
+    def _accept_all(self, payloads: Sequence[bytes]) -> list[Requested]:
+        return [self._accept(*decode_request(payload)) for payload in payloads]
+
+    def _accept(self, number: int, request: Request) -> Requested:
         if number in self._unanswered:
             raise WireError(f"request number {number} is in use")
         self._unanswered.add(number)
@@ -130,9 +143,45 @@ class Client:
                 self._go_on()
             except WireError as error:
                 self._connection.close(str(error), misbehaved=True)
+        self._say(number, reply)
+
+    def _say(self, number: int, reply: Reply) -> None:
         if not self._connection.offer(encode_reply(number, reply)):
             self._connection.close("it does not read its replies", misbehaved=True)
         self._replied(self._connection)
+
+
+class RestrictedClient(Client):
+    """A client whose certificate says what it may ask."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        inbox: Inbox,
+        replied: Callable[[Connection], None],
+        holder: Holder,
+    ) -> None:
+        """Serve `connection` as far as the role of `holder` goes."""
+        super().__init__(connection, inbox, replied)
+        self._holder = holder
+        self._allowed = ALLOWED[holder.role]
+
+    def _accept_all(self, payloads: Sequence[bytes]) -> list[Requested]:
+        accepted = []
+        for payload in payloads:
+            number, request = decode_request(payload)
+            if type(request) in self._allowed:
+                accepted.append(self._accept(number, request))
+            else:
+                self._say(number, refusal(self._holder, request))
+        return accepted
+
+
+def _speaks_for_itself(hello: Hello, holder: Holder) -> bool:
+    """Return whether who says to be a server, as a peer or as a client, is the one of its name."""
+    if hello.role == "client" and not hello.source:
+        return True
+    return holder == Holder(SERVER, server_name(hello.source))
 
 
 class Listener:
@@ -145,14 +194,21 @@ class Listener:
         arrived: Callable[[ServerId], None],
         *,
         connections_max: int = CONNECTIONS_MAX,
+        credentials: CurrentCredentials | None = None,
     ) -> None:
-        """Prepare the listener; `arrived` is called whenever a server has connected to us."""
+        """Prepare the listener; `arrived` is called whenever a server has connected to us.
+
+        Args:
+            credentials: TLS with these; None for plain connections.
+        """
         assert connections_max > CONNECTIONS_FOR_PEERS
         self._inbox = inbox
         self._admit = admit
         self._arrived = arrived
         self._connections_max = connections_max
         self._connection_count = 0
+        self._credentials = credentials
+        self._handshakes = Handshakes()
         self._complaints = Complaints()
         self.peers: dict[ServerId, Connection] = {}
         """The newest inbound connection of each server."""
@@ -209,12 +265,41 @@ class Listener:
         self._connection_count += 1
         try:
             tune(stream)
-            await self._greet(stream, remote_address(stream))
+            remote = remote_address(stream)
+            if self._credentials is None:
+                await self._greet(stream, remote, None)
+            else:
+                assert isinstance(stream, trio.SocketStream)
+                await self._greet_secured(stream, remote, self._credentials)
         finally:
             self._connection_count -= 1
             await trio.aclose_forcefully(stream)
 
-    async def _greet(self, stream: trio.abc.Stream, remote: str) -> None:
+    async def _greet_secured(
+        self, stream: trio.SocketStream, remote: str, credentials: CurrentCredentials
+    ) -> None:
+        host = host_of(remote)
+        if self._connection_count > self._connections_max:
+            # A refusal that it could read would cost a handshake.
+            self._complaints.warn("refused somebody from %s: %s", remote, self._busy().message)
+            return
+        try:
+            secured = await accept(stream, credentials.now.native, self._handshakes)
+        except HandshakeError as error:
+            if not error.silent:
+                self._complaints.warn("closed the connection from %s: %s", remote, error, host=host)
+            return
+        if secured.holder is None:
+            await self._refuse(
+                secured.stream,
+                remote,
+                "somebody",
+                Refusal(code=FORBIDDEN, message=secured.problem),
+            )
+            return
+        await self._greet(secured.stream, remote, secured.holder)
+
+    async def _greet(self, stream: trio.abc.Stream, remote: str, holder: Holder | None) -> None:
         if self._connection_count > self._connections_max:
             # Without waiting for its greeting: what is over the limit must not take up anything.
             await self._refuse(stream, remote, "somebody", self._busy())
@@ -237,7 +322,7 @@ class Listener:
             self._complaints.warn("closed the connection from %s: it did not say hello", remote)
             return
         who = hello.source if hello.role == "peer" else "a client"
-        answer = self._decide(hello)
+        answer = self._decide(hello, holder)
         if isinstance(answer, Refusal):
             await self._refuse(stream, remote, who, answer)
             return
@@ -261,7 +346,7 @@ class Listener:
                 inputs_max=INBOX_INPUTS_MAX,
             )
             connection.offer(encode_opening(answer))
-            await self._serve_client(connection, payloads)
+            await self._serve_client(connection, payloads, holder)
         if connection.misbehaved:
             self._complaints.warn(
                 "closed the connection of %s from %s: %s", who, remote, connection.problem
@@ -269,7 +354,13 @@ class Listener:
         else:
             logger.debug("connection of %s from %s ended: %s", who, remote, connection.problem)
 
-    def _decide(self, hello: Hello) -> Welcome | Refusal:
+    def _decide(self, hello: Hello, holder: Holder | None) -> Welcome | Refusal:
+        if holder is not None and not _speaks_for_itself(hello, holder):
+            return Refusal(
+                code=FORBIDDEN,
+                message=f"{hello.source or 'a server'} needs the certificate of "
+                f"{Holder(SERVER, server_name(hello.source))}, and shows that of {holder}",
+            )
         if hello.role == "client":
             if self._connection_count > self._connections_max - CONNECTIONS_FOR_PEERS:
                 return self._busy()
@@ -295,7 +386,12 @@ class Listener:
         self, stream: trio.abc.Stream, remote: str, who: str, refusal: Refusal
     ) -> None:
         self._complaints.warn(
-            "refused %s from %s: %s (%s)", who, remote, refusal.message, refusal.code
+            "refused %s from %s: %s (%s)",
+            who,
+            remote,
+            refusal.message,
+            refusal.code,
+            host=host_of(remote) if refusal.code == FORBIDDEN else "",
         )
         short = attrs.evolve(refusal, message=refusal.message[:REFUSAL_CHARACTERS_MAX])
         with (
@@ -322,10 +418,15 @@ class Listener:
             if self.peers.get(source) is connection:
                 del self.peers[source]
 
-    async def _serve_client(self, connection: Connection, payloads: Sequence[bytes]) -> None:
+    async def _serve_client(
+        self, connection: Connection, payloads: Sequence[bytes], holder: Holder | None
+    ) -> None:
         self.clients.add(connection)
         try:
-            client = Client(connection, self._inbox, self._replied.add)
+            if holder is None:
+                client = Client(connection, self._inbox, self._replied.add)
+            else:
+                client = RestrictedClient(connection, self._inbox, self._replied.add, holder)
             await connection.run(client.handle, payloads)
         finally:
             self.clients.remove(connection)

@@ -31,7 +31,9 @@ from raftd.network.dialling import Dial, dial_tcp, split_address
 from raftd.network.inputs import Contacted, Inbox
 from raftd.network.links import Link, OurHello
 from raftd.network.listener import CONNECTIONS_MAX, Admit, Listener
+from raftd.network.secured import dial_tls
 from raftd.protocol import JoinRequest, Request
+from raftd.tls import CurrentCredentials
 
 CONTACTS_MAX = 160
 """Contacts at one time: every server of a large change, several changes being planned, and the
@@ -80,6 +82,7 @@ class Network:
         dial: Dial = dial_tcp,
         connections_max: int = CONNECTIONS_MAX,
         file_addresses: Mapping[str, str] | None = None,
+        credentials: CurrentCredentials | None = None,
     ) -> None:
         """Prepare the network; nothing is opened before `run` and `serve`.
 
@@ -94,18 +97,23 @@ class Network:
             file_addresses: HOST:PORT of servers by name, as our cluster file has them: a member
                 that does not answer where `set_members` says is dialled there too, as long as
                 that is what it said of the member at first.
+            credentials: all connections are encrypted, and both sides of them show certificates;
+                `dial` is not used then. None: plain connections.
         """
         self._inbox = inbox
         self._our_hello = our_hello
         self._randomness = randomness
-        self._dial = dial
+        self._credentials = credentials
+        self._dial = dial if credentials is None else dial_tls(credentials)
         self._file_addresses = dict(file_addresses or {})
         self._first_addresses: dict[ServerId, str] = {}
         """Of the members, as `set_members` said first."""
         self._links: dict[ServerId, Link] = {}
         self._nursery: trio.Nursery | None = None
         self._contact_count = 0
-        self.listener = Listener(inbox, admit, self._hurry, connections_max=connections_max)
+        self.listener = Listener(
+            inbox, admit, self._hurry, connections_max=connections_max, credentials=credentials
+        )
         self.dropped_messages = 0
         """Raft messages that found no connection, or one whose outbox was full."""
 
@@ -189,7 +197,7 @@ class Network:
                 server,
                 self._candidates(server, address),
                 inbox=self._inbox,
-                dial=self._dial,
+                dial=self._dial_member(server),
                 our_hello=self._our_hello,
                 randomness=self._randomness,
                 is_heard=self.listener.peers.__contains__,
@@ -197,6 +205,11 @@ class Network:
             self._links[server] = link
             if self._nursery is not None:
                 self._nursery.start_soon(link.run)
+
+    def _dial_member(self, server: ServerId) -> Dial:
+        if self._credentials is None:
+            return self._dial
+        return dial_tls(self._credentials, server_name(server))
 
     def _candidates(self, server: ServerId, address: str) -> tuple[str, ...]:
         if address != self._first_addresses[server]:

@@ -15,6 +15,7 @@ from raftd.core.types import ServerId
 from raftd.network.inputs import Inbox, Input, Received
 from raftd.network.network import Network
 from raftd.protocol import Hello, Refusal, Welcome
+from raftd.tls import CurrentCredentials
 
 CLUSTER = "cluster-1"
 T = TypeVar("T")
@@ -50,6 +51,7 @@ class Server:
         *,
         connections_max: int = 512,
         file_addresses: Mapping[str, str] | None = None,
+        credentials: CurrentCredentials | None = None,
     ) -> None:
         self.id = server
         self.inbox = Inbox()
@@ -66,6 +68,7 @@ class Server:
             dial=dial,
             connections_max=connections_max,
             file_addresses=file_addresses,
+            credentials=credentials,
         )
 
     def admit(self, hello: Hello) -> Welcome | Refusal:

@@ -202,6 +202,7 @@ def test_the_document_has_exactly_the_fields_of_the_contract() -> None:
         "cpu_ms": None,
         "rss_bytes": None,
         "rss_anon_bytes": None,
+        "certificate_expires_ms": None,
     }
 
 

@@ -1,0 +1,130 @@
+"""TLS on streams: both sides show a certificate, and what is wrong with one is said in words."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from raftd.network.connection import describe, remote_address
+from raftd.network.dialling import Dial, dial_tcp, split_address
+from raftd.tls import CurrentCredentials, Holder, TlsProblem, check_server, holder_of
+
+TLS_HANDSHAKE_TIMEOUT_SECONDS = 5.0
+"""As for a greeting: a few round trips, with one packet lost."""
+HANDSHAKES_MAX = 64
+"""Handshakes under way on one listener. Each takes the driver about a millisecond, and all of them
+may be ready in one turn: that must not use up an election timeout."""
+HANDSHAKES_PER_HOST_MAX = 32
+"""Of those, how many one host can take up. Who waits does so within the time of its handshake."""
+
+
+class HandshakeError(Exception):
+    """No secured connection came about; the message says why, in words."""
+
+    def __init__(self, message: str, *, silent: bool = False) -> None:
+        """`silent`: it ended without a word, as from a port scanner or a health check."""
+        super().__init__(message)
+        self.silent = silent
+
+
+class Handshakes:
+    """How many handshakes may be under way at once, altogether and with one host."""
+
+    def __init__(self) -> None:
+        self._all = trio.Semaphore(HANDSHAKES_MAX)
+        self._hosts: dict[str, tuple[trio.Semaphore, int]] = {}
+        """For each host its semaphore, and how many hold it or wait for it."""
+
+    @asynccontextmanager
+    async def turn(self, host: str) -> AsyncIterator[None]:
+        """Wait for a turn of `host`, and hold it."""
+        semaphore, users = self._hosts.get(host, (trio.Semaphore(HANDSHAKES_PER_HOST_MAX), 0))
+        self._hosts[host] = (semaphore, users + 1)
+        try:
+            async with semaphore, self._all:
+                yield
+        finally:
+            _, users = self._hosts[host]
+            if users == 1:
+                del self._hosts[host]
+            else:
+                self._hosts[host] = (semaphore, users - 1)
+
+
+@attrs.frozen
+class Secured:
+    """A stream that is encrypted, and whose other side has shown who it is."""
+
+    stream: trio.SSLStream[trio.SocketStream]
+    holder: Holder | None
+    """None if it has shown no certificate, or one that says nothing of use."""
+    problem: str = ""
+    """Why there is none."""
+
+
+def host_of(remote: str) -> str:
+    """Return the host of HOST:PORT."""
+    return remote.rpartition(":")[0]
+
+
+async def accept(
+    stream: trio.SocketStream, context: ssl.SSLContext, handshakes: Handshakes
+) -> Secured:
+    """Shake hands with the side that has dialled us.
+
+    Raises:
+        HandshakeError: it does not speak TLS, shows a certificate of another CA or none where one
+            is needed, or takes too long.
+    """
+    secured = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+    try:
+        with trio.fail_after(TLS_HANDSHAKE_TIMEOUT_SECONDS):
+            async with handshakes.turn(host_of(remote_address(stream))):
+                await secured.do_handshake()
+    except trio.TooSlowError:
+        raise HandshakeError(
+            f"no TLS handshake for {TLS_HANDSHAKE_TIMEOUT_SECONDS:.1f} s"
+        ) from None
+    except trio.BrokenResourceError as error:
+        cause = error.__cause__
+        silent = not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLEOFError)
+        raise HandshakeError(f"TLS: {describe(error)}", silent=silent) from error
+    try:
+        return Secured(secured, holder_of(secured.getpeercert()))
+    except TlsProblem as problem:
+        return Secured(secured, None, str(problem))
+
+
+def dial_tls(credentials: CurrentCredentials, name: str = "") -> Dial:
+    """Return a dialler that shows our certificate and looks at that of the server.
+
+    Args:
+        credentials: those in force when it dials are used.
+        name: of the server that has to answer. Empty: any server, whose certificate has to be one
+            for the host that is dialled.
+    """
+
+    async def dial(address: str) -> trio.abc.Stream:
+        stream = await dial_tcp(address)
+        now = credentials.now
+        secured = trio.SSLStream(
+            stream,
+            now.members if name else now.strangers,
+            server_hostname=split_address(address)[0],
+            https_compatible=True,
+        )
+        try:
+            await secured.do_handshake()
+            check_server(secured.getpeercert(), name)
+        except BaseException as error:
+            await trio.aclose_forcefully(stream)
+            if isinstance(error, trio.BrokenResourceError | TlsProblem):
+                raise ConnectionError(f"TLS: {describe(error)}") from None
+            raise
+        return secured
+
+    return dial
