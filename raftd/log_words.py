@@ -19,9 +19,16 @@ def milliseconds(duration_ms: float) -> str:
     return f"{duration_ms:,.0f} ms"
 
 
-def majorities(configuration: Configuration) -> str:
+def voters(configuration: Configuration) -> str:
     """Return those whose majority decides, while joint those of both halves: `{n1, n2}`."""
     halves: list[Collection[ServerId]] = [configuration.voters]
     if configuration.is_joint:
         halves = [configuration.outgoing, configuration.voters]
-    return " and ".join(f"{{{names(half)}}}" for half in halves)
+    return " and of ".join(f"{{{names(half)}}}" for half in halves)
+
+
+def rule(configuration: Configuration) -> str:
+    """Return what decides: `a majority of {n1, n2} decides`."""
+    if configuration.is_joint:
+        return f"majorities of {voters(configuration)} decide"
+    return f"a majority of {voters(configuration)} decides"

@@ -108,14 +108,10 @@ class _QueueHandler(logging.Handler):
             queue.Full: there is no room for it either.
         """
         if self._dropped:
+            message = f"{self._dropped} lines are missing here: stderr was not read fast enough"
+            fields = {"event": "dropped", "fields": {"count": self._dropped}}
             record = logging.makeLogRecord(
-                {
-                    "name": __name__,
-                    "levelname": "WARNING",
-                    "msg": f"{self._dropped} lines are missing here: nobody read stderr fast enough",
-                    "event": "dropped",
-                    "fields": {"count": self._dropped},
-                }
+                {"name": __name__, "levelname": "WARNING", "msg": message, **fields}
             )
             self._records.put(record, block=timeout_seconds > 0, timeout=timeout_seconds or None)
             self._dropped = 0

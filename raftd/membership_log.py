@@ -12,9 +12,9 @@ from raftd.commands import JOINING, Operation
 from raftd.core.leader import Leader
 from raftd.core.membership import ConfigurationEntry
 from raftd.core.raft import Raft
-from raftd.core.types import Index, ServerId, server_name
+from raftd.core.types import Index, ServerId
 from raftd.event_log import tell
-from raftd.log_words import majorities, milliseconds
+from raftd.log_words import milliseconds, rule
 from raftd.planning import names
 
 logger = logging.getLogger("raftd.operations")
@@ -55,10 +55,13 @@ def change_appended(
     latest = raft.configuration
     assert latest is not None
     words = f"{latest.entry.kind.value} configuration {latest.index} is in force: "
-    words += f"a majority of {majorities(latest.configuration)} decides"
+    words += rule(latest.configuration)
     if rounds:
-        took = ", ".join(f"{server_name(server)} in {rounds[server]}" for server in sorted(rounds))
-        words = f"caught up after {milliseconds(took_ms)} (rounds: {took}); {words}"
+        count = max(rounds.values())
+        words = (
+            f"{names(rounds)} caught up after {milliseconds(took_ms)}, in {count} "
+            f"{'round' if count == 1 else 'rounds'}; {words}"
+        )
     _tell(operation, "appended", words, index=latest.index, took_ms=round(took_ms))
 
 
@@ -80,7 +83,7 @@ def _tell(
     tell(
         logger,
         "operation",
-        "%s (%s) %s",
+        "%s (%s): %s",
         operation.id,
         operation.kind,
         words,
@@ -110,15 +113,16 @@ class ConfigurationLog:
         is_ours = raft.server in configuration.members or raft.server in entry.left_out
         if index <= self._known_index or not is_ours:
             return
-        words = f"configuration {index} ({entry.kind.value}) is committed: a majority of "
-        words += f"{majorities(configuration)} decides"
+        words = f"configuration {index} ({entry.kind.value}) is committed: {rule(configuration)}"
         if configuration.learners:
             words += f"; learners {names(configuration.learners)}"
         if entry.tombstones:
             words += f"; removed for good: {names(entry.tombstones)}"
         if entry.operation:
             words += f"; {entry.operation} "
-            words += f"is {entry.outcome}" if entry.outcome == "done" else entry.outcome or "goes on"
+            words += (
+                f"is {entry.outcome}" if entry.outcome == "done" else entry.outcome or "goes on"
+            )
         undone = entry.outcome not in ("", "done")
         if undone and isinstance(raft.role, Leader):
             # A leader that undoes a change by itself has told nobody why.

@@ -53,6 +53,7 @@ from raftd.core.types import (
     ServerId,
 )
 from raftd.disk_space import DiskSpace
+from raftd.event_log import tell
 from raftd.fencing import Fencing
 from raftd.founding import become_member, held_problem
 from raftd.founding import founding_entry as founding_entry
@@ -71,7 +72,9 @@ from raftd.inputs import (
     SnapshotReceived,
     SnapshotTaken,
 )
+from raftd.membership_log import ConfigurationLog
 from raftd.operations import Cluster, Operations
+from raftd.peer_log import PeerLog
 from raftd.protocol import (
     NOT_NOW,
     AbortRequest,
@@ -212,7 +215,11 @@ class Node:
         self._compaction = Compaction(snapshots, log, settings)
         self._snapshots = snapshots
         self._backups = Backups(self._compaction, snapshots, settings)
-        self._disk = DiskSpace(free_bytes, settings.disk_reserve_bytes)
+
+        def log_clock() -> float:
+            return uptime_ns() / 1_000_000_000
+
+        self._disk = DiskSpace(free_bytes, settings.disk_reserve_bytes, log_clock)
         self._writes = Writes(self._disk, settings.snapshot_log_bytes, self._not_leader)
         self._fencing = Fencing(settings)
         self._agreement = self._make_agreement()
@@ -225,6 +232,8 @@ class Node:
         self._stop: Stop | None = None
         self._stop_tick = 0
         self._role_log = RoleLog(settings.tick_ms)
+        self._peer_log = PeerLog(settings.tick_ms, log_clock)
+        self._configuration_log = ConfigurationLog(found.base_index + len(found.entries))
         self.raft = self._make_raft(found.hard_state, self._make_log(found))
         self._administration = Administration(
             state, network, self._propose, wall_clock_ms, settings.features_max
@@ -304,6 +313,7 @@ class Node:
             self._disk.look()
             self.raft.is_short_of_space = bool(self._disk.problem)
             self._fencing.tick(self.raft, self._network)
+            self._peer_log.tick(self.raft)
             self._compare_states(None)
         if self._draining:
             hand_over(self.raft)
@@ -597,7 +607,7 @@ class Node:
         self._backups.forget_received()
         self._identities.publish(member)
         did = "founded" if member.bootstrap_address else "joined"
-        logger.info("%s cluster %s (%s)", did, member.cluster_name, member.cluster_id)
+        tell(logger, "joined", "%s cluster %s (%s)", did, member.cluster_name, member.cluster_id)
         if member.bootstrap_address:
             self._found()
             respond(BootstrapReply(cluster_id=member.cluster_id))
@@ -618,7 +628,7 @@ class Node:
             LINGER_ELECTION_TIMEOUTS * self.raft.options.election_ticks,
             self._settings.ticks(LINGER_MS_MAX),
         )
-        logger.warning("%s", self._stop.message)
+        tell(logger, "removed", "%s", self._stop.message, level=logging.WARNING, index=index)
 
     # --- requests ---
 
@@ -799,12 +809,7 @@ class Node:
 
     def _on_configuration_applied(self, entry: Entry) -> None:
         configuration = decode_configuration(entry.data)
-        logger.info(
-            "configuration %d (%s) is committed: %s",
-            entry.index,
-            configuration.kind.value,
-            configuration.configuration,
-        )
+        self._configuration_log.applied(self.raft, entry.index, configuration)
         self._removed_peers |= configuration.tombstones
         if self.identity.server in configuration.tombstones:
             self._removed_peers.remove(self.identity.server)

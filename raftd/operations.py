@@ -97,7 +97,6 @@ CATCH_UP_ROUNDS_MAX = 50
 """A server whose rounds never become short writes slower than the clients do."""
 
 
-
 @attrs.frozen
 class _Waiting:
     """Somebody who wants to hear of the end of an operation."""

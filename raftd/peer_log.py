@@ -1,7 +1,7 @@
 """What a leader finds of its members, in the log for people: silent, back, slow, sent a snapshot.
 
-Looked at with the ticks, so that a single command costs nothing; one line for each change, and for a
-member that comes and goes one now and then.
+Looked at with the ticks, so that a single command costs nothing. One line for each change; of a
+member that comes and goes all the time not each.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SLOW_MS = 5_000.0
 """A voter that answers and still lacks, after so long, what was committed at the beginning of it is
 slow: a write takes a few milliseconds, and a hiccup of its disk a second."""
 LINES_MAX = 6
-"""About one member in each `PERIOD_SECONDS`: it may go and come three times before it is too much."""
+"""About one member in each `PERIOD_SECONDS`: it may go and come back three times."""
 PERIOD_SECONDS = 60.0
 
 logger = logging.getLogger("raftd.peers")
@@ -103,13 +103,15 @@ class PeerLog:
             peer.owed_tick, peer.owed_index = raft.now, 0
         if not peer.sparing.admits():
             return
-        has = f"it has entries up to {progress.match_index} of {raft.log.last_index}"
-        more = left_out_words(peer.sparing.left_out())
+        has = f"; it has entries up to {progress.match_index} of {raft.log.last_index}"
+        if heard_tick is None:
+            has = ", since this server leads"
+        has += left_out_words(peer.sparing.left_out())
         if silent:
             self._tell(
                 "peer-silent",
                 server,
-                f"has not answered for {self._ms(raft.now - since_tick)}; {has}{more}",
+                f"has not answered for {self._ms(raft.now - since_tick)}{has}",
                 level=logging.WARNING,
                 silent_ms=round((raft.now - since_tick) * self._tick_ms),
                 match_index=progress.match_index,
@@ -119,7 +121,7 @@ class PeerLog:
             self._tell(
                 "peer-back",
                 server,
-                f"answers again, after {self._ms(away_ticks)}; {has}{more}",
+                f"answers again, after {self._ms(away_ticks)}{has}",
                 silent_ms=round(away_ticks * self._tick_ms),
                 match_index=progress.match_index,
             )
@@ -200,8 +202,8 @@ class PeerLog:
                 "snapshot-sent",
                 server,
                 f"is sent the snapshot up to entry {peer.snapshot.last_included_index}, "
-                f"{size_text(peer.snapshot.size_bytes)}: it needs entry {progress.match_index + 1}, "
-                f"and the log begins at {raft.log.first_index}",
+                f"{size_text(peer.snapshot.size_bytes)}: it has entries up to "
+                f"{progress.match_index}, and the log begins at {raft.log.first_index}",
                 index=peer.snapshot.last_included_index,
                 size_bytes=peer.snapshot.size_bytes,
             )

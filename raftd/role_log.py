@@ -1,24 +1,29 @@
-"""Elections in the log for people: who campaigns and why, who won with which votes, who steps down.
+"""Elections in the log for people: who campaigns and why, who won, and who steps down.
 
-The core notes each change of role with its reason (`raftd.core.role_changes`); here the notes become
-lines, with times instead of ticks. A server that finds no leader for long says so now and then, not
-at each attempt.
+The core notes each change of role with its reason (`raftd.core.role_changes`); here the notes
+become lines, with times instead of ticks. A server that finds no leader for long says so now and
+then, not at each attempt.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 
-from raftd.core.leader import Leader
+from raftd.core.membership import Configuration
 from raftd.core.raft import Raft
 from raftd.core.role_changes import RoleChange, Why
 from raftd.core.types import ServerId, Term, server_name
 from raftd.event_log import tell
+from raftd.log_words import milliseconds, voters
+from raftd.planning import names
 
 STILL_MS = 30_000.0
 """While there is no leader, a server says so again after so long: long enough to read, short enough
 for the log to show that it has not got better."""
+
+SEAMLESS_HEARTBEATS = 2
+"""A change of leaders within this time is worth no number: it is that of a transfer."""
 
 logger = logging.getLogger("raftd.node")
 
@@ -33,8 +38,9 @@ class RoleLog:
         self._leader: ServerId | None = None
         """The last one that was followed, or this server itself."""
         self._leader_term: Term = 0
-        self._lost_tick: int | None = None
-        """Since when there has been none; None while there is one, and before the first."""
+        self._heard_tick = 0
+        """When it was heard last, as far as is known."""
+        self._is_lost = False
         self._attempts = 0
         """Elections that this server has begun since."""
         self._told_tick = 0
@@ -43,17 +49,19 @@ class RoleLog:
         """Say what has changed since the last call, if anything has."""
         if raft is not self._raft:
             # Its ticks begin anew.
-            self._raft, self._lost_tick, self._told_tick = raft, None, 0
+            self._raft, self._leader = raft, None
+            self._heard_tick = self._told_tick = raft.now
         for change in raft.role_changes.take():
             self._tell_change(raft, change)
         now = (type(raft.role), raft.current_term, raft.leader_id)
-        if now == self._reported:
-            return
-        self._reported = now
-        if raft.leader_id is not None and raft.leader_id != raft.server:
-            self._tell_leader(raft, raft.leader_id)
-        elif raft.leader_id is None and self._lost_tick is None and self._leader is not None:
-            self._lose_leader(raft)
+        if now != self._reported:
+            self._reported = now
+            if raft.leader_id is not None and raft.leader_id != raft.server:
+                self._tell_leader(raft, raft.leader_id)
+            elif raft.leader_id is None and not raft.may_campaign():
+                self._tell_silence(raft)
+        if raft.leader_id is not None:
+            self._heard_tick = raft.now - (raft.leader_contact_age or 0)
 
     # --- what there is to say ---
 
@@ -79,7 +87,7 @@ class RoleLog:
             self._tell_that_it_goes_on(raft, change)
             return
         reason = self._why_there_is_no_leader(raft, change)
-        self._lose_leader(raft, told=True)
+        self._is_lost, self._told_tick = True, raft.now
         tell(
             logger,
             "leader-lost",
@@ -94,16 +102,9 @@ class RoleLog:
 
     def _why_there_is_no_leader(self, raft: Raft, change: RoleChange) -> str:
         who = server_name(change.server or "")
-        led = self._leader_words()
         if change.why is Why.LEADER_ENDED:
-            return f"the process of {led} has ended"
-        ages = [age for age in change.silent_ticks.values() if age is not None]
-        if ages and self._leader is not None:
-            silence = f"no word from {led} for {self._ms(ages[0])}"
-        elif self._lost_tick is not None:
-            silence = f"no leader for {self._ms(raft.now - self._lost_tick)}"
-        else:
-            silence = f"no word from any leader for {self._ms(raft.now)}, since it started"
+            return f"the process of {self._leader_words()} has ended"
+        silence = self._silence_words(raft)
         if change.why is Why.RIVAL:
             return f"{silence}, and {who} asks for votes although its log is too old to win"
         if change.why is Why.SPLIT_VOTE:
@@ -111,14 +112,14 @@ class RoleLog:
         return silence
 
     def _tell_that_it_goes_on(self, raft: Raft, change: RoleChange) -> None:
-        if (raft.now - self._told_tick) * self._tick_ms < STILL_MS or self._lost_tick is None:
+        if (raft.now - self._told_tick) * self._tick_ms < STILL_MS:
             return
         self._told_tick = raft.now
         tell(
             logger,
             "leader-lost",
             "still no leader, for %s now: asked %d times; %s",
-            self._ms(raft.now - self._lost_tick),
+            self._ms(raft.now - self._heard_tick),
             self._attempts,
             _answers(raft, change.votes),
             level=logging.WARNING,
@@ -130,10 +131,9 @@ class RoleLog:
 
     def _tell_campaign(self, raft: Raft, change: RoleChange) -> None:
         if change.why is Why.TRANSFER:
-            self._lost_tick = raft.now if self._lost_tick is None else self._lost_tick
             reason = f"{self._leader_words()} hands leadership over"
         else:
-            reason = f"{_names(_granted(change.votes))} would vote for it"
+            reason = f"{names(_granted(change.votes))} would vote for it"
         tell(
             logger,
             "campaign",
@@ -151,8 +151,8 @@ class RoleLog:
             "leader",
             "leads in term %d: elected by %s of %s%s",
             change.term,
-            _names(votes),
-            _voters(raft),
+            names(votes),
+            voters(_configuration(raft)),
             self._without_leader(raft),
             term=change.term,
             votes=sorted(votes),
@@ -176,7 +176,7 @@ class RoleLog:
         tell(
             logger,
             "step-down",
-            "leads no more, since term %d: %s",
+            "leads no more (it led in term %d): %s",
             self._leader_term,
             reason,
             level=level,
@@ -184,7 +184,7 @@ class RoleLog:
             reason=change.why.value,
             peer=change.server,
         )
-        self._lose_leader(raft, told=True)
+        self._is_lost, self._told_tick = True, raft.now
 
     def _quorum_words(self, raft: Raft, change: RoleChange) -> str:
         timeout_ticks = raft.options.election_ticks
@@ -193,15 +193,14 @@ class RoleLog:
             for server, age in sorted(change.silent_ticks.items())
             if age is None or age >= timeout_ticks
         ]
-        return (
-            f"no majority of {_voters(raft)} has answered for {self._ms(timeout_ticks)}; "
-            f"silent: {', '.join(silent) or 'nobody for longer'}"
-        )
+        words = f"no majority of {voters(_configuration(raft))} has answered for "
+        words += self._ms(timeout_ticks)
+        return words + (f"; silent: {', '.join(silent)}" if silent else "")
 
     def _tell_defeat(self, change: RoleChange) -> None:
         if change.why is Why.REFUSED:
             refused = sorted(server for server, granted in change.votes.items() if not granted)
-            reason = f"refused by {_names(refused)}"
+            reason = f"refused by {names(refused)}"
         elif change.why is Why.HIGHER_TERM:
             reason = f"{server_name(change.server or '')} has term {change.term}"
         else:
@@ -231,64 +230,74 @@ class RoleLog:
         )
         self._found_leader(leader, raft.current_term)
 
+    def _tell_silence(self, raft: Raft) -> None:
+        """Say that a server that may not campaign hears no leader any more."""
+        is_member = raft.server in _configuration(raft).members if raft.configuration else False
+        if self._leader is None or self._is_lost or not is_member:
+            return
+        self._is_lost = True
+        tell(
+            logger,
+            "leader-lost",
+            "%s: waits for one, since it has no vote to ask for",
+            self._silence_words(raft),
+            level=logging.WARNING,
+            term=raft.current_term,
+            leader=self._leader,
+        )
+
     # --- since when there is no leader ---
 
-    def _lose_leader(self, raft: Raft, *, told: bool = False) -> None:
-        if self._lost_tick is None:
-            self._lost_tick = raft.now
-        if told:
-            self._told_tick = raft.now
+    def _silence_words(self, raft: Raft) -> str:
+        silent = self._ms(raft.now - self._heard_tick)
+        if self._leader is None:
+            return f"no word from any leader for {silent}, since it started"
+        if self._leader == raft.server:
+            return f"no leader for {silent}, since it led in term {self._leader_term} itself"
+        return f"no word from {self._leader_words()} for {silent}"
 
     def _found_leader(self, leader: ServerId, term: Term) -> None:
         self._leader, self._leader_term = leader, term
-        self._lost_tick = None
+        self._is_lost = False
         self._attempts = 0
 
     def _leaderless_ms(self, raft: Raft) -> float | None:
-        if self._lost_tick is None:
+        """Return for how long there was no leader; None for a first one, or for hardly any time."""
+        silent_ticks = raft.now - self._heard_tick
+        seamless_ticks = SEAMLESS_HEARTBEATS * raft.options.heartbeat_ticks
+        if self._leader is None or silent_ticks <= seamless_ticks:
             return None
-        return round((raft.now - self._lost_tick) * self._tick_ms)
+        return round(silent_ticks * self._tick_ms)
 
     def _without_leader(self, raft: Raft) -> str:
-        if self._lost_tick is None:
-            return ""
-        return f", after {self._ms(raft.now - self._lost_tick)} without a leader"
+        silent_ms = self._leaderless_ms(raft)
+        return "" if silent_ms is None else f", after {milliseconds(silent_ms)} without a leader"
 
     def _leader_words(self) -> str:
         if self._leader is None:
             return "the leader"
-        return f"{server_name(self._leader)}, which led in term {self._leader_term}"
+        return f"{server_name(self._leader)} (leader of term {self._leader_term})"
 
     def _ms(self, ticks: int) -> str:
-        return f"{ticks * self._tick_ms:,.0f} ms"
+        return milliseconds(ticks * self._tick_ms)
+
+
+def _configuration(raft: Raft) -> Configuration:
+    latest = raft.configuration
+    assert latest is not None
+    return latest.configuration
 
 
 def _granted(votes: Mapping[ServerId, bool]) -> list[ServerId]:
     return sorted(server for server, granted in votes.items() if granted)
 
 
-def _names(servers: Iterable[ServerId]) -> str:
-    return ", ".join(server_name(server) for server in servers) or "nobody"
-
-
-def _voters(raft: Raft) -> str:
-    """Return those whose majority decides; while joint, of both halves."""
-    latest = raft.configuration
-    assert latest is not None
-    halves: list[Collection[ServerId]] = [latest.configuration.voters]
-    if latest.configuration.is_joint:
-        halves = [latest.configuration.outgoing, latest.configuration.voters]
-    return " and of ".join(f"{{{_names(sorted(half))}}}" for half in halves)
-
-
 def _answers(raft: Raft, votes: Mapping[ServerId, bool]) -> str:
     """Return what the other voters have said to the attempt before."""
-    latest = raft.configuration
-    assert latest is not None
-    others = latest.configuration.all_voters - {raft.server}
+    others = _configuration(raft).all_voters - {raft.server}
     said = {
         "would vote for it": sorted(server for server in others if votes.get(server)),
         "refused": sorted(server for server in others if votes.get(server) is False),
         "did not answer": sorted(others - votes.keys()),
     }
-    return "; ".join(f"{_names(servers)} {words}" for words, servers in said.items() if servers)
+    return "; ".join(f"{names(servers)} {words}" for words, servers in said.items() if servers)

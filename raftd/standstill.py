@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from raftd.event_log import Sparing, left_out_words, tell
 from raftd.log_words import milliseconds
+from raftd.sync_times import SyncTimes
 
 SLOW_SYNC_MS = 100.0
 """A sync of the log that takes longer is slow: a disk for which this is normal is too slow for the
@@ -40,7 +41,9 @@ class SlowSyncs:
         left_out = self._sparing.left_out()
         before = ""
         if left_out:
-            before = f"; {left_out} more since the last line, {milliseconds(self._worst_ms)} at most"
+            before = (
+                f"; {left_out} more since the last line, {milliseconds(self._worst_ms)} at most"
+            )
         self._worst_ms = 0.0
         tell(
             logger,
@@ -59,26 +62,29 @@ class Standstill:
     """Tells of a driver that came to nothing for a while, or that was away for long."""
 
     def __init__(
-        self, clock: Callable[[], float], *, election_timeout_ms: float, synced_ms: Callable[[], float]
+        self, clock: Callable[[], float], election_timeout_ms: float, sync_times: SyncTimes
     ) -> None:
         """Begin.
 
         Args:
             clock: seconds that never go back.
-            synced_ms: the time that all syncs of the log have taken so far.
+            sync_times: those of this server's log.
         """
         self.bound_seconds = election_timeout_ms * STANDSTILL_ELECTION_TIMEOUTS / 1000
         """What is not worth a line takes less."""
         self._sparing = Sparing(clock)
-        self._synced_ms = synced_ms
-        self._synced_before_ms = 0.0
+        self._sync_times = sync_times
+        self._synced_before_ns = 0
+
+    def tick(self) -> None:
+        """Let another tick pass: what the disk has taken until now is behind us."""
+        self._synced_before_ns = self._sync_times.total_ns
 
     def turn_took(self, duration_seconds: float) -> None:
         """Take note of a turn that took `bound_seconds` or more, unless it was the disk."""
-        synced_ms = self._synced_ms()
-        disk_ms, self._synced_before_ms = synced_ms - self._synced_before_ms, synced_ms
         duration_ms = duration_seconds * 1000
-        disk_ms = min(disk_ms, duration_ms)
+        synced_ns = self._sync_times.total_ns - self._synced_before_ns
+        disk_ms = min(synced_ns / 1_000_000, duration_ms)
         if duration_ms - disk_ms >= self.bound_seconds * 1000:
             self._tell(duration_ms, f"busy with one thing, {milliseconds(disk_ms)} of it the disk")
 
