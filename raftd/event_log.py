@@ -28,6 +28,7 @@ What may come again and again goes through a `Sparing`, which counts what it lea
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 
 LINES_MAX = 3
@@ -73,7 +74,7 @@ class Sparing:
         self._clock = clock
         self._lines_max = lines_max
         self._period_seconds = period_seconds
-        self._period_start = clock() - period_seconds
+        self._period_start = -math.inf
         self._told = 0
         self._left_out = 0
 

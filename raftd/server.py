@@ -495,7 +495,7 @@ class _Server:
 
     def _tell_stopped(self) -> None:
         took_ms = (trio.current_time() - self._drain_began) * 1000
-        raft, words = self._node.raft, "leads no more"
+        raft, words = self._node.raft, "it knows no leader"
         if isinstance(raft.role, Leader):
             words = "nobody could take over the leadership"
         elif raft.leader_id is not None:
@@ -535,13 +535,11 @@ class _Server:
                     self._drain_deadline = 0
                     continue
                 timeout_ms = self._config.election_timeout_ms * DRAIN_ELECTION_TIMEOUTS
-                tell(
-                    logger,
-                    "stopping",
-                    "%s: hands leadership over if it leads, for %s at most, then stops",
-                    signal.Signals(number).name,
-                    milliseconds(timeout_ms),
-                )
+                next_step = "stops"
+                if isinstance(self._node.raft.role, Leader):
+                    limit = milliseconds(timeout_ms)
+                    next_step = f"hands leadership over, for {limit} at most, then stops"
+                tell(logger, "stopping", "%s: %s", signal.Signals(number).name, next_step)
                 self._drain_began = trio.current_time()
                 self._drain_deadline = self._drain_began + timeout_ms / 1000
                 self._service.stopping("hands leadership over, then stops")

@@ -1,4 +1,4 @@
-"""What the log says, to the line: elections, members that go and come, changes; and when nothing."""
+"""What the log says, to the line: elections, members that go and come, changes; and no more."""
 
 from __future__ import annotations
 
