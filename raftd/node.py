@@ -69,12 +69,14 @@ from raftd.inputs import (
     SnapshotProgressed,
     SnapshotReceived,
     SnapshotTaken,
+    StateAsked,
 )
 from raftd.node_log import NodeLog
 from raftd.operations import Cluster, Operations
 from raftd.protocol import (
     NOT_NOW,
     AbortRequest,
+    ActivityRequest,
     BackupChunkRequest,
     BackupRequest,
     BeginRollingRequest,
@@ -115,6 +117,7 @@ from raftd.storage.identity import Identity, refuse_lost_log
 from raftd.storage.state import StateMachine
 from raftd.surroundings import FREE_BYTES_UNKNOWN as FREE_BYTES_UNKNOWN
 from raftd.surroundings import FoundLog, Identities, Log, Measured, Network, Settings, Snapshots
+from raftd.telemetry import Telemetry
 from raftd.trace import Trace
 from raftd.views import CatchUpRates, link_views, peer_views, status_reply
 from raftd.watching import Watches
@@ -134,7 +137,7 @@ is answered and no vote given."""
 TURN_BYTES_MAX = 256 * 1024
 """Bytes of entries applied in one turn, likewise: for commands that have many keys."""
 
-_ROUTINE = frozenset((Received, CommandsArrived, KeysArrived))
+_ROUTINE = frozenset((Received, CommandsArrived, KeysArrived, StateAsked))
 """Inputs that nothing else follows from than replication, application and answers."""
 
 logger = logging.getLogger("raftd.node")
@@ -216,6 +219,7 @@ class Node:
         self._writes = Writes(
             self._disk, settings.snapshot_log_bytes, self._not_leader, self._time.stamp
         )
+        self.telemetry = Telemetry(wall_clock_ms, self._writes.proposals)
         self._fencing = Fencing(settings)
         self._agreement = self._make_agreement()
         self._state_messages: list[Envelope] = []
@@ -263,6 +267,7 @@ class Node:
             # The process ended between the first entry and its note.
             self._note_that_log_has_begun()
         self._follow_members()
+        self.telemetry.follow(self.raft)
 
     # --- the loop ---
 
@@ -290,6 +295,7 @@ class Node:
         Raises:
             StorageFault: the disk failed; stop the process, and answer nothing any more.
         """
+        self.telemetry.turns += 1
         self.raft.wall_clock_ms = self._wall_clock_ms()
         if passed_ticks:
             self.raft.pass_quietly(passed_ticks)
@@ -349,6 +355,7 @@ class Node:
         self._handovers.settle(self.raft)
         self._compaction.release(self.raft, self._backups.pinned(self.raft))
         self._lines.turned(self.raft)
+        self.telemetry.follow(self.raft)
         self._tended = self._standing()
 
     @property
@@ -411,6 +418,7 @@ class Node:
         if ready.hard_state is not None or ready.entries:
             self._log.append(ready.hard_state, ready.entries)
             if ready.entries:
+                self.telemetry.appended(self.raft, ready.entries[-1].index)
                 self._note_that_log_has_begun()
         if self._trace is not None:
             self._trace.persisted(self.raft, ready.hard_state, ready.entries)
@@ -430,6 +438,7 @@ class Node:
             self._fail_writes()
         if ready.committed:
             self._apply(ready.committed)
+        self.telemetry.reads += len(ready.reads)
         for answer in ready.reads:
             self._reading.answered(answer)
 
@@ -444,13 +453,13 @@ class Node:
                 self._on_request(request, respond)
             case CommandsArrived():
                 self._writes.propose_all(self.raft, item.commands, item.waiters)
-            case KeysArrived():
-                if self.identity.is_blank:
-                    item.failed(self._not_leader())
-                else:
-                    self._reading.keys(self.raft, item)
+            case KeysArrived() | StateAsked() if self.identity.is_blank:
+                item.failed(self._not_leader())
+            case KeysArrived() | StateAsked():
+                self._reading.arrived(self.raft, item)
             case LinkChanged():
                 self._links[item.server] = item
+                self.telemetry.chronicle.link(item)
                 if item.connected:
                     self.raft.report_connected(item.server)
                 else:
@@ -646,6 +655,8 @@ class Node:
         match request:
             case StatusRequest():
                 respond(self.status())
+            case ActivityRequest():
+                respond(self.telemetry.activity(self.identity.server))
             case GetRequest() | ListRequest() | WatchRequest() if self.identity.is_blank:
                 respond(self._not_leader())
             case GetRequest() | ListRequest():
@@ -756,7 +767,9 @@ class Node:
     # --- applying and answering ---
 
     def _apply(self, entries: Sequence[Entry]) -> None:
+        began_ns = self._uptime_ns()
         results = self._state.apply(entries)
+        self.telemetry.applied(entries[-1].index, began_ns, self._uptime_ns())
         if self._trace is not None:
             self._trace.applied(entries)
         if self._state.stamped_index != self._time.seen_index:
@@ -805,6 +818,7 @@ class Node:
     def _restore(self, snapshot: Snapshot) -> None:
         """Put a snapshot that was received in force, and hear what it says of removed servers."""
         self._compaction.restore(self.raft, snapshot, self._state)
+        self.telemetry.installed(snapshot)
         self._time.restored()
         self._watches.changed(self.raft)
         self._note_that_log_has_begun()
@@ -821,6 +835,7 @@ class Node:
     def _on_configuration_applied(self, entry: Entry) -> None:
         configuration = decode_configuration(entry.data)
         self._lines.configuration_applied(self.raft, entry.index, configuration)
+        self.telemetry.chronicle.committed(entry.index, configuration)
         self._removed_peers |= configuration.tombstones
         if self.identity.server in configuration.tombstones:
             self._removed_peers.remove(self.identity.server)

@@ -51,6 +51,7 @@ from raftd.tls import TlsProblem
 from raftd.trace import Emit, Trace
 
 if TYPE_CHECKING:
+    from raftd.http.monitor import Monitor
     from raftd.network.redis_listener import RedisListener
 
 EXIT_DONE = 0
@@ -161,8 +162,7 @@ def _run_with(
     garbage.put_off()
     recovered = recover(directory, files)
     wal, entry_count = recovered.log.wal, len(recovered.log.entries)
-    slow_syncs = SlowSyncs(time.monotonic)
-    sync_times = SyncTimes(time.monotonic_ns, slow_ms=SLOW_SYNC_MS, was_slow=slow_syncs.took)
+    sync_times = _sync_times()
     wal.run_sync = sync_times.measure
     inbox = Inbox()
     snapshots = BackgroundSnapshots(
@@ -211,13 +211,15 @@ def _run_with(
         lead_if_alone(node.raft)
         # Its list of entries would keep those alive that are compacted.
         del recovered
-        redis = _redis_listener(server, inbox, network, state)
+        redis = _redis_listener(server, inbox, network, node, state)
         reloading = _reloading(cluster, server, secrets)
         standstill = Standstill(time.monotonic, server.election_timeout_ms, sync_times)
         running = _Server(
             *(node, network, redis, snapshots, inbox, server, directory.path),
             *(service, reloading, standstill),
         )
+        if server.http is not None:
+            running.tell_by_http(cluster, sync_times)
         try:
             exit_code = trio.run(running.run)
             return exit_code
@@ -244,6 +246,11 @@ def _reloading(cluster: ClusterConfig, server: ServerConfig, secrets: Secrets) -
     return Reloading(cluster, server, parts, frozenset({"tls", "redis_password_file"}))
 
 
+def _sync_times() -> SyncTimes:
+    slow_syncs = SlowSyncs(time.monotonic)
+    return SyncTimes(time.monotonic_ns, slow_ms=SLOW_SYNC_MS, was_slow=slow_syncs.took)
+
+
 def _measured(sync_times: SyncTimes, snapshots: BackgroundSnapshots, secrets: Secrets) -> Measured:
     median_ms, high_ms = sync_times.percentiles_ms() or (None, None)
     used = consumption()
@@ -266,15 +273,22 @@ def _with_redis(answer: Welcome | Refusal, server: ServerConfig) -> Welcome | Re
 
 
 def _redis_listener(
-    server: ServerConfig, inbox: Inbox, network: Network, state: StateMachine
+    server: ServerConfig, inbox: Inbox, network: Network, node: Node, state: StateMachine
 ) -> RedisListener | None:
     if server.redis is None:
         return None
     # Imported only where it is wanted.
     from raftd.network.redis_listener import RedisListener
+    from raftd.redis_surroundings import surroundings
 
+    started_ns = _clock_ns()
     redis = RedisListener(
-        inbox, features=lambda: state.features, redis_address=network.redis_address
+        inbox,
+        features=lambda: state.features,
+        redis_address=network.redis_address,
+        surroundings=surroundings(
+            node, network, server.redis, lambda: (_clock_ns() - started_ns) // 1_000_000
+        ),
     )
     inbox.sources.append(redis)
     return redis
@@ -294,6 +308,8 @@ def _settings(server: ServerConfig) -> Settings:
         catch_up_bytes_per_second=server.catch_up_bytes_per_second,
         disk_reserve_bytes=server.disk_reserve_bytes,
         zone=server.zone or "",
+        redis=server.redis or "",
+        http=server.http or "",
         reads_by_lease=server.reads == "lease",
         clock_drift=server.clock_drift,
     )
@@ -383,12 +399,43 @@ class _Server:
         self._service = service
         self._reloading = reloading
         self._standstill = standstill
+        self._monitor: Monitor | None = None
         self._tick_seconds = _settings(server).tick_ms / 1000
         self._drain_began = 0.0
         self._drain_deadline = float("inf")
         self._exit_code = EXIT_DONE
         self.why = "an unexpected error, which the log shows"
         """Why it ended, for its trace."""
+
+    def tell_by_http(self, cluster: ClusterConfig, sync_times: SyncTimes) -> None:
+        """Have it tell by HTTP how it is, from its `run` on."""
+        # Imported only where it is wanted.
+        from raftd.http.monitor import Monitor, Surroundings
+
+        def connections() -> dict[str, int]:
+            listener = self._network.listener
+            counts = {"servers": len(listener.peers), "clients": len(listener.clients)}
+            if self._redis is not None:
+                counts["redis"] = self._redis.connection_count
+            return counts
+
+        around = Surroundings(
+            cluster=cluster,
+            server=self._config,
+            settings=_settings(self._config),
+            syncs=sync_times.histogram,
+            dial=self._network.dial,
+            wake=self._inbox.wake,
+            is_draining=lambda: self.is_draining,
+            connections=connections,
+            dropped_messages=lambda: self._network.dropped_messages,
+        )
+        self._monitor = Monitor(self._node, around)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it was told to stop."""
+        return self._drain_deadline < float("inf")
 
     async def run(self) -> int:
         """Listen, drive, and return the exit code when it is time to end."""
@@ -401,6 +448,9 @@ class _Server:
                 if self._redis is not None and self._config.redis is not None:
                     address = self._config.redis
                     await nursery.start(self._redis.serve, *split_address(address))
+                if self._monitor is not None and self._config.http is not None:
+                    address = self._config.http
+                    await nursery.start(self._monitor.serve)
             except OSError as error:
                 self.why = f"cannot listen on {address}: {error.strerror or error}"
                 logger.error("%s; is another raftd running there?", self.why)
@@ -471,7 +521,7 @@ class _Server:
                 self.why = node.stop.message
                 self._exit_code = node.stop.exit_code
                 break
-            if self._drain_deadline < float("inf") and (
+            if self.is_draining and (
                 node.is_drained or trio.current_time() >= self._drain_deadline
             ):
                 self._tell_stopped()
@@ -531,7 +581,7 @@ class _Server:
                     continue
                 # It may be asleep for some ticks.
                 self._inbox.wake()
-                if self._drain_deadline < float("inf"):
+                if self.is_draining:
                     self._drain_deadline = 0
                     continue
                 timeout_ms = self._config.election_timeout_ms * DRAIN_ELECTION_TIMEOUTS

@@ -78,12 +78,12 @@ class Standstill:
 
     def tick(self) -> None:
         """Let another tick pass: what the disk has taken until now is behind us."""
-        self._synced_before_ns = self._sync_times.total_ns
+        self._synced_before_ns = self._sync_times.histogram.sum_ns
 
     def turn_took(self, duration_seconds: float) -> None:
         """Take note of a turn that took `bound_seconds` or more, unless it was the disk."""
         duration_ms = duration_seconds * 1000
-        synced_ns = self._sync_times.total_ns - self._synced_before_ns
+        synced_ns = self._sync_times.histogram.sum_ns - self._synced_before_ns
         disk_ms = min(synced_ns / 1_000_000, duration_ms)
         if duration_ms - disk_ms >= self.bound_seconds * 1000:
             self._tell(duration_ms, f"busy with one thing, {milliseconds(disk_ms)} of it the disk")

@@ -19,7 +19,7 @@ from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.core.types import Entry, HardState, Index, ServerId, Term
 from raftd.protocol import Request
 from raftd.storage.identity import Identity
-from raftd.storage.store import Store
+from raftd.storage.store import CountedStore
 
 FREE_BYTES_UNKNOWN = 1 << 62
 """What a disk has left of which nobody keeps count."""
@@ -123,7 +123,7 @@ class Snapshots(Protocol):
     def drop_outdated(self) -> None:
         """Forget a snapshot that is being received, if the newest one reaches as far."""
 
-    def install(self, snapshot: Snapshot) -> Store:
+    def install(self, snapshot: Snapshot) -> CountedStore:
         """Make what was received the newest snapshot, durably; return the store with its state.
 
         The store that the state lived in until now is closed.
@@ -193,6 +193,10 @@ class Settings:
     """The newest version whose features it switches on as a leader; 0 for none."""
     zone: str = ""
     """The failure unit that it belongs to; empty for none."""
+    redis: str = ""
+    """HOST:PORT where it serves clients of the Redis protocol; empty for nowhere."""
+    http: str = ""
+    """HOST:PORT where it tells by HTTP how it is; empty for nowhere."""
     reads_by_lease: bool = False
     """Whether it answers reads by leases while it leads, and does for others what leases need."""
     clock_drift: float = 0.0

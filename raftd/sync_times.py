@@ -10,6 +10,8 @@ import math
 from collections import deque
 from collections.abc import Callable
 
+from raftd.telemetry import Histogram
+
 SAMPLES_MAX = 1024
 """The latest syncs that are remembered: a second of a busy server, a day of an idle one. More
 would hide that a disk has become slow just now."""
@@ -36,10 +38,10 @@ class SyncTimes:
             clock_ns: nanoseconds that never go back.
             slow_ms: from here on `was_slow` is called with the milliseconds that a sync took.
         """
-        self.total_ns = 0
-        """What all of them have taken."""
         self._slow_ns = slow_ms * 1_000_000
         self._was_slow = was_slow
+        self.histogram = Histogram()
+        """All of them since the start."""
         self._clock_ns = clock_ns
         self._samples_ns: deque[int] = deque(maxlen=SAMPLES_MAX)
         self._percentiles_ms: tuple[float, float] | None = None
@@ -50,11 +52,11 @@ class SyncTimes:
         """Call `sync` and remember how long it took; one that fails is not remembered."""
         started_ns = self._clock_ns()
         sync()
-        took_ns = self._clock_ns() - started_ns
-        self._samples_ns.append(took_ns)
-        self.total_ns += took_ns
-        if took_ns >= self._slow_ns:
-            self._was_slow(took_ns / 1_000_000)
+        duration_ns = self._clock_ns() - started_ns
+        self._samples_ns.append(duration_ns)
+        self.histogram.add(duration_ns)
+        if duration_ns >= self._slow_ns:
+            self._was_slow(duration_ns / 1_000_000)
 
     def percentiles_ms(self) -> tuple[float, float] | None:
         """Return the median and the 99th percentile in milliseconds; None before the first sync.

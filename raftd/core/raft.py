@@ -117,7 +117,6 @@ class Raft:
         """Set by the driver; follows the reason where this leader itself undoes a joint change, for
         people only."""
         self.role_changes = RoleChanges()
-        """For people: the driver takes them."""
         self._random = random
         self._durable_hard_state = hard_state
         self._leader_contact_tick: int | None = None
@@ -828,6 +827,7 @@ class Raft:
         last_verified = prev + len(message.entries)
         if message.entries and message.leader_commit > last_verified:
             self.behind_tick = self.now
+        log.leader_commit_index = message.leader_commit
         # Not further than this message has verified: what follows may be a stale suffix.
         log.commit_index = max(log.commit_index, min(message.leader_commit, last_verified))
         self.send(
