@@ -47,11 +47,17 @@ def make_cluster(tmp_path: Path) -> Iterator[MakeCluster]:
         count = itertools.count(1)
 
         def make(
-            *names: str, proxied: bool = False, settings: str = "", **listeners: bool
+            *names: str,
+            proxied: bool = False,
+            redis: bool = False,
+            http: bool = False,
+            settings: str = "",
         ) -> RunningCluster:
             folder = tmp_path / f"cluster-{next(count)}"
             folder.mkdir()
-            cluster = RunningCluster(folder, proxied=proxied, settings=settings, **listeners)
+            cluster = RunningCluster(
+                folder, proxied=proxied, redis=redis, http=http, settings=settings
+            )
             stack.callback(cluster.close)
             if names:
                 cluster.form(*names)

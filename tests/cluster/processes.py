@@ -115,7 +115,7 @@ class Server:
         self.redis = ""
         """Where it serves clients of the Redis protocol; empty for nowhere."""
         self.http = ""
-        """Where it tells by HTTP how it is; empty for nowhere."""
+        """Where it serves its status page; empty for nowhere."""
         self.config_path = folder / f"{name}.yaml"
         self.data_dir = folder / "data" / name
         self.log_path = folder / f"{name}.log"
@@ -277,7 +277,7 @@ class RunningCluster:
         Args:
             proxied: whether a test wants to cut links.
             redis: whether its servers serve clients of the Redis protocol.
-            http: whether they tell by HTTP how they are.
+            http: whether they serve browsers and monitoring.
             settings: lines for `defaults` of every cluster file, each `key: value`.
         """
         self.folder = folder
@@ -286,7 +286,8 @@ class RunningCluster:
         self.servers: dict[str, Server] = {}
         self.program: tuple[str, ...] = ("raftd",)
         """What the servers that are made from now on start, see `Server.program`."""
-        self._serves_redis, self._serves_http = redis, http
+        self._serves_redis = redis
+        self._serves_http = http
         self._settings = settings
         self._commands: dict[Running, tuple[str, ...]] = {}
         if self.proxy is not None:
@@ -341,7 +342,12 @@ class RunningCluster:
         lines += [f"  {key}: {value}" for key, value in defaults.items()]
         lines += ["servers:"]
         for server in servers:
-            keys = {key: getattr(server, key) for key in ("address", "listen", "redis", "http")}
+            keys = {
+                "address": server.address,
+                "listen": server.listen,
+                "redis": server.redis,
+                "http": server.http,
+            }
             shown = ", ".join(f"{key}: {value}" for key, value in keys.items() if value)
             lines.append(f"  {server.name}: {{{shown}}}")
         path.write_text("\n".join(lines) + "\n")
