@@ -51,7 +51,7 @@ ALLOWED = {
     "raftd.config_yaml": CONFIGURATION,
     "raftd.client": (
         *("raftd.client", "raftd.protocol", "raftd.codec", "raftd.commands"),
-        *("raftd.config_values", "raftd.core.types"),
+        *("raftd.config_values", "raftd.core.types", "raftd.records", "raftd.transactions"),
     ),
     "raftd": ("raftd",),
     "raftctl": (
