@@ -8,6 +8,7 @@ from tests.mutants import (
     clients,
     connections,
     elections,
+    lives,
     membership,
     node,
     python_client,
@@ -35,8 +36,9 @@ ALL: tuple[Mutant, ...] = (
     *administration.MUTANTS,
     *benchmark.MUTANTS,
     *clients.MUTANTS,
+    *lives.MUTANTS,
     *connections.MUTANTS,
     *python_client.MUTANTS,
 )
 """In the order of the protocol: elections first, then the driver, what operators ask, many
-clients, their connections, and the client for programs."""
+clients, keys with a life, connections, and the client for programs."""

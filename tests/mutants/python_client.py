@@ -84,13 +84,4 @@ MUTANTS = (
         test=f"{ASYNC_TESTS}::test_answers_that_are_owed_without_end_end_the_connection",
         unreachable=NO_CLIENT,
     ),
-    Mutant(
-        name="watch-stays-where-nothing-is-heard",
-        why="A server that knows no leader hears of no changes, and neither does the watch.",
-        file="raftd/client/judging.py",
-        old="    if isinstance(reply, WatchReply) and not reply.events and not reply.leader:\n",
-        new="    if False:\n",
-        test=f"{ASYNC_TESTS}::test_a_watch_leaves_a_server_that_hears_of_no_changes",
-        unreachable=NO_CLIENT,
-    ),
 )
