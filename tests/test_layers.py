@@ -32,6 +32,7 @@ ALLOWED = {
     ),
     "raftd.network": (
         *("raftd.core", "raftd.records", "raftd.commands", "raftd.transactions"),
+        "raftd.event_log",  # how something is told
         *("raftd.protocol", "raftd.codec", "raftd.inputs", "raftd.network"),
         *("raftd.tls", "raftd.roles", "raftd.passwords"),
     ),
