@@ -25,7 +25,9 @@ In reading order:
 | `agreement`, `disk_space`, `fencing` | what watches: equal states, room, disks gone back in time |
 | `checkup`, `sync_times` | whom this server reaches, and how long its disk takes: for doctor |
 | `consumption` | what its process uses of processor and memory |
-| `role_log` | who leads, in the log for people |
+| `event_log`, `log_words` | lines of the log that tell of events, with fields for programs |
+| `node_log`: `role_log`, `peer_log`, `membership_log` | elections, members, changes in the log |
+| `standstill` | slow disks, and what else holds a server up, in the log |
 | `trace` | what a server does, event by event, for programs and people |
 | `replies`, `views` | what the node answers, and how it describes itself |
 | `reading`, `state_seen` | who waits to read, from when on, and what the state shows |

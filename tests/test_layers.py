@@ -32,6 +32,7 @@ ALLOWED = {
     ),
     "raftd.network": (
         *("raftd.core", "raftd.records", "raftd.commands", "raftd.transactions"),
+        "raftd.event_log",  # how something is told
         *("raftd.protocol", "raftd.codec", "raftd.inputs", "raftd.network"),
         *("raftd.tls", "raftd.roles", "raftd.passwords"),
     ),
@@ -50,7 +51,7 @@ ALLOWED = {
     "raftd.config_yaml": CONFIGURATION,
     "raftd.client": (
         *("raftd.client", "raftd.protocol", "raftd.codec", "raftd.commands"),
-        *("raftd.config_values", "raftd.core.types"),
+        *("raftd.config_values", "raftd.core.types", "raftd.records", "raftd.transactions"),
     ),
     "raftd": ("raftd",),
     "raftctl": (

@@ -17,6 +17,7 @@ import trio
 
 from raftd.codec import WireError, decode_request, encode_opening, encode_reply
 from raftd.core.types import ServerId, server_name
+from raftd.event_log import tell
 from raftd.network.connection import (
     Connection,
     OpeningError,
@@ -76,7 +77,8 @@ class Complaints:
         now = trio.current_time()
         if now - self._period_start >= COMPLAINTS_SECONDS:
             if self._untold:
-                logger.warning("%d more complaints about connections", self._untold)
+                words = "%d more complaints about connections"
+                tell(logger, "refused", words, self._untold, level=logging.WARNING)
             self._period_start, self._told, self._untold = now, 0, 0
             self._hosts.clear()
         told_of_host = self._hosts.get(host, 0) if host else 0
@@ -84,7 +86,7 @@ class Complaints:
             self._told += 1
             if host:
                 self._hosts[host] = told_of_host + 1
-            logger.warning(message, *arguments)
+            tell(logger, "refused", message, *arguments, level=logging.WARNING)
         else:
             self._untold += 1
 
@@ -232,7 +234,8 @@ class Listener:
         addresses = [join_address(*listener.socket.getsockname()[:2]) for listener in listeners]
         async with trio.open_nursery() as nursery:
             await nursery.start(trio.serve_listeners, self.handle, listeners)
-            logger.info("listening on %s", ", ".join(addresses))
+            words = ", ".join(addresses)
+            tell(logger, "listening", "listening on %s", words, addresses=addresses)
             task_status.started(addresses)
 
     def push(self) -> None:
