@@ -53,7 +53,8 @@ def line(run: Run, seconds: float) -> str:
     """Return the figures of one protocol."""
     figures = run.figures
     return (
-        f"{run.protocol:<7} {figures.streams:>8,} streams {figures.sent_bytes / MIB:>8,.1f} MiB sent "
+        f"{run.protocol:<7} {figures.streams:>8,} streams "
+        f"{figures.sent_bytes / MIB:>8,.1f} MiB sent "
         f"{figures.read_bytes / MIB:>8,.1f} MiB read  {figures.cut_by_server:>7,} cut  "
         f"{figures.refused:>5,} refused  others: {figures.asked:,} asked, longest wait "
         f"{figures.longest_wait_seconds * 1000:,.0f} ms  memory {run.before_bytes / MIB:.1f} -> "
