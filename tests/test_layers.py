@@ -56,6 +56,7 @@ ALLOWED = {
     "raftd": ("raftd",),
     "raftctl": (
         *("raftctl", "raftd.client", "raftd.protocol", "raftd.codec", "raftd.commands"),
+        *("raftd.transactions",),
         *CONFIGURATION,
         *("raftd.cluster_status",),  # what the answers of the servers say, for raftd as well
         *("raftd.core.availability", "raftd.core.quorum", "raftd.core.types"),
