@@ -77,7 +77,7 @@ REDIS_ROLES = frozenset({ADMIN, APPLICATION})
 """Whose certificate takes the place of a password on the Redis listener."""
 
 
-def refusal(holder: Holder, request: Request) -> ErrorReply:
+def refusal_of(holder: Holder, request: Request) -> ErrorReply:
     """Return the reply to a request that `holder` has no right to."""
     kind = type(request)
     able = [role for role, kinds in ALLOWED.items() if kind in kinds]

@@ -30,7 +30,7 @@ from raftd.network.inputs import INBOX_INPUTS_MAX, Inbox, Requested
 from raftd.network.links import PEER_OUTBOX_BYTES_MAX, receive_messages
 from raftd.network.secured import HandshakeError, Handshakes, accept, host_of
 from raftd.protocol import Hello, Refusal, Reply, Request, Welcome
-from raftd.roles import ALLOWED, FORBIDDEN, refusal
+from raftd.roles import ALLOWED, FORBIDDEN, refusal_of
 from raftd.tls import SERVER, CurrentCredentials, Holder
 
 logger = logging.getLogger("raftd.network")
@@ -173,7 +173,7 @@ class RestrictedClient(Client):
             if type(request) in self._allowed:
                 accepted.append(self._accept(number, request))
             else:
-                self._say(number, refusal(self._holder, request))
+                self._say(number, refusal_of(self._holder, request))
         return accepted
 
 
@@ -289,15 +289,14 @@ class Listener:
             if not error.silent:
                 self._complaints.warn("closed the connection from %s: %s", remote, error, host=host)
             return
-        if secured.holder is None:
-            await self._refuse(
-                secured.stream,
-                remote,
-                "somebody",
-                Refusal(code=FORBIDDEN, message=secured.problem),
-            )
-            return
-        await self._greet(secured.stream, remote, secured.holder)
+        try:
+            if secured.holder is None:
+                refusal = Refusal(code=FORBIDDEN, message=secured.problem)
+                await self._refuse(secured.stream, remote, "somebody", refusal)
+            else:
+                await self._greet(secured.stream, remote, secured.holder)
+        finally:
+            secured.stream.close()
 
     async def _greet(self, stream: trio.abc.Stream, remote: str, holder: Holder | None) -> None:
         if self._connection_count > self._connections_max:
