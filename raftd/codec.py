@@ -231,6 +231,8 @@ _REQUESTS: dict[str, type] = {
     "begin-rolling": protocol.BeginRollingRequest,
     "update-rolling": protocol.UpdateRollingRequest,
     "checkup": protocol.CheckupRequest,
+    "transaction": protocol.TransactionRequest,
+    "watch": protocol.WatchRequest,
 }
 _REPLIES: dict[str, type] = {
     "status": protocol.StatusReply,
@@ -249,6 +251,8 @@ _REPLIES: dict[str, type] = {
     "history": protocol.HistoryReply,
     "rolling": protocol.RollingReply,
     "checkup": protocol.CheckupReply,
+    "transaction": protocol.TransactionReply,
+    "watch": protocol.WatchReply,
     "done": protocol.DoneReply,
     "error": protocol.ErrorReply,
 }

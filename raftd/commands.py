@@ -45,7 +45,7 @@ FEATURES_COUNTERS = 4
 """The version whose features include counters, and commands for several keys."""
 FEATURES_LIVES = 5
 """The version whose features include keys with a life, and transactions."""
-FEATURES_MAX = FEATURES_COUNTERS
+FEATURES_MAX = FEATURES_LIVES
 """The newest version with features in the replicated state, which are switched on once all members
 can apply them. What later versions of the protocol bring needs nothing there."""
 ROLLING_COMMAND_BYTES_MAX = 4 * 1024
@@ -588,7 +588,12 @@ def encode_put(key: str, value: bytes, *, if_absent: bool = False) -> bytes:
 def has_to_be_stamped(commands: Sequence[bytes]) -> bool:
     """Return whether there is a transaction among encoded commands, at least one."""
     # One look at the greatest of them is less than one at each.
-    return max(commands)[0] == _TRANSACTION_HEAD[0]
+    return is_stamped(max(commands))
+
+
+def is_stamped(command: bytes) -> bool:
+    """Return whether an encoded command has a place for the leader's cluster time."""
+    return command[0] == _TRANSACTION_HEAD[0]
 
 
 def stamp(command: bytes, time_ms: int) -> bytes:
@@ -596,7 +601,7 @@ def stamp(command: bytes, time_ms: int) -> bytes:
 
     To be called by the leader that appends it, when it does.
     """
-    if command[0] != _TRANSACTION_HEAD[0]:
+    if not is_stamped(command):
         return command
     return command[: -_TIME.size] + _TIME.pack(_TIME_TAG, time_ms)
 

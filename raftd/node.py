@@ -32,10 +32,8 @@ from raftd.admission import admit, our_hello
 from raftd.agreement import CHECK_INTERVAL_MS, CHECK_PATIENCE_MS, Agreement, Standing
 from raftd.applying import puts_off_applying
 from raftd.backup import Backups
-from raftd.commands import (
-    Command,
-    Result,
-)
+from raftd.cluster_time import ClusterTime
+from raftd.commands import Command, Result
 from raftd.compaction import Compaction
 from raftd.core.errors import Divergence, NotLeader, ProposalDropped
 from raftd.core.leader import Leader
@@ -103,17 +101,14 @@ from raftd.protocol import (
     RestoreRequest,
     StatusReply,
     StatusRequest,
+    TransactionRequest,
     TransferRequest,
     UpdateRollingRequest,
+    WatchRequest,
     Welcome,
 )
 from raftd.reading import Reading
-from raftd.replies import (
-    bad_request,
-    invalid,
-    not_leader,
-    unavailable,
-)
+from raftd.replies import bad_request, invalid, not_leader, unavailable
 from raftd.role_log import RoleLog
 from raftd.storage.identity import Identity, refuse_lost_log
 from raftd.storage.state import StateMachine
@@ -121,6 +116,7 @@ from raftd.surroundings import FREE_BYTES_UNKNOWN as FREE_BYTES_UNKNOWN
 from raftd.surroundings import FoundLog, Identities, Log, Measured, Network, Settings, Snapshots
 from raftd.trace import Trace
 from raftd.views import CatchUpRates, link_views, peer_views, status_reply
+from raftd.watching import Watches
 from raftd.whereabouts import Whereabouts
 from raftd.writing import Writes
 
@@ -206,14 +202,18 @@ class Node:
         self._wall_clock_ms, self._uptime_ns = wall_clock_ms, uptime_ns
         self._mint_cluster_id, self._measure = mint_cluster_id, measure
         self._trace = trace
-        self._reading = Reading(state, settings, uptime_ns, self._not_leader)
+        self._time = ClusterTime(state, uptime_ns, self._propose)
+        self._watches = Watches(state, settings.ticks)
+        self._reading = Reading(state, settings, uptime_ns, self._not_leader, self._time.now_ms)
         self._handovers = Handovers()
         self._rates = CatchUpRates(settings.tick_ms)
         self._compaction = Compaction(snapshots, log, settings)
         self._snapshots = snapshots
         self._backups = Backups(self._compaction, snapshots, settings)
         self._disk = DiskSpace(free_bytes, settings.disk_reserve_bytes)
-        self._writes = Writes(self._disk, settings.snapshot_log_bytes, self._not_leader)
+        self._writes = Writes(
+            self._disk, settings.snapshot_log_bytes, self._not_leader, self._time.stamp
+        )
         self._fencing = Fencing(settings)
         self._agreement = self._make_agreement()
         self._state_messages: list[Envelope] = []
@@ -305,6 +305,10 @@ class Node:
             self.raft.is_short_of_space = bool(self._disk.problem)
             self._fencing.tick(self.raft, self._network)
             self._compare_states(None)
+            if self._watches.waiting:
+                self._watches.tick(self.raft)
+        if tick or passed_ticks or self._time.has_more:
+            self._time.advance(self.raft)
         if self._draining:
             hand_over(self.raft)
         self._work()
@@ -358,7 +362,8 @@ class Node:
     def is_behind(self) -> bool:
         """Whether there is more to be done at once: call `turn` again, also without inputs."""
         log = self.raft.log
-        return log.handed_index < log.commit_index and not puts_off_applying(self.raft)
+        waits_to_apply = log.handed_index < log.commit_index and not puts_off_applying(self.raft)
+        return waits_to_apply or self._time.has_more
 
     def drain(self) -> None:
         """Hand leadership over from the next turn on. Ask `is_drained` after turns."""
@@ -567,6 +572,7 @@ class Node:
         if not self._snapshots.is_received(snapshot.id):
             return
         self._compaction.restore(self.raft, snapshot, self._state)
+        self._time.restored()
         self._note_that_log_has_begun()
         index, term = snapshot.id.last_included_index, snapshot.id.last_included_term
         self.raft = self._make_raft(
@@ -638,12 +644,19 @@ class Node:
         match request:
             case StatusRequest():
                 respond(self.status())
+            case GetRequest() | ListRequest() | WatchRequest() if self.identity.is_blank:
+                respond(self._not_leader())
             case GetRequest() | ListRequest():
-                if self.identity.is_blank:
-                    respond(self._not_leader())
-                else:
-                    self._reading.request(self.raft, self._links, request, respond)
-            case PutRequest() | DeleteRequest() | CompareAndSetRequest() | OpenSessionRequest():
+                self._reading.request(self.raft, self._links, request, respond)
+            case WatchRequest():
+                self._watches.request(self.raft, request, respond)
+            case (
+                PutRequest()
+                | DeleteRequest()
+                | CompareAndSetRequest()
+                | OpenSessionRequest()
+                | TransactionRequest()
+            ):
                 self._writes.request(self.raft, request, respond)
             case ChangeRequest():
                 # So that no leader of the past answers from what was true in its time.
@@ -744,6 +757,8 @@ class Node:
         results = self._state.apply(entries)
         if self._trace is not None:
             self._trace.applied(entries)
+        if self._state.stamped_index != self._time.seen_index:
+            self._time.applied(self.raft, entries)
         self._writes.applied(entries, results)
         for entry in entries:
             # Most followers have it: whoever still needs it has it encoded again.
@@ -751,6 +766,8 @@ class Node:
             if entry.kind is EntryKind.CONFIGURATION:
                 self._on_configuration_applied(entry)
         self._reading.applied()
+        if self._watches.waiting:
+            self._watches.changed(self.raft)
 
     def _compare_states(self, envelope: Envelope | None) -> None:
         """Take in a message about states, or do what is due; stop if this server's is wrong.
@@ -786,6 +803,8 @@ class Node:
     def _restore(self, snapshot: Snapshot) -> None:
         """Put a snapshot that was received in force, and hear what it says of removed servers."""
         self._compaction.restore(self.raft, snapshot, self._state)
+        self._time.restored()
+        self._watches.changed(self.raft)
         self._note_that_log_has_begun()
         if self._trace is not None:
             self._trace.restored(self.raft, snapshot)

@@ -20,14 +20,18 @@ from raftd.core.types import Index, ServerId, Term
 from raftd.values import Value
 
 PROTOCOL_VERSION_MIN = 1
-PROTOCOL_VERSION_MAX = 4
+PROTOCOL_VERSION_MAX = 5
 """Versions of the wire format that this release speaks; the highest common one is used. Version 2
 knows snapshots and the comparison of states, version 3 the history of configurations and rolling
 operations in the replicated state, version 4 counters, commands for several keys, and the questions
-for a read index. What an older version would take for garbage is not sent to it, and entries that
-it could not apply are not appended before every member speaks the version."""
+for a read index, version 5 keys with a life, transactions and watching. What an older version would
+take for garbage is not sent to it, and entries that it could not apply are not appended before
+every member speaks the version."""
+LIVES_VERSION = 5
+"""Servers that speak less know neither transactions nor watching."""
 READ_INDEX_VERSION = 4
 """A server answers linearizable reads that it does not lead only if its leader speaks it."""
+REVISION_GONE = "revision-gone"
 NOT_NOW = "not now"
 """The message of an `ErrorReply` whose code is unavailable where a leader takes nothing at the
 moment, as opposed to there being none."""
@@ -150,6 +154,35 @@ class CompareAndSetRequest(Value):
     key: str
     expected: bytes
     value: bytes
+
+
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class TransactionRequest(Value):
+    """Change several keys at once, or keys with a life. See `raftd.commands.Transaction`."""
+
+    session: str
+    serial: int
+    lowest_unacknowledged: int
+    content: bytes
+    """Conditions and steps, see `raftd.transactions.encode_steps`."""
+
+
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class WatchRequest(Value):
+    """Return changes of keys in this server's applied state, oldest first; wait until there are."""
+
+    after_revision: int
+    """Only changes behind this revision."""
+    prefix: str = ""
+    """Only of keys that start with it."""
+    limit: int = 1000
+    """At most this many, 1 to `LIST_LIMIT_MAX`."""
+    wait_ms: int = 0
+    """It answers with nothing after so long, at most `WATCH_WAIT_MS_MAX`."""
+
+
+WATCH_WAIT_MS_MAX = 60_000
+"""A client that has gone without a word is forgotten after so long."""
 
 
 @attrs.frozen(kw_only=True, repr=False, eq=False)
@@ -376,6 +409,8 @@ Request: TypeAlias = (
     | PutRequest
     | DeleteRequest
     | CompareAndSetRequest
+    | TransactionRequest
+    | WatchRequest
     | ChangeRequest
     | OperationsRequest
     | AbortRequest
@@ -604,6 +639,41 @@ class WriteReply(Value):
 
 
 @attrs.frozen(kw_only=True, repr=False, eq=False)
+class TransactionReply(Value):
+    applied: bool
+    """Whether the conditions held, and so its steps were carried out."""
+    revision: int
+    outcomes: bytes
+    """One for each step, see `raftd.transactions.decode_outcomes`."""
+
+
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class EventView(Value):
+    """One change of a key."""
+
+    revision: int
+    kind: str
+    """put, delete (somebody removed it) or expired (its life was over)."""
+    key: str
+    value: bytes = b""
+    """Of a put, as the revisions and the version; else empty and 0."""
+    create_revision: int = 0
+    mod_revision: int = 0
+    version: int = 0
+
+
+@attrs.frozen(kw_only=True, repr=False, eq=False)
+class WatchReply(Value):
+    events: tuple[EventView, ...]
+    next_after_revision: int
+    """What to ask for next, at any server: nothing was left out up to it."""
+    revision: int
+    """How far the state is that has answered."""
+    leader: ServerId = ""
+    """Empty if it knows none: then it may hear of no changes, and another server may know more."""
+
+
+@attrs.frozen(kw_only=True, repr=False, eq=False)
 class Quorum(Value):
     """A voter set that has to agree, and who of it answers."""
 
@@ -772,6 +842,7 @@ class ErrorReply(Value):
         forbidden: the certificate that was shown is not of a role that may ask this; nothing was
             changed.
         session-expired: the session was forgotten; whether earlier commands took effect is unknown.
+        revision-gone: the changes that were asked for are not kept any more.
     """
 
     code: str
@@ -781,6 +852,9 @@ class ErrorReply(Value):
     leader: ServerId = ""
     leader_address: str = ""
     operation: str = ""
+    oldest_revision: int = 0
+    """With revision-gone: of the oldest change that this server has; it may be asked for the
+    changes behind the one before."""
 
 
 Reply: TypeAlias = (
@@ -788,6 +862,8 @@ Reply: TypeAlias = (
     | GetReply
     | ListReply
     | WriteReply
+    | TransactionReply
+    | WatchReply
     | ChangeReply
     | OperationsReply
     | AbortReply

@@ -64,17 +64,20 @@ class Reading:
         settings: Settings,
         uptime_ns: Callable[[], int],
         not_leader: Callable[[], ErrorReply],
+        now_ms: Callable[[], int],
     ) -> None:
         """Begin without reads.
 
         Args:
             uptime_ns: as `Node` has it.
             not_leader: returns what to answer where only the leader can; it names the leader.
+            now_ms: returns cluster time.
         """
         self._state = state
         self._settings = settings
         self._uptime_ns = uptime_ns
         self._not_leader = not_leader
+        self._now_ms = now_ms
         self._waiting: deque[tuple[Index, _Read]] = deque()
         """Until these indexes are applied; in the order of the leaders' words, which only grow."""
         self._bound_until_ns = 0
@@ -100,7 +103,7 @@ class Reading:
         """
 
         def run() -> None:
-            respond(read_reply(self._state, request))
+            respond(read_reply(self._state, request, self._now_ms))
 
         if request.stale:
             run()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from raftd.commands import (
     KEY_BYTES_MAX,
@@ -21,6 +21,7 @@ from raftd.protocol import (
     CHECKUP_ADDRESSES_MAX,
     CHECKUP_TIMEOUT_MS_MAX,
     LIST_LIMIT_MAX,
+    WATCH_WAIT_MS_MAX,
     AbortRequest,
     BeginRollingRequest,
     BootstrapRequest,
@@ -39,11 +40,14 @@ from raftd.protocol import (
     PutRequest,
     Reply,
     Request,
+    TransactionRequest,
     UpdateRollingRequest,
+    WatchRequest,
     WriteReply,
 )
 from raftd.storage.identity import Identity
-from raftd.storage.state import StateMachine
+from raftd.storage.state import KeyValue, StateMachine
+from raftd.storage.transacting import FEATURES_OFF
 
 LIST_BYTES_MAX = 4 * 1024 * 1024
 """Keys and values of one list reply: half a frame, so that the rest of each entry fits too."""
@@ -73,7 +77,9 @@ def bad_request(request: Request) -> str:
             return bad_session(request.session) or bad_key(request.key)
         case GetRequest() | ListRequest():
             return bad_read(request)
-        case OpenSessionRequest():
+        case WatchRequest():
+            return _bad_watch(request)
+        case OpenSessionRequest() | TransactionRequest():
             return bad_session(request.session)
         case ChangeRequest() | AbortRequest():
             return _bad_change(request)
@@ -232,8 +238,27 @@ def bad_read(request: GetRequest | ListRequest) -> str:
     return ""
 
 
-def read_reply(state: StateMachine, request: GetRequest | ListRequest) -> Reply:
-    """Return what the state machine says to a read, now."""
+def _bad_watch(request: WatchRequest) -> str:
+    """Return what is wrong with a question for changes; empty if nothing is."""
+    if not 1 <= request.limit <= LIST_LIMIT_MAX:
+        return f"the limit is 1 to {LIST_LIMIT_MAX}, not {request.limit}"
+    if request.wait_ms > WATCH_WAIT_MS_MAX:
+        return f"to wait for at most {WATCH_WAIT_MS_MAX} ms, not {request.wait_ms}"
+    return bad_key(request.prefix) if request.prefix else ""
+
+
+def read_reply(
+    state: StateMachine, request: GetRequest | ListRequest, now_ms: Callable[[], int]
+) -> Reply:
+    """Return what the state machine says to a read, now.
+
+    Args:
+        now_ms: returns cluster time; only asked where a key has a life.
+    """
+
+    def ttl_ms(item: KeyValue) -> int | None:
+        return max(0, item.deadline_ms - now_ms()) if item.deadline_ms else None
+
     if isinstance(request, ListRequest):
         found, more = state.list(request.prefix, request.limit, LIST_BYTES_MAX, after=request.after)
         return ListReply(
@@ -245,6 +270,7 @@ def read_reply(state: StateMachine, request: GetRequest | ListRequest) -> Reply:
                     create_revision=item.create_revision,
                     mod_revision=item.mod_revision,
                     version=item.version,
+                    ttl_ms=ttl_ms(item),
                 )
                 for item in found
             ),
@@ -260,6 +286,7 @@ def read_reply(state: StateMachine, request: GetRequest | ListRequest) -> Reply:
         mod_revision=item.mod_revision,
         version=item.version,
         revision=state.revision,
+        ttl_ms=ttl_ms(item),
     )
 
 
@@ -285,6 +312,16 @@ def unavailable(message: str, cause: str) -> ErrorReply:
     """Return the answer to a request that was not taken and may be repeated anywhere."""
     hint = "try again in some seconds; `raftctl status` shows who leads"
     return ErrorReply(code="unavailable", message=message, cause=cause, hint=hint)
+
+
+def features_are_off() -> ErrorReply:
+    """Return the answer to what needs features that are not switched on. It was not appended."""
+    return ErrorReply(
+        code="refused",
+        message="the cluster cannot do that yet",
+        cause=FEATURES_OFF,
+        hint="`raftctl status -o wide` shows the releases",
+    )
 
 
 def not_leader(raft: Raft, identity: Identity, leader_address: str) -> ErrorReply:

@@ -29,8 +29,10 @@ from raftd.protocol import (
     Request,
     RestoreRequest,
     StatusRequest,
+    TransactionRequest,
     TransferRequest,
     UpdateRollingRequest,
+    WatchRequest,
 )
 from raftd.tls import ADMIN, APPLICATION, SERVER, Holder
 
@@ -45,6 +47,8 @@ _DATA = frozenset(
         PutRequest,
         DeleteRequest,
         CompareAndSetRequest,
+        TransactionRequest,
+        WatchRequest,
         ReadIndexRequest,
     }
 )

@@ -21,7 +21,11 @@ from raftd.commands import (
     OpenSession,
     Put,
     Result,
+    Transaction,
     encode_command,
+    has_to_be_stamped,
+    is_stamped,
+    stamp,
 )
 from raftd.core.errors import NotLeader, ProposalDropped
 from raftd.core.raft import Raft
@@ -37,9 +41,12 @@ from raftd.protocol import (
     OpenSessionRequest,
     PutRequest,
     Reply,
+    TransactionReply,
+    TransactionRequest,
 )
 from raftd.records import RECORD_BODY_BYTES_MAX
 from raftd.replies import disk_full, invalid, size_text, unavailable, write_reply
+from raftd.transactions import decode_steps, encode_outcomes
 
 COMMAND_BYTES_MAX = RECORD_BODY_BYTES_MAX - 1024
 """Of an encoded command: what the record of its entry holds, with room for the entry's own head."""
@@ -50,7 +57,10 @@ LOG_BYTES_MAX_MIN = 64 * 1024 * 1024
 """But never with less than this, however early snapshots are taken: as much may be uncommitted."""
 
 Respond: TypeAlias = Callable[[Reply], None]
-WriteRequest: TypeAlias = PutRequest | DeleteRequest | CompareAndSetRequest | OpenSessionRequest
+WriteRequest: TypeAlias = (
+    PutRequest | DeleteRequest | CompareAndSetRequest | OpenSessionRequest | TransactionRequest
+)
+Stamp: TypeAlias = Callable[[Raft], "int | ErrorReply"]
 
 
 @attrs.define
@@ -82,11 +92,31 @@ class _Opened(_Replied):
         self.respond(DoneReply() if not result.code else write_reply(result))
 
 
+@attrs.define
+class _Transacted(_Replied):
+    """Likewise, for a transaction."""
+
+    def done(self, result: Result) -> None:
+        if result.code:
+            self.respond(write_reply(result))
+        else:
+            outcomes = encode_outcomes(result.outcomes)
+            self.respond(
+                TransactionReply(
+                    applied=result.applied, revision=result.revision, outcomes=outcomes
+                )
+            )
+
+
 class Writes:
     """The commands that this server has appended as the leader and that wait to be applied."""
 
     def __init__(
-        self, disk: DiskSpace, snapshot_log_bytes: int, refused: Callable[[], ErrorReply]
+        self,
+        disk: DiskSpace,
+        snapshot_log_bytes: int,
+        refused: Callable[[], ErrorReply],
+        time: Stamp,
     ) -> None:
         """Wait for nothing.
 
@@ -94,10 +124,12 @@ class Writes:
             disk: of this server, for what is said of a full one.
             snapshot_log_bytes: of the log, after which a snapshot is taken.
             refused: returns the answer of a server that does not lead.
+            time: returns cluster time for a transaction that is appended now, or why there is none.
         """
         self._log_bytes_max = max(LOG_BYTES_MAX_MIN, LOG_FACTOR_MAX * snapshot_log_bytes)
         self._disk = disk
         self._refused = refused
+        self._time = time
         self._waiting: deque[tuple[Index, Term, Waiter]] = deque()
 
     def request(self, raft: Raft, request: WriteRequest, respond: Respond) -> None:
@@ -111,6 +143,13 @@ class Writes:
                 body = Delete(request.key)
             case CompareAndSetRequest():
                 body = CompareAndSet(request.key, request.expected, request.value)
+            case TransactionRequest():
+                try:
+                    body = Transaction(*decode_steps(request.content))
+                except ValueError as error:
+                    respond(invalid(str(error)))
+                    return
+                waiter = _Transacted(respond)
             case OpenSessionRequest():
                 # It takes no room to speak of, and membership changes, which go on while disks are
                 # nearly full, need a session.
@@ -152,7 +191,29 @@ class Writes:
             )
             _fail(waiters, unavailable(NOT_NOW, why))
             return
+        if has_to_be_stamped(commands):
+            commands, waiters = self._stamped(raft, commands, waiters)
+            if not commands:
+                return
         self._append(raft, commands, waiters)
+
+    def _stamped(
+        self, raft: Raft, commands: Sequence[bytes], waiters: Sequence[Waiter]
+    ) -> tuple[Sequence[bytes], Sequence[Waiter]]:
+        """Return the commands with the time in those that need it.
+
+        Where it is not known, these are refused, and the others are returned.
+        """
+        time = self._time(raft)
+        if not isinstance(time, ErrorReply):
+            return [stamp(command, time) for command in commands], waiters
+        others = []
+        for command, waiter in zip(commands, waiters, strict=True):
+            if is_stamped(command):
+                waiter.failed(time)
+            else:
+                others.append((command, waiter))
+        return [command for command, _ in others], [waiter for _, waiter in others]
 
     def _append(
         self, raft: Raft, commands: Sequence[bytes], waiters: Sequence[Waiter]

@@ -27,7 +27,7 @@ CONFIGURATION = (
 ALLOWED = {
     "raftd.core": ("raftd.core",),
     "raftd.storage": (
-        *("raftd.core", "raftd.records", "raftd.commands", "raftd.storage"),
+        *("raftd.core", "raftd.records", "raftd.commands", "raftd.transactions", "raftd.storage"),
         *("raftd.config_values",),  # what a name is
     ),
     "raftd.network": (

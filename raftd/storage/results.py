@@ -8,20 +8,28 @@ from zlib import crc32
 import msgpack
 
 from raftd.commands import Result
+from raftd.transactions import pack_outcome, unpack_outcomes
 
 _APPLIED_FACTOR = 0x27D4EB2F
 """Odd: two numbers that differ by less than 2**32 differ as well when they are multiplied."""
-_MESSAGE = 4
-"""Where the message stands among the fields."""
+_MESSAGE, _OUTCOMES = 4, 6
+"""Where these stand among the fields."""
+_VALUE = 2
+"""Where a value stands among the fields of an outcome."""
+OUTCOME_BYTES = 16
+"""What an outcome takes besides its value, about, where it is kept."""
 
 PackedResult: TypeAlias = int | list[Any]
 """A result as a session keeps it: the revision alone if it was applied and there is no more to
-say, else [applied, revision, operation, code, message], and the number if there is one."""
+say, else [applied, revision, operation, code, message], and the number if there is one, and the
+outcomes if there are any."""
 
 
 def pack_result(result: Result) -> PackedResult:
     """Return what a session keeps of `result`."""
     fields = [result.applied, result.revision, result.operation, result.code, result.message]
+    if result.outcomes:
+        return [*fields, result.number, [pack_outcome(outcome) for outcome in result.outcomes]]
     if result.number:
         return [*fields, result.number]
     if result.applied and not (result.operation or result.code or result.message):
@@ -33,7 +41,15 @@ def unpack_result(packed: PackedResult) -> Result:
     """Return the result that `pack_result` has packed."""
     if isinstance(packed, int):
         return Result(True, packed)
-    return Result(*packed)
+    outcomes = packed[_OUTCOMES:]
+    return Result(*packed[:_OUTCOMES], *map(unpack_outcomes, outcomes))
+
+
+def returned_bytes(packed: PackedResult) -> int:
+    """Return what the outcomes in a result take where it is kept."""
+    if isinstance(packed, int) or len(packed) <= _OUTCOMES:
+        return 0
+    return sum([OUTCOME_BYTES + len(fields[_VALUE] or b"") for fields in packed[_OUTCOMES]])
 
 
 def result_checksum(packed: PackedResult | None) -> int:

@@ -9,7 +9,7 @@ a log entry.
 |---|---|
 | `K` key | create revision, mod revision, version (8 bytes each), then the value itself |
 | `M` | format, index and term of the entry applied last, revision, configuration index, effects
-hash, open sessions, expired names |
+hash, open sessions, expired names; from version 5 on also keys with a life, cluster time |
 | `C` | the data of the configuration entry applied last |
 | `S` session | index of its last use, lowest serial, results by serial |
 | `U` index (8 bytes) | the session that stands here in the queue for eviction |
@@ -18,6 +18,7 @@ hash, open sessions, expired names |
 | `T` server | index of the configuration entry that removed it for good (8 bytes) |
 | `O`, `L` | the operations, see `raftd.storage.ledger` |
 | `H`, `N` | the configurations of the past, see `raftd.storage.history` |
+| `D`, `E` | the lives of keys, see `raftd.storage.lives` |
 
 A release that applies more than the one before has *features* of a version. They are off until a
 log entry says that every member can apply them, `SwitchOn`; until then all servers write what the
@@ -44,7 +45,6 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 from zlib import crc32
 
@@ -54,12 +54,14 @@ import msgpack
 from raftd.commands import (
     FEATURES_COUNTERS,
     FEATURES_HISTORY,
+    FEATURES_LIVES,
     INTEGER_MAX,
     INTEGER_MIN,
     KEY_BYTES_MAX,
     SESSION_BYTES_MAX,
     VALUE_BYTES_MAX,
     AbortOperation,
+    AdvanceClock,
     BeginOperation,
     BeginRolling,
     Command,
@@ -75,20 +77,31 @@ from raftd.commands import (
     PutMany,
     Result,
     SwitchOn,
+    Transaction,
     UpdateRolling,
     decode_command,
     parse_integer,
 )
 from raftd.core.membership import ConfigurationEntry, ConfigurationKind, decode_configuration
 from raftd.core.types import Entry, EntryKind, Index, ServerId, Term
+from raftd.storage.effects import CHECKSUM_MASK, Effects
+from raftd.storage.events import DELETED, EXPIRED, Change, EventRing
 from raftd.storage.history import History, configuration_record
 from raftd.storage.ledger import Ledger
-from raftd.storage.results import PackedResult, pack_result, result_checksum, unpack_result
+from raftd.storage.lives import Lives
+from raftd.storage.results import (
+    pack_result,
+    result_checksum,
+    unpack_result,
+)
+from raftd.storage.sessions import Session
 from raftd.storage.store import Store
+from raftd.storage.transacting import FEATURES_OFF, Draft, problem_of, too_much
+from raftd.transactions import RETURNED_BYTES_MAX, SESSION_RETURNED_BYTES_MAX
 
 STATE_FORMAT = 1
 """Version of the layout above while no features are switched on."""
-_FORMATS = (STATE_FORMAT, FEATURES_HISTORY, FEATURES_COUNTERS)
+_FORMATS = (STATE_FORMAT, FEATURES_HISTORY, FEATURES_COUNTERS, FEATURES_LIVES)
 """What this release reads."""
 SESSIONS_MAX = 10_000
 """Open sessions; one more evicts the least recently used one. Every run of raftctl that writes
@@ -109,6 +122,7 @@ LIST_CHUNK = 32
 
 _KEY, _KEY_END = b"K", b"L"
 _META = b"M"
+_META_FIELDS = 10
 _CONFIGURATION = b"C"
 _SESSION = b"S"
 _USED, _USED_END = b"U", b"V"
@@ -126,10 +140,7 @@ _REPLY_FACTOR = 0x0C2B2AE3D27D4EB5
 _TERM_FACTOR, _SERIAL_FACTOR, _LOWEST_FACTOR = 0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D
 _COUNT_FACTOR = 0x165667B1
 """Odd: two numbers that differ by less than 2**32 differ as well when they are multiplied."""
-_CHECKSUM_MASK = 2**32 - 1
 _CHECKSUM_BITS = 32
-_DELETED = 1 << 31
-"""In the place of a key's length, which is less."""
 
 
 class StateError(Exception):
@@ -158,6 +169,8 @@ class KeyValue:
     """The revision that changed it last."""
     version: int
     """How often it was written since then; 1 at creation."""
+    deadline_ms: int = 0
+    """Cluster time when its life ends; 0 if it lives for ever."""
 
 
 @attrs.frozen(kw_only=True)
@@ -199,9 +212,10 @@ def read_head(store: Store) -> StateHead:
 
 def _read_meta(store: Store) -> list[int]:
     meta = store.get(_META)
-    fields: list[int] = [STATE_FORMAT, *[0] * 7] if meta is None else msgpack.unpackb(meta)
+    fields: list[int] = [STATE_FORMAT] if meta is None else msgpack.unpackb(meta)
     refuse_unknown_format(fields[0])
-    return fields
+    # Before version 5 there are two fewer.
+    return fields + [0] * (_META_FIELDS - len(fields))
 
 
 def refuse_unknown_format(format: int) -> None:
@@ -221,80 +235,6 @@ KeyValues: TypeAlias = list[KeyValue]
 Operations: TypeAlias = list[Operation]
 Values: TypeAlias = list[bytes | None]
 Results: TypeAlias = list[Result | None]
-
-
-@attrs.define
-class _Session:
-    """A session, decoded. Written back when its batch ends."""
-
-    used_index: Index
-    lowest_serial: int
-    """Serials below are acknowledged: their results are forgotten, and they never run again."""
-    results: dict[int, PackedResult]
-    name_checksum: int
-    """Stands for the session among the effects of its commands."""
-
-    def acknowledge(self, lowest_serial: int) -> None:
-        """Forget the results of all serials below `lowest_serial`."""
-        # The client chooses the number: never count up to it.
-        if lowest_serial - self.lowest_serial <= len(self.results):
-            for serial in range(self.lowest_serial, lowest_serial):
-                self.results.pop(serial, None)
-        else:
-            self.results = {
-                serial: result for serial, result in self.results.items() if serial >= lowest_serial
-            }
-        self.lowest_serial = lowest_serial
-
-
-class _Effects:
-    """The store as the entry that is being applied writes to it: takes note of every change.
-
-    `checksum` covers what the entry has written and removed so far, in that order; whoever applies
-    an entry sets it before and reads it afterwards. What is kept back until the batch ends is
-    written to the store directly, since batches differ between servers, and is noted here when
-    the entry changes it.
-    """
-
-    __slots__ = ("_delete", "_put", "checksum", "get", "scan", "transaction")
-
-    get: Callable[[bytes], bytes | None]
-    scan: Callable[[bytes, bytes, int], list[tuple[bytes, bytes]]]
-    transaction: Callable[[], AbstractContextManager[None]]
-
-    def __init__(self, store: Store) -> None:
-        self.checksum = 0
-        """32 bits."""
-        self.get, self.scan, self.transaction = store.get, store.scan, store.transaction
-        self._put, self._delete = store.put, store.delete
-
-    def put(self, key: bytes, value: bytes) -> None:
-        """Set `key` to `value`."""
-        self._put(key, value)
-        # With the length in between, no byte can move from the key to the value unnoticed.
-        self.checksum = crc32(value, crc32(key, self.checksum) ^ len(key))
-
-    def delete(self, key: bytes) -> bool:
-        """Remove `key` and return whether it was there."""
-        deleted = self._delete(key)
-        if deleted:
-            self.checksum = crc32(key, self.checksum) ^ _DELETED
-        return deleted
-
-    def add(self, number: int) -> None:
-        """Note a number that the entry has changed and that is written later."""
-        self.checksum = (self.checksum + number) & _CHECKSUM_MASK
-
-    def answer(self, result: Result) -> int:
-        """Note the answer, and return the number that stands for it besides."""
-        if result.number:
-            self.checksum = crc32(b"%d" % result.number, self.checksum)
-        if result.applied and not result.code and not result.operation:
-            return result.revision
-        # Not the message: two releases may say the same in other words.
-        told = (result.applied, result.revision, result.operation, result.code)
-        self.checksum = crc32(msgpack.packb(told), self.checksum)
-        return 0
 
 
 class StateMachine:
@@ -324,9 +264,16 @@ class StateMachine:
         """Open sessions, at most `SESSIONS_MAX`."""
         self.features = 0
         """The version whose features are switched on; 0 before any are."""
+        self.stamped_index: Index = 0
+        """The last entry with a time that this object has applied; 0 if there was none."""
+        self.events: EventRing
+        """The last changes of keys that it has applied."""
+        self._changes: list[Change] = []
+        """Those of the open batch."""
+        self._note = self._changes.append
         self._expired_count = 0
         self._store = store
-        self._effects: _Effects
+        self._effects: Effects
         self._ledger: Ledger
         self._history: History
         self._handlers: dict[type, Callable[[Any, Command, Index], Result]] = {
@@ -336,6 +283,8 @@ class StateMachine:
             Increment: self._increment,
             PutMany: self._put_many,
             DeleteMany: self._delete_many,
+            Transaction: self._transact,
+            AdvanceClock: self._advance_clock,
             BeginOperation: self._begin_operation,
             AbortOperation: self._abort_operation,
             EndOperation: self._end_operation,
@@ -343,9 +292,9 @@ class StateMachine:
             BeginRolling: self._begin_rolling,
             UpdateRolling: self._update_rolling,
         }
-        self._sessions: dict[str, _Session] = {}
+        self._sessions: dict[str, Session] = {}
         """A cache, oldest first. What the open batch has changed is always in it."""
-        self._used: dict[str, _Session] = {}
+        self._used: dict[str, Session] = {}
         """The sessions that the open batch has changed."""
         self._hashes: array[int]
         """The hashes after the entries up to `applied_index`, `HASHES_KEPT` or more of them if
@@ -361,6 +310,7 @@ class StateMachine:
         self._store = store
         self._load()
         self._hashes = array("q", (self.effects_hash,))
+        self.events = EventRing(self.revision)
 
     def _load(self) -> None:
         """Take everything from the store again."""
@@ -375,9 +325,12 @@ class StateMachine:
             self.effects_hash,
             self.session_count,
             self._expired_count,
+            life_count,
+            clock_ms,
         ) = _read_meta(self._store)
         self.features = 0 if format == STATE_FORMAT else format
-        self._effects = _Effects(self._store)
+        self._effects = Effects(self._store)
+        self._lives = Lives(self._effects, life_count, clock_ms)
         self._ledger = Ledger(self._effects)
         self._history = History(self._effects)
 
@@ -396,12 +349,14 @@ class StateMachine:
             return results
         hashes: list[int] = []
         index, effects, effects_hash = self.applied_index, self._effects, self.effects_hash
+        changes = self._changes
+        changes.clear()
         try:
             with self._store.transaction():
                 for entry in entries:
                     index += 1
                     assert entry.index == index, f"entry {entry.index} where {index} is due"
-                    effects.checksum = (entry.term * _TERM_FACTOR + index) & _CHECKSUM_MASK
+                    effects.checksum = (entry.term * _TERM_FACTOR + index) & CHECKSUM_MASK
                     answer = 0
                     kind = entry.kind
                     if kind == EntryKind.COMMAND:
@@ -433,6 +388,8 @@ class StateMachine:
             # The store has gone back to where it was; what was made from it follows.
             self._load()
             raise
+        if changes:
+            self.events.extend(changes)
         self._hashes.fromlist(hashes)
         # Rarely, and then half of them: to move the others costs less than a ring would each time.
         if len(self._hashes) >= 2 * HASHES_KEPT:
@@ -455,8 +412,9 @@ class StateMachine:
 
     def get(self, key: str) -> KeyValue | None:
         """Return `key` with its value and revisions, or None if it does not exist."""
-        stored = self._store.get(_KEY + key.encode())
-        return None if stored is None else _key_value(key, stored)
+        key_bytes = key.encode()
+        stored = self._store.get(_KEY + key_bytes)
+        return None if stored is None else self._key_value(key, key_bytes, stored)
 
     def values(self, keys: Sequence[bytes], bytes_max: int) -> Values:
         """Return the values of `keys`, which are UTF-8, None for those that do not exist.
@@ -502,10 +460,30 @@ class StateMachine:
                 found_bytes += len(store_key) - len(_KEY) + len(stored) - _REVISIONS.size
                 if len(found) >= limit or (found and found_bytes > bytes_max):
                     return found, True
-                found.append(_key_value(store_key[len(_KEY) :].decode(), stored))
+                key_bytes = store_key[len(_KEY) :]
+                found.append(self._key_value(key_bytes.decode(), key_bytes, stored))
             if len(pairs) < chunk:
                 return found, False
             start = pairs[-1][0] + b"\0"
+
+    def _key_value(self, key: str, key_bytes: bytes, stored: bytes) -> KeyValue:
+        deadline = self._lives.deadline(key_bytes)
+        created, modified, version = _REVISIONS.unpack_from(stored)
+        return KeyValue(key, stored[_REVISIONS.size :], created, modified, version, deadline)
+
+    @property
+    def life_count(self) -> int:
+        """Keys with a life."""
+        return self._lives.count
+
+    @property
+    def clock_ms(self) -> int:
+        """Cluster time, as far as the entries say that were applied."""
+        return self._lives.clock_ms
+
+    def earliest_deadline(self) -> int | None:
+        """Return when the first life ends, in cluster time; None where no key has one."""
+        return self._lives.earliest()
 
     def session_result(self, session: str, serial: int) -> Result | None:
         """Return what the command with this serial answered, or None if it is not known.
@@ -627,7 +605,7 @@ class StateMachine:
                 return self._session_expired(name)
             while self.session_count >= SESSIONS_MAX:
                 self._evict_session(index)
-            session = self._sessions[name] = _Session(index, 1, {}, crc32(name_bytes))
+            session = self._sessions[name] = Session(index, 1, {}, crc32(name_bytes))
             self._effects.put(_USED + _INDEX.pack(index), name_bytes)
             self.session_count += 1
             self._effects.add(self.session_count + self._expired_count * _COUNT_FACTOR)
@@ -668,15 +646,15 @@ class StateMachine:
             store.delete(_EXPIRED + oldest[len(_EXPIRED_ORDER) + _INDEX.size :])
             self._expired_count -= 1
 
-    def _read_session(self, name: str) -> _Session | None:
+    def _read_session(self, name: str) -> Session | None:
         name_bytes = name.encode()
         stored = self._store.get(_SESSION + name_bytes)
         if stored is None:
             return None
         used_index, lowest_serial, results = msgpack.unpackb(stored, strict_map_key=False)
-        return _Session(used_index, lowest_serial, results, crc32(name_bytes))
+        return Session(used_index, lowest_serial, results, crc32(name_bytes))
 
-    def _load_session(self, name: str) -> _Session | None:
+    def _load_session(self, name: str) -> Session | None:
         """Return the session from the store, and keep it in the cache."""
         session = self._read_session(name)
         if session is not None:
@@ -693,7 +671,7 @@ class StateMachine:
                 pack((session.used_index, session.lowest_serial, session.results)),
             )
         self._used.clear()
-        fields = (
+        fields: tuple[int, ...] = (
             self.features or STATE_FORMAT,
             self.applied_index,
             self.applied_term,
@@ -703,6 +681,8 @@ class StateMachine:
             self.session_count,
             self._expired_count,
         )
+        if self.features >= FEATURES_LIVES:
+            fields += (self._lives.count, self._lives.clock_ms)
         put(_META, pack(fields))
 
     # --- keys -------------------------------------------------------------------------------
@@ -719,6 +699,8 @@ class StateMachine:
             mod_revision = 0 if stored is None else _REVISIONS.unpack_from(stored)[1]
             if body.if_revision != mod_revision:
                 return Result(False, self.revision)
+        if self._lives.count:
+            self._lives.set(key, 0)
         return self._write(_KEY + key, value, stored)
 
     def _compare_and_set(self, body: CompareAndSet, command: Command, index: Index) -> Result:
@@ -729,13 +711,12 @@ class StateMachine:
         stored = self._store.get(_KEY + key)
         if stored is None or stored[_REVISIONS.size :] != body.expected:
             return Result(False, self.revision)
+        if self._lives.count:
+            self._lives.set(key, 0)
         return self._write(_KEY + key, value, stored)
 
     def _delete(self, body: Delete, command: Command, index: Index) -> Result:
-        if not self._effects.delete(_KEY + body.key.encode()):
-            return Result(False, self.revision)
-        self.revision += 1
-        return Result(True, self.revision)
+        return Result(self._remove(body.key.encode(), DELETED), self.revision)
 
     def _increment(self, body: Increment, command: Command, index: Index) -> Result:
         key = body.key.encode()
@@ -758,16 +739,60 @@ class StateMachine:
                 return self._refused_size(key, value)
         result = Result(True, self.revision)
         for key, value in pairs:
+            if self._lives.count:
+                self._lives.set(key, 0)
             result = self._write(_KEY + key, value, self._store.get(_KEY + key))
         return result
 
     def _delete_many(self, body: DeleteMany, command: Command, index: Index) -> Result:
         count = 0
         for key in body.keys:
-            if self._effects.delete(_KEY + key.encode()):
-                self.revision += 1
-                count += 1
+            count += self._remove(key.encode(), DELETED)
         return Result(count > 0, self.revision, number=count)
+
+    def _transact(self, body: Transaction, command: Command, index: Index) -> Result:
+        problem = problem_of(body) if self.features >= FEATURES_LIVES else FEATURES_OFF
+        if problem:
+            return self._refused("invalid", problem)
+        lives = self._lives
+        self.stamped_index = index
+        lives.advance(body.time_ms)
+        draft = Draft(self._store.get, lives, self.revision)
+        if not draft.holds(body.conditions):
+            return Result(False, self.revision)
+        returned_max = RETURNED_BYTES_MAX
+        if command.session:
+            kept_bytes = self._sessions[command.session].returned_bytes
+            returned_max = SESSION_RETURNED_BYTES_MAX - kept_bytes
+        outcomes = draft.carry_out(body.steps, returned_max)
+        if outcomes is None:
+            return self._refused("too-much-returned", too_much(returned_max, command.session))
+        draft.commit(self._effects)
+        self._changes += draft.changes
+        self.revision = draft.revision
+        return Result(True, self.revision, outcomes=outcomes)
+
+    def _advance_clock(self, body: AdvanceClock, command: Command, index: Index) -> Result:
+        if self.features < FEATURES_LIVES:
+            return self._refused("invalid", FEATURES_OFF)
+        self.stamped_index = index
+        self._lives.advance(body.time_ms)
+        lapsed = self._lives.lapsed()
+        for key in lapsed:
+            was_there = self._remove(key, EXPIRED)
+            assert was_there, "a key with a life is not there"
+        return Result(True, self.revision, number=len(lapsed))
+
+    def _remove(self, key: bytes, kind: bytes) -> bool:
+        """Remove a key and its life; return whether it was there."""
+        store_key = _KEY + key
+        if not self._effects.delete(store_key):
+            return False
+        self.revision += 1
+        self._note((store_key, kind))
+        if self._lives.count:
+            self._lives.set(key, 0)
+        return True
 
     def _write(self, store_key: bytes, value: bytes, stored: bytes | None) -> Result:
         """Give a key its new value, whatever `stored` it has."""
@@ -777,7 +802,9 @@ class StateMachine:
         else:
             create_revision, _, version = _REVISIONS.unpack_from(stored)
             head = _REVISIONS.pack(create_revision, revision, version + 1)
-        self._effects.put(store_key, head + value)
+        stored = head + value
+        self._effects.put(store_key, stored)
+        self._note((store_key, stored))
         return Result(True, revision)
 
     # --- operations and configurations ------------------------------------------------------
@@ -863,7 +890,3 @@ class StateMachine:
             f"a key of {len(key)} bytes and a value of {len(value)}; a key has 1 to "
             f"{KEY_BYTES_MAX} bytes, a value at most {VALUE_BYTES_MAX}",
         )
-
-
-def _key_value(key: str, stored: bytes) -> KeyValue:
-    return KeyValue(key, stored[_REVISIONS.size :], *_REVISIONS.unpack_from(stored))

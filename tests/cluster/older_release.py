@@ -1,4 +1,4 @@
-"""`python -m tests.cluster.older_release ...raftd arguments`: one before the release before.
+"""`python -m tests.cluster.older_release ...raftd arguments`: an older one than the release before.
 
 It speaks version 2 of the protocol and knows no features. See `tests.cluster.previous_release`.
 """

@@ -1,8 +1,8 @@
 """`python -m tests.cluster.previous_release ...raftd arguments`: a raftd as the release before.
 
-It speaks version 3 of the protocol, closes the connection for requests that came later, stops at
+It speaks version 4 of the protocol, closes the connection for requests that came later, stops at
 commands that came later, switches on no features that came later, and refuses a state where some
-are. `tests.cluster.older_release` is the one before it.
+are. `tests.cluster.older_release` is an older one.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import sys
 from raftd import admission, codec, commands, views
 from raftd.__main__ import main
 from raftd.commands import (
+    AdvanceClock,
     BeginRolling,
     DeleteMany,
     Increment,
     PutMany,
     SwitchOn,
+    Transaction,
     UpdateRolling,
 )
 from raftd.protocol import (
@@ -25,15 +27,22 @@ from raftd.protocol import (
     CheckupRequest,
     Hello,
     HistoryRequest,
+    TransactionRequest,
     UpdateRollingRequest,
+    WatchRequest,
 )
 from raftd.storage import state
 from raftd.surroundings import Settings
 
-VERSION = 3
-COMMANDS = {3: (SwitchOn, BeginRolling, UpdateRolling), 4: (Increment, PutMany, DeleteMany)}
+VERSION = 4
+COMMANDS = {
+    3: (SwitchOn, BeginRolling, UpdateRolling),
+    4: (Increment, PutMany, DeleteMany),
+    5: (Transaction, AdvanceClock),
+}
 REQUESTS = {
     3: (HistoryRequest, BeginRollingRequest, UpdateRollingRequest, CheckupRequest),
+    5: (TransactionRequest, WatchRequest),
 }
 """What each version has brought."""
 

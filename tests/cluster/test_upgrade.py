@@ -107,7 +107,7 @@ def test_features_come_on_with_the_last_upgraded_server_and_old_ones_stay_out(
     cluster.start_blank("n5")
     refused = cluster.ctl("add", f"n5={cluster['n5'].address}", "-o", "json")
     assert refused.code == 1
-    assert "speaks versions up to 3" in refused.error["message"] + refused.error["cause"]
+    assert "speaks versions up to 4" in refused.error["message"] + refused.error["cause"]
     assert cluster.ctl("status", "-o", "json").document["configuration"]["joint"] is False
 
     going_back(cluster, cluster["n1"])
@@ -120,16 +120,16 @@ def going_back(cluster: RunningCluster, server: Server) -> None:
     server.program = BEFORE
     server.start()
     assert server.wait_exit() == EXIT_STORAGE
-    assert "the state has format 4, this release reads 1 and 3" in server.log
+    assert "the state has format 5, this release reads 1 and 3 and 4" in server.log
     # Without its state it would begin again with the log, and stop at the entry.
     for file in (server.data_dir / "state").rglob("*"):
         if file.is_file():
             file.unlink()
     server.start()
     leader = cluster.wait_leader()
-    wait_for("a refusal", lambda: "uses the features of version 4" in leader.log)
-    wait_for("another one", lambda: "speaks versions 1 to 3, not 4 to 4" in server.log)
-    wait_for("status says so", lambda: "speaks versions 1 to 3" in shown_issues(cluster, server))
+    wait_for("a refusal", lambda: "uses the features of version 5" in leader.log)
+    wait_for("another one", lambda: "speaks versions 1 to 4, not 5 to 5" in server.log)
+    wait_for("status says so", lambda: "speaks versions 1 to 4" in shown_issues(cluster, server))
     assert server.running
     server.kill()
     server.program = NOW

@@ -8,6 +8,7 @@ LISTENER = "raftd/network/redis_listener.py"
 FRAMING = "raftd/network/redis_framing.py"
 COMMANDS = "raftd/network/redis_commands.py"
 STATE = "raftd/storage/state.py"
+EFFECTS = "raftd/storage/effects.py"
 WRITING = "raftd/writing.py"
 LISTENER_TESTS = "tests/network/test_redis_listener.py"
 FRAMING_TESTS = "tests/network/test_redis_framing.py"
@@ -220,15 +221,16 @@ MUTANTS = (
         name="keys-counted-that-were-not-there",
         why="The count of deleted keys is that of the keys asked for.",
         file=STATE,
-        old="                count += 1\n        return Result(count",
-        new="                count = len(body.keys)\n        return Result(count",
+        old="            count += self._remove(key.encode(), DELETED)\n        return Result(count",
+        new="            count += self._remove(key.encode(), DELETED) or 1\n"
+        "        return Result(count",
         test=f"{COUNTER_TESTS}::test_keys_that_are_named_twice_are_deleted_and_counted_once",
         unreachable="no client of the simulator looks at the count",
     ),
     Mutant(
         name="number-of-an-answer-not-compared",
         why="Servers that count differently find nothing wrong with each other.",
-        file=STATE,
+        file=EFFECTS,
         old="        if result.number:\n            self.checksum",
         new="        if False:\n            self.checksum",
         test="tests/storage/test_agreement_hash.py"

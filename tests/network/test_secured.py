@@ -312,6 +312,8 @@ RIGHTS = {
     "PutRequest": {ADMIN, APPLICATION},
     "DeleteRequest": {ADMIN, APPLICATION},
     "CompareAndSetRequest": {ADMIN, APPLICATION},
+    "TransactionRequest": {ADMIN, APPLICATION},
+    "WatchRequest": {ADMIN, APPLICATION},
     "ReadIndexRequest": {ADMIN, APPLICATION},
     "ChangeRequest": {ADMIN},
     "OperationsRequest": {ADMIN},

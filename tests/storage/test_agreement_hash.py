@@ -348,7 +348,7 @@ def session_remembers_another_result(machine: StateMachine, patch: pytest.Monkey
 
 @fault(4)
 def session_acknowledges_nothing(machine: StateMachine, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(state_module._Session, "acknowledge", lambda *_: None)
+    patch.setattr(state_module.Session, "acknowledge", lambda *_: None)
 
 
 @fault(5)

@@ -179,9 +179,9 @@ def test_a_release_that_does_not_know_the_features_refuses_their_snapshots_unrea
 ) -> None:
     store, files, path = switched_on().store, OsFileSystem(), tmp_path / "snapshot"
     write_snapshot(files, path, head_of(store, "c1"), pairs_of(store))
-    assert open_ends(files, path)[0].state_format == 4
-    monkeypatch.setattr(state_module, "_FORMATS", (1, 3))
-    with pytest.raises(UnknownSnapshotFormat, match="snapshot: the state has format 4"):
+    assert open_ends(files, path)[0].state_format == 5
+    monkeypatch.setattr(state_module, "_FORMATS", (1, 3, 4))
+    with pytest.raises(UnknownSnapshotFormat, match="snapshot: the state has format 5"):
         open_ends(files, path)
 
 
