@@ -346,9 +346,14 @@ def explain(error: BaseException) -> str:
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return "it closed the connection"
     reason = getattr(error, "reason", None) or ""
-    if reason in _NO_TLS:
+    if is_no_tls(error):
         return "it does not speak TLS"
     return _REASONS.get(reason) or f"TLS failed: {reason.lower().replace('_', ' ') or error}"
+
+
+def is_no_tls(error: BaseException) -> bool:
+    """Return whether what came was something else than TLS."""
+    return getattr(error, "reason", "") in _NO_TLS
 
 
 def _unverified(error: ssl.SSLCertVerificationError) -> str:

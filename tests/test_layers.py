@@ -50,7 +50,7 @@ ALLOWED = {
     "raftd.config_yaml": CONFIGURATION,
     "raftd.client": (
         *("raftd.client", "raftd.protocol", "raftd.codec", "raftd.commands"),
-        *("raftd.config_values", "raftd.core.types"),
+        *("raftd.config_values", "raftd.core.types", "raftd.tls"),
     ),
     "raftd": ("raftd",),
     "raftctl": (

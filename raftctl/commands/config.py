@@ -11,6 +11,7 @@ from raftctl.cli import CommandGroup, Context, pass_context
 from raftctl.errors import EXIT_USAGE, CliError, Refused, UsageProblem
 
 if TYPE_CHECKING:
+    from raftctl.endpoints import Endpoints
     from raftd.config import ClusterConfig
     from raftd.protocol import ConfigurationView
 
@@ -151,7 +152,7 @@ def export(context: Context, target: Path | None) -> None:
     if status.configuration.joint:
         context.message("a change is under way: this is how it leaves the cluster if it succeeds")
     members = members_of(status.configuration, tuple(based_on.servers) if based_on else ())
-    zones = _zones_stated(status.configuration)
+    zones = _zones_stated(status.configuration, cluster.endpoints)
     try:
         if target is not None:
             _write(target, export_text(name, members, based_on, zones))
@@ -168,7 +169,7 @@ def export(context: Context, target: Path | None) -> None:
         ) from None
 
 
-def _zones_stated(configuration: ConfigurationView) -> dict[str, str]:
+def _zones_stated(configuration: ConfigurationView, dialled: Endpoints) -> dict[str, str]:
     """Return the zone of each member that answers and states one."""
     from raftctl.endpoints import Endpoints
     from raftctl.survey import survey
@@ -176,7 +177,7 @@ def _zones_stated(configuration: ConfigurationView) -> dict[str, str]:
 
     members = {*configuration.voters, *configuration.learners, *configuration.learners_next}
     addresses = tuple(configuration.addresses[server] for server in sorted(members))
-    answers = survey(Endpoints(addresses=addresses, source="the configuration"))
+    answers = survey(Endpoints(addresses=addresses, source="the configuration", tls=dialled.tls))
     return {
         server_name(answer.reply.server): answer.reply.zone
         for answer in answers

@@ -22,6 +22,7 @@ import attrs
 
 from raftd.client.deadlines import Deadline
 from raftd.client.errors import (
+    CertificateRefused,
     ClientError,
     ConnectionProblem,
     NoCluster,
@@ -379,7 +380,7 @@ class _Call:
             self._failures[address].kind if address in self._failures else ""
             for address in self._members.addresses
         }
-        return kinds in ({"blank"}, {"too-old"})
+        return kinds in ({"blank"}, {"too-old"}, {"certificate"})
 
     def _maybe_notice(self) -> None:
         if not self._noticed and self._calls.clock() - self._started_s >= NOTICE_MS / 1000:
@@ -409,6 +410,8 @@ class _Call:
         cause = self._describe_failures()
         if kinds == {"blank"}:
             return NoCluster("there is no cluster yet: every server is blank", cause=cause)
+        if kinds == {"certificate"}:
+            return CertificateRefused("no server agrees to the connection", cause=cause)
         if kinds == {"too-old"}:
             return ServerTooOld("no server is of a release that knows this request", cause=cause)
         waited_s = self._calls.clock() - self._started_s

@@ -18,7 +18,14 @@ import trio
 from raftd.network.connection import describe, remote_address
 from raftd.network.dialling import Dial, dial_tcp, split_address
 from raftd.network.secured_stream import SecuredStream
-from raftd.tls import CurrentCredentials, Holder, TlsProblem, check_server, holder_of
+from raftd.tls import (
+    CurrentCredentials,
+    Holder,
+    TlsProblem,
+    check_server,
+    holder_of,
+    is_no_tls,
+)
 
 TLS_HANDSHAKE_TIMEOUT_SECONDS = 5.0
 """As for a greeting: a few round trips, with one packet lost."""
@@ -82,9 +89,19 @@ def host_of(remote: str) -> str:
 
 
 async def accept(
-    stream: trio.SocketStream, context: ssl.SSLContext, handshakes: Handshakes
+    stream: trio.SocketStream,
+    context: ssl.SSLContext,
+    handshakes: Handshakes,
+    *,
+    to_plain: bytes = b"",
 ) -> Secured:
     """Shake hands with the side that has dialled us; `stream` is used up, whatever comes of it.
+
+    Args:
+        stream: just accepted.
+        context: of our side.
+        handshakes: those under way on the same listener.
+        to_plain: what is said to somebody who begins without TLS.
 
     Raises:
         HandshakeError: it does not speak TLS, shows a certificate of another CA or none where one
@@ -102,7 +119,8 @@ async def accept(
                 await secured.shake_hands()
     except BaseException as error:
         if isinstance(error, ssl.SSLError):
-            await secured.close_lingering(LINGER_SECONDS)
+            last_words = to_plain if is_no_tls(error) else b""
+            await secured.close_lingering(LINGER_SECONDS, last_words)
         secured.close()
         if isinstance(error, trio.TooSlowError):
             raise HandshakeError(

@@ -79,6 +79,14 @@ class SecuredStream(trio.abc.Stream):
                 break
         return sent
 
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        """Set an option of the socket."""
+        self._socket.setsockopt(level, option, value)
+
+    def shutdown(self, how: int) -> None:
+        """Shut down one direction, or both; what comes afterwards is not decrypted any more."""
+        self._socket.shutdown(how)
+
     def close(self) -> None:
         """Close it, and say so to the other side if that takes no waiting."""
         descriptor = self._socket.fileno()
@@ -106,13 +114,19 @@ class SecuredStream(trio.abc.Stream):
             except ssl.SSLWantWriteError:
                 await trio.lowlevel.wait_writable(self._socket)
 
-    async def close_lingering(self, seconds: float) -> None:
+    async def close_lingering(self, seconds: float, last_words: bytes = b"") -> None:
         """Send nothing more, and close it when the other side does, or after so long.
 
         To be closed with something unread would take back what was said last.
+
+        Args:
+            seconds: how long.
+            last_words: said before that, without TLS.
         """
         with trio.move_on_after(seconds), contextlib.suppress(OSError):
             # That ends TLS on it, too: what comes is thrown away as it is.
+            if last_words:
+                socket.socket.send(self._socket, last_words)
             self._socket.shutdown(socket.SHUT_WR)
             for _ in range(LINGER_READS_MAX):
                 await trio.lowlevel.wait_readable(self._socket)

@@ -19,10 +19,10 @@ from raftd.certificate_files import TlsFiles
 from raftd.codec import decode_reply, encode_request
 from raftd.core.messages import AppendEntries, Envelope
 from raftd.network import secured as secured_module
+from raftd.network.complaints import COMPLAINTS_PER_HOST_MAX
 from raftd.network.connection import OpeningError
 from raftd.network.dialling import DialError, connect, dial_tcp, introduce, split_address
 from raftd.network.inputs import Contacted, Requested
-from raftd.network.listener import COMPLAINTS_PER_HOST_MAX
 from raftd.network.secured import Handshakes, dial_tls
 from raftd.network.secured_stream import RECORD_BYTES, SecuredStream
 from raftd.protocol import (
@@ -156,8 +156,12 @@ async def test_who_shows_no_good_certificate_does_not_even_get_to_say_hello(
             await stranger.greet(CLIENT_HELLO)
 
     with caplog.at_level(logging.WARNING, "raftd.network"), trio.fail_after(10):
-        with pytest.raises((trio.BrokenResourceError, EOFError, OpeningError, DialError)):
+        with pytest.raises(
+            (trio.BrokenResourceError, EOFError, OpeningError, DialError)
+        ) as refused:
             await call()
+        if who == "plain":
+            assert "refused: it speaks TLS, and wants to see a certificate" in str(refused.value)
         await until(lambda: logged in caplog.text)
     nursery.cancel_scope.cancel()
 
