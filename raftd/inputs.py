@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias
 
 import attrs
 
-from raftd.commands import Result
+from raftd.commands import Outcome, Result
 from raftd.core.messages import Envelope
 from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.core.types import ServerId
@@ -65,6 +65,42 @@ class KeysArrived:
     """Takes the values in the order of `keys`, None for a key that does not exist: of all of them,
     or of as many as fit into memory at once, at least one. Exactly one of this and `failed` is
     called, once."""
+    failed: Callable[[Reply], None]
+    stale: bool = False
+    """True: from this server's own state, however old. False: linearizable."""
+
+
+class StateView(Protocol):
+    """The keys of the state as they are at one moment, for questions about them."""
+
+    def values(self, keys: Sequence[bytes], bytes_max: int) -> Sequence[bytes | None]:
+        """Return the values of keys, None for those that do not exist.
+
+        Those of the first keys only, at least of one, if all have more than `bytes_max` together.
+        """
+
+    def look(self, key: bytes) -> Outcome:
+        """Return what a `ReadKey` of a transaction would: whether it is there, its value, its mod
+        revision as the number, and what is left of its life."""
+
+    def keys(self, start: bytes, end: bytes, limit: int) -> list[bytes]:
+        """Return the first keys at `start` or behind it and before `end`, in their order.
+
+        An empty `end` stands for the end of all.
+        """
+
+    def key_count(self, counted_max: int) -> int | None:
+        """Return how many keys there are; None if more than `counted_max` things would have to be
+        counted one by one for that."""
+
+
+@attrs.define
+class StateAsked:
+    """Questions to the state, which may come from many clients and are answered together."""
+
+    answer: Callable[[StateView], None]
+    """Takes the state, from which it reads what it wants before it returns. Exactly one of this and
+    `failed` is called, once."""
     failed: Callable[[Reply], None]
     stale: bool = False
     """True: from this server's own state, however old. False: linearizable."""
@@ -155,6 +191,7 @@ Input: TypeAlias = (
     | Requested
     | CommandsArrived
     | KeysArrived
+    | StateAsked
     | LinkChanged
     | PeerRefused
     | Contacted

@@ -68,6 +68,7 @@ from raftd.inputs import (
     SnapshotProgressed,
     SnapshotReceived,
     SnapshotTaken,
+    StateAsked,
 )
 from raftd.operations import Cluster, Operations
 from raftd.protocol import (
@@ -133,7 +134,7 @@ is answered and no vote given."""
 TURN_BYTES_MAX = 256 * 1024
 """Bytes of entries applied in one turn, likewise: for commands that have many keys."""
 
-_ROUTINE = frozenset((Received, CommandsArrived, KeysArrived))
+_ROUTINE = frozenset((Received, CommandsArrived, KeysArrived, StateAsked))
 """Inputs that nothing else follows from than replication, application and answers."""
 
 logger = logging.getLogger("raftd.node")
@@ -442,11 +443,10 @@ class Node:
                 self._on_request(request, respond)
             case CommandsArrived():
                 self._writes.propose_all(self.raft, item.commands, item.waiters)
-            case KeysArrived():
-                if self.identity.is_blank:
-                    item.failed(self._not_leader())
-                else:
-                    self._reading.keys(self.raft, item)
+            case KeysArrived() | StateAsked() if self.identity.is_blank:
+                item.failed(self._not_leader())
+            case KeysArrived() | StateAsked():
+                self._reading.arrived(self.raft, item)
             case LinkChanged():
                 self._links[item.server] = item
                 if item.connected:

@@ -25,7 +25,7 @@ from raftd.core.raft import Raft
 from raftd.core.reads import PENDING_READS_MAX
 from raftd.core.ready import ReadAnswer
 from raftd.core.types import Index, ServerId, server_name
-from raftd.inputs import KeysArrived, LinkChanged
+from raftd.inputs import KeysArrived, LinkChanged, StateAsked
 from raftd.protocol import (
     NOT_NOW,
     READ_INDEX_VERSION,
@@ -35,6 +35,7 @@ from raftd.protocol import (
     Reply,
 )
 from raftd.replies import read_reply, unavailable
+from raftd.state_seen import StateSeen
 from raftd.storage.state import StateMachine
 from raftd.surroundings import Identities, Settings
 
@@ -78,6 +79,7 @@ class Reading:
         self._uptime_ns = uptime_ns
         self._not_leader = not_leader
         self._now_ms = now_ms
+        self._seen = StateSeen(state, now_ms)
         self._waiting: deque[tuple[Index, _Read]] = deque()
         """Until these indexes are applied; in the order of the leaders' words, which only grow."""
         self._bound_until_ns = 0
@@ -138,11 +140,14 @@ class Reading:
         else:
             raise NotLeader(raft.leader_id)
 
-    def keys(self, raft: Raft, arrived: KeysArrived) -> None:
-        """Answer reads of single keys, which many clients may have asked for, as one."""
+    def arrived(self, raft: Raft, arrived: KeysArrived | StateAsked) -> None:
+        """Answer reads that many clients may have asked for, as one."""
 
         def run() -> None:
-            arrived.respond(self._state.values(arrived.keys, VALUES_BYTES_MAX))
+            if isinstance(arrived, KeysArrived):
+                arrived.respond(self._state.values(arrived.keys, VALUES_BYTES_MAX))
+            else:
+                arrived.answer(self._seen)
 
         try:
             if arrived.stale:

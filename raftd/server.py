@@ -206,7 +206,7 @@ def _run_with(
         lead_if_alone(node.raft)
         # Its list of entries would keep those alive that are compacted.
         del recovered
-        redis = _redis_listener(server, inbox, network, state)
+        redis = _redis_listener(server, inbox, network, node, state)
         reloading = _reloading(cluster, server, secrets)
         running = _Server(
             node, network, redis, snapshots, inbox, server, directory.path, service, reloading
@@ -259,15 +259,22 @@ def _with_redis(answer: Welcome | Refusal, server: ServerConfig) -> Welcome | Re
 
 
 def _redis_listener(
-    server: ServerConfig, inbox: Inbox, network: Network, state: StateMachine
+    server: ServerConfig, inbox: Inbox, network: Network, node: Node, state: StateMachine
 ) -> RedisListener | None:
     if server.redis is None:
         return None
     # Imported only where it is wanted.
     from raftd.network.redis_listener import RedisListener
+    from raftd.redis_surroundings import surroundings
 
+    started_ns = _clock_ns()
     redis = RedisListener(
-        inbox, features=lambda: state.features, redis_address=network.redis_address
+        inbox,
+        features=lambda: state.features,
+        redis_address=network.redis_address,
+        surroundings=surroundings(
+            node, network, server.redis, lambda: (_clock_ns() - started_ns) // 1_000_000
+        ),
     )
     inbox.sources.append(redis)
     return redis

@@ -19,7 +19,7 @@ from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.core.types import Entry, HardState, Index, ServerId, Term
 from raftd.protocol import Request
 from raftd.storage.identity import Identity
-from raftd.storage.store import Store
+from raftd.storage.store import CountedStore
 
 FREE_BYTES_UNKNOWN = 1 << 62
 """What a disk has left of which nobody keeps count."""
@@ -123,7 +123,7 @@ class Snapshots(Protocol):
     def drop_outdated(self) -> None:
         """Forget a snapshot that is being received, if the newest one reaches as far."""
 
-    def install(self, snapshot: Snapshot) -> Store:
+    def install(self, snapshot: Snapshot) -> CountedStore:
         """Make what was received the newest snapshot, durably; return the store with its state.
 
         The store that the state lived in until now is closed.

@@ -31,7 +31,7 @@ ALLOWED = {
         *("raftd.config_values",),  # what a name is
     ),
     "raftd.network": (
-        *("raftd.core", "raftd.records", "raftd.commands"),
+        *("raftd.core", "raftd.records", "raftd.commands", "raftd.transactions"),
         *("raftd.protocol", "raftd.codec", "raftd.inputs", "raftd.network"),
         *("raftd.tls", "raftd.roles", "raftd.passwords"),
     ),

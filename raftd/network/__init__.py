@@ -10,8 +10,13 @@ In reading order:
 | `links` | the outbound connection to one member, kept up |
 | `listener` | inbound connections, of servers and of clients |
 | `contacts` | a few requests to a server that need not be a member |
-| `redis_framing`, `redis_commands` | the Redis protocol: its bytes, and what its commands ask |
-| `redis_listener` | its clients, all of them in one set of sockets |
+| `redis_framing`, `redis_actions` | the Redis protocol: its bytes, and what a command may ask for |
+| `redis_plans`, `redis_scan`, `redis_cursors` | commands on keys; going through all keys |
+| `redis_transactions`, `redis_sessions` | several at once, or each exactly once |
+| `redis_answers`, `redis_cluster` | about the connection, the server and the cluster |
+| `redis_catalogue`, `redis_unsupported` | what there is, and what to use for what there is not |
+| `redis_commands` | what each command asks: the quickest way for the usual ones |
+| `accepting`, `redis_connection`, `redis_listener` | the clients, all of them in one set of sockets |
 | `network` | all of it behind one object with a synchronous face |
 
 The rule of this package: what comes from the other side of a connection can end that connection

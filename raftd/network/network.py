@@ -227,6 +227,11 @@ class Network:
         link = self._links.get(server)
         return link.redis_address if link is not None else ""
 
+    def is_connected(self, server: ServerId) -> bool:
+        """Return whether our own link to `server` is up."""
+        link = self._links.get(server)
+        return link is not None and link.connection is not None
+
     def close_peer(self, server: ServerId, problem: str) -> None:
         """Close the inbound connection of `server`, which then has to say Hello again."""
         connection = self.listener.peers.get(server)

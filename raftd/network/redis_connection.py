@@ -10,9 +10,17 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
-from raftd.commands import Result
-from raftd.network.redis_commands import Action, ResultForm, Session, ValueForm
-from raftd.network.redis_framing import CommandDecoder
+from raftd.commands import VALUE_BYTES_MAX, Result
+from raftd.inputs import StateView
+from raftd.network.redis_actions import (
+    Action,
+    CommandError,
+    Query,
+    ResultForm,
+    Session,
+    ValueForm,
+)
+from raftd.network.redis_framing import CommandDecoder, error
 from raftd.network.sockets import READABLE
 from raftd.protocol import ErrorReply
 
@@ -45,6 +53,8 @@ class Slot:
 
 
 class WriteSlot(Slot):
+    """That of a reply to a command for the log."""
+
     __slots__ = ("form",)
 
     def __init__(self, connection: Connection, key: bytes, form: ResultForm) -> None:
@@ -63,12 +73,57 @@ class WriteSlot(Slot):
         super().failed(reply)
 
 
-class ReadSlot(Slot):
+class AskingSlot(Slot):
+    """That of a reply to a question."""
+
+    __slots__ = ()
+
+    def answer(self, state: StateView) -> None:
+        """Take the answer from the state."""
+        raise NotImplementedError
+
+
+class QuerySlot(AskingSlot):
+    """That of a reply to a question that is more than the value of one key."""
+
+    __slots__ = ("query",)
+
+    def __init__(self, connection: Connection, query: Query) -> None:
+        super().__init__(connection, query.key)
+        self.query = query
+
+    def answer(self, state: StateView) -> None:
+        """Take the answer from the state."""
+        connection = self.connection
+        if connection.closed:
+            connection.listener.under_way -= 1
+            return
+        try:
+            reply = self.query.run(state)
+        except CommandError as refusal:
+            reply = error(str(refusal))
+        connection.answered(self, reply)
+
+    def failed(self, reply: ErrorReply) -> None:
+        """Take why there is no answer."""
+        if self.query.failed is not None:
+            self.query.failed()
+        super().failed(reply)
+
+
+class ReadSlot(AskingSlot):
+    """That of a reply to a read of one key."""
+
     __slots__ = ("form",)
 
     def __init__(self, connection: Connection, key: bytes, form: ValueForm) -> None:
         super().__init__(connection, key)
         self.form = form
+
+    def answer(self, state: StateView) -> None:
+        """Take the value from the state."""
+        (value,) = state.values((self.key,), VALUE_BYTES_MAX)
+        self.found(value)
 
     def found(self, value: bytes | None) -> None:
         """Take what it has found."""
@@ -84,10 +139,12 @@ class Connection:
         "closed",
         "decoder",
         "descriptor",
+        "discarded_bytes",
         "ended",
         "events",
         "kind",
         "last_words",
+        "lingers",
         "listener",
         "outbox",
         "outbox_bytes",
@@ -108,7 +165,11 @@ class Connection:
         self.decoder = CommandDecoder()
         self.buffered_bytes = 0
         """What the decoder held when it was looked at last."""
-        self.session = Session()
+        surroundings = listener.surroundings
+        surroundings.sessions += 1
+        self.session = Session(
+            number=surroundings.sessions, remote=remote, surroundings=surroundings
+        )
         self.queue: deque[list[bytes]] = deque()
         """Commands that were received and are not looked at yet."""
         self.action: Action | None = None
@@ -117,7 +178,7 @@ class Connection:
         """The replies that are due, in their order."""
         self.kind = NO_KIND
         """What the commands do that are under way."""
-        self.postponed: list[ReadSlot] = []
+        self.postponed: list[AskingSlot] = []
         """Reads whose values would not have fitted: the last ones under way, to be asked again."""
         self.outbox: list[Buffer] = []
         """Replies that may leave."""
@@ -129,6 +190,9 @@ class Connection:
         """Nothing more is read; it is closed when all that is due has left."""
         self.last_words = b""
         """What is said before that, behind all replies."""
+        self.lingers = False
+        """Whether what it may be sending is thrown away before it is closed."""
+        self.discarded_bytes = 0
         self.closed = False
 
     @property

@@ -164,7 +164,7 @@ class CommandDecoder:
                 raise FramingError(f"a line of more than {LINE_BYTES_MAX} bytes")
             self._wanted_bytes = len(content) - position + 1
             return position
-        words = content[position:end].split()
+        words = split_line(content[position:end])
         if len(words) > ARGUMENTS_MAX:
             raise FramingError(f"a command of {len(words)} arguments, more than {ARGUMENTS_MAX}")
         if words:
@@ -184,6 +184,45 @@ class CommandDecoder:
         if _NUMBER.fullmatch(digits) is None:
             raise FramingError("expected a number in decimal digits")
         return int(digits), end + 2
+
+
+_ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
+_WORD = re.compile(
+    rb"""\s*(?:"((?:\\.|[^"\\])*)"|'((?:\\'|[^'])*)'|([^\s"']+))(?=\s|\Z)|\s+\Z""", re.DOTALL
+)
+_ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))", re.DOTALL)
+
+
+def split_line(line: bytes) -> list[bytes]:
+    """Return the words of a line that was typed by hand, as a shell would.
+
+    A word in double quotes may have escapes as in C, one in single quotes only that of the quote.
+
+    Raises:
+        FramingError: a quote is not closed, or goes on without a space.
+    """
+    if b'"' not in line and b"'" not in line:
+        return line.split()
+    words: list[bytes] = []
+    position = 0
+    while position < len(line):
+        found = _WORD.match(line, position)
+        if found is None:
+            raise FramingError("unbalanced quotes in a line")
+        position = found.end()
+        double, single, plain = found.groups()
+        if double is not None:
+            words.append(_ESCAPE.sub(_unescaped, double))
+        elif single is not None:
+            words.append(single.replace(b"\\'", b"'"))
+        elif plain is not None:
+            words.append(plain)
+    return words
+
+
+def _unescaped(escape: re.Match[bytes]) -> bytes:
+    digits, character = escape.groups()
+    return bytes.fromhex(digits.decode()) if digits else _ESCAPED.get(character, character)
 
 
 def only_command(content: bytes) -> list[bytes] | None:

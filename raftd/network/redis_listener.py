@@ -11,49 +11,52 @@ writes before it on the same connection, and none of those after it.
 What is held for clients is bounded, and no client can make the others wait for long: who does not
 take its replies, or sends half of a command, gets no further itself and is closed in the end. A
 connection that has to wait is not read: the set must not say again and again that it could be.
-
-Certainly not carried out, so that a client may ask again elsewhere: `-MOVED`, `-CLUSTERDOWN`,
-`-TRYAGAIN`. Perhaps carried out: `-UNCERTAIN`. No code of the first kind is ever used for the
-second.
 """
 
 from __future__ import annotations
 
-import binascii
 import contextlib
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import trio
 
 from raftd.core.types import ServerId
-from raftd.inputs import CommandsArrived, Input, KeysArrived
+from raftd.inputs import CommandsArrived, Input, KeysArrived, StateAsked, StateView
 from raftd.network.accepting import Acceptor
 from raftd.network.connection import describe, tune_socket
 from raftd.network.inputs import HOLD_SECONDS, Inbox
-from raftd.network.redis_commands import (
+from raftd.network.redis_actions import (
     Action,
     CommandError,
+    Later,
+    Query,
     Read,
     Reply,
+    Surroundings,
     Write,
-    interpret,
 )
+from raftd.network.redis_cluster import refusal
+from raftd.network.redis_commands import interpret
 from raftd.network.redis_connection import (
     NO_KIND,
     READS,
     RECEIVE_BYTES,
     STALE_READS,
     WRITES,
+    AskingSlot,
     Connection,
+    QuerySlot,
     ReadSlot,
     Slot,
     WriteSlot,
 )
 from raftd.network.redis_framing import CommandDecoder, FramingError, error, only_command
+from raftd.network.redis_transactions import forget
 from raftd.network.sockets import ENDED, READABLE, WRITABLE
-from raftd.protocol import NOT_NOW, ErrorReply
+from raftd.protocol import ErrorReply
 from raftd.protocol import Reply as NativeReply
 
 CONNECTIONS_MAX = 4096
@@ -87,8 +90,11 @@ STALL_SECONDS = 30.0
 nothing more of a command that it has begun."""
 STALL_SECONDS_CROWDED = 2.0
 """Likewise while there are more than `OUTBOXES_BYTES_MAX`: others wait for the memory."""
-SLOTS = 16_384
-"""Hash slots of a Redis cluster, for redirections."""
+LINGER_SECONDS = 1.0
+"""Who is told that its connection ends may go on sending for so long. What it sends is thrown away:
+a connection that is closed with something unread is reset, and what was said last is lost."""
+LINGER_BYTES_MAX = 8 * 1024 * 1024
+"""But no more than this, twice the longest command."""
 
 logger = logging.getLogger("raftd.network")
 
@@ -105,6 +111,7 @@ class RedisListener:
         *,
         features: Callable[[], int],
         redis_address: Callable[[ServerId], str],
+        surroundings: Surroundings | None = None,
         clock: Callable[[], float] = trio.current_time,
         connections_max: int = CONNECTIONS_MAX,
         hold_seconds: float = HOLD_SECONDS,
@@ -115,6 +122,7 @@ class RedisListener:
             inbox: whose set the sockets join; it is woken when somebody can go on who has waited.
             features: returns the version of those that are switched on in the replicated state.
             redis_address: returns HOST:PORT of the Redis listener of a server, empty if unknown.
+            surroundings: what commands may look at that ask about the cluster.
             clock: seconds that never go back.
             connections_max: at one time; the others are told so and closed.
             hold_seconds: how long writes are kept back that could share a batch with others.
@@ -127,6 +135,9 @@ class RedisListener:
         self._connections_max = connections_max
         self._hold_seconds = hold_seconds
         self._connections: dict[int, Connection] = {}
+        self.surroundings = surroundings or Surroundings()
+        self.surroundings.connection_count = self._connections.__len__
+        self.surroundings.connections_max = connections_max
         self._acceptor = Acceptor(inbox.sockets, self._accepted, whom="Redis clients", clock=clock)
         self._resumable: dict[Connection, None] = {}
         """Connections with commands that had to wait, and on which something has changed."""
@@ -137,12 +148,16 @@ class RedisListener:
         has taken nothing for the longest time."""
         self._begun: dict[Connection, float] = {}
         """Likewise those of which the rest of a command is awaited."""
+        self._lingering: dict[Connection, float] = {}
+        """Likewise those that were told that they end, and may be sending still."""
         self._commands: list[bytes] = []
         self._waiters: list[WriteSlot] = []
         self._held_since: float | None = None
         """When the commands were kept back for the first time."""
-        self._reads: list[ReadSlot] = []
-        self._stale_reads: list[ReadSlot] = []
+        self._reads: list[AskingSlot] = []
+        self._stale_reads: list[AskingSlot] = []
+        self._has_queries = False
+        """Whether some of these are more than the values of single keys."""
         self._collected = 0
         """How many these are that were not handed over to the node."""
         self._buffered_bytes = 0
@@ -240,8 +255,10 @@ class RedisListener:
                 self._hand_over(inputs)
         for reads, stale in ((self._reads, False), (self._stale_reads, True)):
             if reads:
-                inputs.append(self._keys_arrived(reads.copy(), stale))
+                arrived = self._state_asked if self._has_queries else self._keys_arrived
+                inputs.append(arrived(reads.copy(), stale))
                 reads.clear()
+        self._has_queries = False
         return inputs
 
     @property
@@ -268,28 +285,38 @@ class RedisListener:
         inputs.append(CommandsArrived(self._commands, self._waiters))
         self._commands, self._waiters = [], []
 
-    def _keys_arrived(self, slots: list[ReadSlot], stale: bool) -> KeysArrived:
+    def _keys_arrived(self, slots: list[AskingSlot], stale: bool) -> KeysArrived:
         def respond(values: Sequence[bytes | None]) -> None:
             for slot, value in zip(slots, values, strict=False):
-                connection = slot.connection
-                # Behind one that is asked again all are, so that they are answered in their order.
-                has_room = not connection.postponed and self._has_room_for_replies(connection)
-                # What all the others wait for makes room.
-                if has_room or (connection.is_held_up and connection.slots[0] is slot):
+                if self._may_be_answered(slot):
+                    assert isinstance(slot, ReadSlot)
                     slot.found(value)
                 else:
                     self._postpone(slot)
             for slot in slots[len(values) :]:
                 self._postpone(slot)
 
-        def failed(reply: NativeReply) -> None:
-            assert isinstance(reply, ErrorReply)
+        return KeysArrived([slot.key for slot in slots], respond, partial(_fail, slots), stale)
+
+    def _state_asked(self, slots: list[AskingSlot], stale: bool) -> StateAsked:
+        def answer(state: StateView) -> None:
             for slot in slots:
-                slot.failed(reply)
+                if self._may_be_answered(slot):
+                    slot.answer(state)
+                else:
+                    self._postpone(slot)
 
-        return KeysArrived([slot.key for slot in slots], respond, failed, stale)
+        return StateAsked(answer, partial(_fail, slots), stale)
 
-    def _postpone(self, slot: ReadSlot) -> None:
+    def _may_be_answered(self, slot: AskingSlot) -> bool:
+        """Return whether there is room for the answer to a read."""
+        connection = slot.connection
+        # Behind one that is asked again all are, so that they are answered in their order.
+        has_room = not connection.postponed and self._has_room_for_replies(connection)
+        # What all the others wait for makes room.
+        return has_room or (connection.is_held_up and connection.slots[0] is slot)
+
+    def _postpone(self, slot: AskingSlot) -> None:
         """Ask for a value again once there is room for it."""
         connection = slot.connection
         if connection.closed:
@@ -338,6 +365,9 @@ class RedisListener:
             if command is not None:
                 self._begin(connection, command)
                 return
+        if connection.ended:
+            self._discard(connection, len(received))
+            return
         self._begun.pop(connection, None)
         decoder = connection.decoder
         decoder.feed(received)
@@ -353,21 +383,19 @@ class RedisListener:
     def _begin(self, connection: Connection, command: list[bytes]) -> None:
         """Put the only command on its way of a client that waits for nothing: the usual case."""
         action = self._interpret(connection, command)
-        if (
-            isinstance(action, Reply)
-            or self._is_full()
-            or (isinstance(action, Read) and not self._has_room())
+        if (isinstance(action, Write) and not self._is_full()) or (
+            isinstance(action, Read) and self._has_room()
         ):
+            self._put_on_way(connection, action)
+        else:
             connection.action = action
             self._look_at(connection)
-        else:
-            self._put_on_way(connection, action)
 
     def _interpret(self, connection: Connection, command: list[bytes]) -> Action:
         try:
             return interpret(command, connection.session, self._features())
-        except CommandError as refusal:
-            return Reply(error(str(refusal)))
+        except CommandError as problem:
+            return Reply(error(str(problem)))
 
     def _relieve(self) -> None:
         """End those that hold most of a command that is not complete, until there is memory."""
@@ -379,9 +407,26 @@ class RedisListener:
 
     def _end_with(self, connection: Connection, problem: str) -> None:
         """Say why after all that is due, and end the connection then."""
-        connection.ended = True
+        connection.ended = connection.lingers = True
         connection.decoder = CommandDecoder()
         connection.last_words = error(problem)
+
+    def _linger(self, connection: Connection) -> None:
+        """Say that nothing more comes, and wait until the other side says the same."""
+        try:
+            connection.socket.shutdown(socket.SHUT_WR)
+        except OSError as error_of_shutdown:
+            self._close(connection, describe(error_of_shutdown))
+            return
+        self._begun.pop(connection, None)
+        self._lingering[connection] = self._clock()
+        connection.events = READABLE
+        self._set.watch(connection.descriptor, READABLE)
+
+    def _discard(self, connection: Connection, received_bytes: int) -> None:
+        connection.discarded_bytes += received_bytes
+        if connection.discarded_bytes > LINGER_BYTES_MAX:
+            self._close(connection, "it does not stop sending")
 
     # --- commands on their way ---
 
@@ -394,6 +439,11 @@ class RedisListener:
                 if command is None:
                     break
                 action = self._interpret(connection, command)
+            if isinstance(action, Later):
+                if connection.slots:
+                    connection.action = action
+                    break
+                action = _decided(action)
             if not self._may_go(connection, action):
                 connection.action = action
                 break
@@ -401,14 +451,14 @@ class RedisListener:
             if isinstance(action, Reply):
                 self._answer_at_once(connection, action.content)
                 if action.closes:
-                    connection.ended = True
+                    connection.ended = connection.lingers = True
                     connection.queue.clear()
                     connection.decoder = CommandDecoder()
                 continue
             self._put_on_way(connection, action)
         self._looked_at(connection)
 
-    def _put_on_way(self, connection: Connection, action: Write | Read) -> None:
+    def _put_on_way(self, connection: Connection, action: Write | Read | Query) -> None:
         if isinstance(action, Write):
             connection.kind = WRITES
             waiter = WriteSlot(connection, action.key, action.form)
@@ -416,7 +466,13 @@ class RedisListener:
             self._waiters.append(waiter)
             connection.slots.append(waiter)
         else:
-            read = ReadSlot(connection, action.key, action.form)
+            read: AskingSlot
+            if isinstance(action, Read):
+                read = ReadSlot(connection, action.key, action.form)
+            else:
+                read = QuerySlot(connection, action)
+                self._has_queries = True
+                self._collected += action.cost
             if action.stale:
                 connection.kind = STALE_READS
                 self._stale_reads.append(read)
@@ -438,7 +494,7 @@ class RedisListener:
                 return None
         return queue.popleft()
 
-    def _may_go(self, connection: Connection, action: Action) -> bool:
+    def _may_go(self, connection: Connection, action: Reply | Write | Read | Query) -> bool:
         """Return whether an action may be put on its way; see to it that it is asked again."""
         slots = connection.slots
         if (
@@ -449,7 +505,7 @@ class RedisListener:
             return False
         if type(action) is Write:
             kind, is_crowded = WRITES, self._is_full()
-        elif type(action) is Read:
+        elif isinstance(action, (Read, Query)):
             kind = STALE_READS if action.stale else READS
             is_crowded = not self._has_room()
         else:
@@ -493,7 +549,10 @@ class RedisListener:
                 last_words, connection.last_words = connection.last_words, b""
                 self._answer_at_once(connection, last_words)
             if not (connection.slots or connection.outbox):
-                self._close(connection, "closed by the other side")
+                if connection.lingers and connection not in self._lingering:
+                    self._linger(connection)
+                else:
+                    self._close(connection, "closed by the other side")
                 return
         buffered_bytes = connection.decoder.buffered_bytes
         self._buffered_bytes += buffered_bytes - connection.buffered_bytes
@@ -508,7 +567,7 @@ class RedisListener:
             unanswered = [
                 slot
                 for slot in connection.slots
-                if slot.reply is None and isinstance(slot, ReadSlot)
+                if slot.reply is None and isinstance(slot, AskingSlot)
             ]
             if len(unanswered) > len(connection.postponed):
                 # Others are under way that were asked after these: none may overtake them.
@@ -522,6 +581,8 @@ class RedisListener:
             reads = self._stale_reads if connection.kind == STALE_READS else self._reads
             # These are the same, in the order of their replies.
             reads += unanswered
+            if any(isinstance(slot, QuerySlot) for slot in unanswered):
+                self._has_queries = True
             connection.postponed = []
         self._look_at(connection)
 
@@ -574,7 +635,8 @@ class RedisListener:
 
     def tick(self) -> None:
         """Close the connections that keep others waiting. Call it now and then."""
-        if not (self._stalled or self._begun) and self._acceptor.again_at is None:
+        waiting = self._stalled or self._begun or self._lingering
+        if not waiting and self._acceptor.again_at is None:
             return
         now = self._clock()
         self._acceptor.tick(now)
@@ -582,6 +644,10 @@ class RedisListener:
             if now - since < STALL_SECONDS:
                 break
             self._close(connection, "it does not end its command")
+        for connection, since in list(self._lingering.items()):
+            if now - since < LINGER_SECONDS:
+                break
+            self._close(connection, "it was told that it ends")
         for connection, since in list(self._stalled.items()):
             is_crowded = self.outboxes_bytes > OUTBOXES_BYTES_MAX
             if now - since < (STALL_SECONDS_CROWDED if is_crowded else STALL_SECONDS):
@@ -624,33 +690,30 @@ class RedisListener:
         connection.queue.clear()
         connection.outbox.clear()
         connection.action = None
-        for waiting in (self._resumable, self._crowded, self._stalled, self._begun):
+        for waiting in (
+            self._resumable,
+            self._crowded,
+            self._stalled,
+            self._begun,
+            self._lingering,
+        ):
             waiting.pop(connection, None)
         self.dirty.discard(connection)
+        forget(connection.session)
 
     def refusal(self, reply: ErrorReply, key: bytes) -> bytes:
         """Return what is said where there is no result."""
-        message = f"{reply.message}: {reply.cause}" if reply.cause else reply.message
-        match reply.code:
-            case "not-leader":
-                address = self._redis_address(reply.leader)
-                if address:
-                    return error(f"MOVED {binascii.crc_hqx(_hashed(key), 0) % SLOTS} {address}")
-                if reply.leader:
-                    message += ", which serves no Redis clients as far as is known here"
-                return error(f"CLUSTERDOWN {message}")
-            case "unavailable":
-                return error(
-                    f"{'TRYAGAIN' if reply.message == NOT_NOW else 'CLUSTERDOWN'} {message}"
-                )
-            case "unknown-outcome":
-                return error(f"UNCERTAIN {message}")
-            case _:
-                return error(f"ERR {message}")
+        return refusal(reply, key, self._redis_address)
 
 
-def _hashed(key: bytes) -> bytes:
-    """Return the part of a key that decides about its slot: what stands in the first braces."""
-    _, brace, rest = key.partition(b"{")
-    tag, end, _ = rest.partition(b"}")
-    return tag if brace and end and tag else key
+def _fail(slots: list[AskingSlot], reply: NativeReply) -> None:
+    assert isinstance(reply, ErrorReply)
+    for slot in slots:
+        slot.failed(reply)
+
+
+def _decided(later: Later) -> Reply | Write | Query:
+    try:
+        return later.decide()
+    except CommandError as refusal_of_command:
+        return Reply(error(str(refusal_of_command)))

@@ -207,6 +207,18 @@ class LmdbStore:
         except lmdb.Error as error:
             raise self._fault("reading", error) from error
 
+    def keys(self, start: bytes, end: bytes, limit: int) -> list[bytes]:
+        """Return the first `limit` keys with `start <= key < end`, in order."""
+        with self._faults("reading"):
+            transaction = self._transaction
+            if transaction is not None:
+                return _keys(transaction, start, end, limit)
+            transaction = self._environment.begin()
+            try:
+                return _keys(transaction, start, end, limit)
+            finally:
+                transaction.abort()
+
     def pairs(self) -> Iterator[list[tuple[bytes, bytes]]]:
         """Return all pairs in the order of their keys, in lists that hold at least one.
 
@@ -447,14 +459,28 @@ def _scan(
     transaction: lmdb.Transaction[bytes], start: bytes, end: bytes, limit: int
 ) -> list[tuple[bytes, bytes]]:
     cursor = transaction.cursor()
-    first = start[:STORE_KEY_BYTES_MAX]
-    if not cursor.set_range(first):
-        return []
-    # A key that `start` goes on after comes before it, and none that is longer is stored.
-    if first != start and cursor.key() == first and not cursor.next():
+    if not _set_range(cursor, start):
         return []
     # `(end,)` comes before every pair whose key is `end`, and after those whose key is less.
     return list(islice(takewhile((end,).__gt__, cursor.iternext()), limit))
+
+
+def _keys(
+    transaction: lmdb.Transaction[bytes], start: bytes, end: bytes, limit: int
+) -> list[bytes]:
+    cursor = transaction.cursor()
+    if not _set_range(cursor, start):
+        return []
+    return list(islice(takewhile(end.__gt__, cursor.iternext(values=False)), limit))
+
+
+def _set_range(cursor: lmdb.Cursor[bytes], start: bytes) -> bool:
+    """Go to the first key at `start` or behind it; return whether there is one."""
+    first = start[:STORE_KEY_BYTES_MAX]
+    if not cursor.set_range(first):
+        return False
+    # A key that `start` goes on after comes before it, and none that is longer is stored.
+    return first == start or cursor.key() != first or cursor.next()
 
 
 def _fault(action: str, path: Path, error: Exception) -> StorageFault:

@@ -95,7 +95,7 @@ from raftd.storage.results import (
     unpack_result,
 )
 from raftd.storage.sessions import Session
-from raftd.storage.store import Store
+from raftd.storage.store import CountedStore, Store
 from raftd.storage.transacting import FEATURES_OFF, Draft, problem_of, too_much
 from raftd.transactions import RETURNED_BYTES_MAX, SESSION_RETURNED_BYTES_MAX
 
@@ -248,7 +248,7 @@ class StateMachine:
         StateError: the store was written by a release with another layout.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: CountedStore) -> None:
         self.applied_index: Index = 0
         """The last entry that was applied; 0 at first."""
         self.applied_term: Term = 0
@@ -301,7 +301,7 @@ class StateMachine:
         there were so many since the start."""
         self.restore(store)
 
-    def restore(self, store: Store) -> None:
+    def restore(self, store: CountedStore) -> None:
         """Go on from the state in `store` and forget the one before.
 
         Raises:
@@ -465,6 +465,11 @@ class StateMachine:
             if len(pairs) < chunk:
                 return found, False
             start = pairs[-1][0] + b"\0"
+
+    @property
+    def store(self) -> CountedStore:
+        """What it lives in, for those who only read."""
+        return self._store
 
     def _key_value(self, key: str, key_bytes: bytes, stored: bytes) -> KeyValue:
         deadline = self._lives.deadline(key_bytes)

@@ -55,6 +55,22 @@ class Store(Protocol):
         ...
 
 
+class CountedStore(Store, Protocol):
+    """A store that also tells about its keys alone, and how many there are."""
+
+    def keys(self, start: bytes, end: bytes, limit: int) -> list[bytes]:
+        """Return the first `limit` keys with `start <= key < end`, in order, as `scan` does.
+
+        No value is read, however long it is.
+        """
+        ...
+
+    @property
+    def pair_count(self) -> int:
+        """Pairs in the store, as of the latest transaction that has ended."""
+        ...
+
+
 class MemoryStore:
     """A `Store` that lives as long as its process. Nothing of it is durable."""
 
@@ -107,3 +123,12 @@ class MemoryStore:
         pairs = self._pairs
         keys = pairs.irange(start, end, inclusive=(True, False))
         return [(key, pairs[key]) for key in islice(keys, limit)]
+
+    def keys(self, start: bytes, end: bytes, limit: int) -> list[bytes]:
+        """Return the first `limit` keys with `start <= key < end`, in order."""
+        return list(islice(self._pairs.irange(start, end, inclusive=(True, False)), limit))
+
+    @property
+    def pair_count(self) -> int:
+        """Pairs in the store."""
+        return len(self._pairs)

@@ -32,7 +32,7 @@ MUTANTS = (
     Mutant(
         name="uncertain-write-called-certain",
         why="The client sends it again elsewhere, and it is executed twice.",
-        file=LISTENER,
+        file="raftd/network/redis_cluster.py",
         old='return error(f"UNCERTAIN {message}")',
         new='return error(f"TRYAGAIN {message}")',
         test=f"{LISTENER_TESTS}"
@@ -73,8 +73,8 @@ MUTANTS = (
         name="gap-that-nobody-closes",
         why="A reply that all the others wait for never has room, since these take it up.",
         file=LISTENER,
-        old="            if has_room or (connection.is_held_up and connection.slots[0] is slot):\n",
-        new="            if has_room:\n",
+        old="        return has_room or (connection.is_held_up and connection.slots[0] is slot)\n",
+        new="        return has_room\n",
         test=f"{LISTENER_TESTS}"
         "::test_reads_whose_values_had_no_room_come_although_later_ones_were_answered_first",
         unreachable=NO_SOCKETS,
@@ -170,6 +170,76 @@ MUTANTS = (
         old="    if features < FEATURES_COUNTERS:\n",
         new="    if False:\n",
         test=f"{COMMAND_TESTS}::test_what_not_every_server_can_apply_is_refused",
+        unreachable=NO_SOCKETS,
+    ),
+    Mutant(
+        name="exec-does-not-wait-for-what-is-watched",
+        why="A transaction goes by none of the keys that were watched in the same pipeline.",
+        file="raftd/network/redis_transactions.py",
+        old="    return Later(decide) if watching.pending else decide()\n",
+        new="    return decide()\n",
+        test="tests/network/test_redis_transactions.py"
+        "::test_exec_waits_for_what_is_watched_and_does_nothing_if_that_failed",
+        unreachable=NO_SOCKETS,
+    ),
+    Mutant(
+        name="transaction-goes-by-half-of-what-is-watched",
+        why="A key could not be watched, and whatever has become of it does not count.",
+        file="raftd/network/redis_transactions.py",
+        old="        watching.failed = True\n",
+        new="        pass\n",
+        test="tests/network/test_redis_questions.py"
+        "::test_exec_alone_says_what_became_of_a_transaction",
+        unreachable=NO_SOCKETS,
+    ),
+    Mutant(
+        name="watched-keys-read-from-an-old-state",
+        why="A follower's old revision is taken for what the client has seen.",
+        file="raftd/network/redis_transactions.py",
+        old="    stale = session.stale_reads and not conditions\n",
+        new="    stale = True\n",
+        test="tests/network/test_redis_transactions.py"
+        "::test_transactions_that_only_read_are_linearizable_unless_old_reads_were_asked_for",
+        unreachable=NO_SOCKETS,
+    ),
+    Mutant(
+        name="scan-goes-on-behind-its-position",
+        why="A server that does not remember a cursor leaves out keys.",
+        file="raftd/network/redis_cursors.py",
+        old='        return prefix.to_bytes(8, "big")[-_PREFIX_BYTES:].rstrip(b"\\0")\n',
+        new='        return prefix.to_bytes(8, "big")[-_PREFIX_BYTES:] + b"\\xff"\n',
+        test="tests/network/test_redis_scan.py"
+        "::test_a_position_that_nobody_remembers_is_found_by_its_first_bytes",
+        unreachable=NO_SOCKETS,
+    ),
+    Mutant(
+        name="serial-acknowledges-too-much",
+        why="A client with several commands under way loses the answers of those before.",
+        file="raftd/network/redis_sessions.py",
+        old="    once = Once(name, serial, lowest)\n",
+        new="    once = Once(name, serial, serial)\n",
+        test="tests/network/test_redis_transactions.py"
+        "::test_serials_say_which_answers_may_be_forgotten",
+        unreachable=NO_SOCKETS,
+    ),
+    Mutant(
+        name="what-connections-have-begun-is-never-given-back",
+        why="Clients that come, begin a transaction and go leave no room for the others.",
+        file=LISTENER,
+        old="        forget(connection.session)\n",
+        new="        pass\n",
+        test="tests/network/test_redis_questions.py"
+        "::test_what_a_client_has_begun_is_forgotten_with_it",
+        unreachable=NO_SOCKETS,
+    ),
+    Mutant(
+        name="refused-client-reset",
+        why="Who sends what is no command is not told so, since the connection is reset.",
+        file=LISTENER,
+        old="                if connection.lingers and connection not in self._lingering:\n",
+        new="                if False:\n",
+        test="tests/network/test_redis_questions.py"
+        "::test_who_goes_on_sending_for_too_long_or_too_much_is_closed",
         unreachable=NO_SOCKETS,
     ),
     # --- batches ---

@@ -11,12 +11,14 @@ from typing import Any
 import hiredis
 import trio
 
+from raftd.commands import VALUE_BYTES_MAX, Command, SwitchOn, encode_command, stamp
 from raftd.core.types import Entry, EntryKind
-from raftd.inputs import CommandsArrived, Input, KeysArrived
+from raftd.inputs import CommandsArrived, Input, KeysArrived, StateAsked
 from raftd.network.inputs import Inbox
 from raftd.network.redis_framing import array, bulk
 from raftd.network.redis_listener import CONNECTIONS_MAX, RedisListener
 from raftd.protocol import ErrorReply
+from raftd.state_seen import StateSeen
 from raftd.storage.state import StateMachine
 from raftd.storage.store import MemoryStore
 
@@ -30,12 +32,15 @@ class Bed:
     def __init__(
         self,
         *,
-        features: int = 4,
+        features: int = 5,
         connections_max: int = CONNECTIONS_MAX,
         hold_seconds: float = 0.0,
     ) -> None:
         self.inbox = Inbox()
         self.state = StateMachine(MemoryStore())
+        self.seen = StateSeen(self.state, lambda: self.time_ms)
+        self.time_ms = 1_000_000
+        """Cluster time, and the wall clock of the server."""
         self.now = 0.0
         """Seconds, for the listener."""
         self.features = features
@@ -48,6 +53,8 @@ class Bed:
             hold_seconds=hold_seconds,
         )
         self.inbox.sources.append(self.listener)
+        switched_on = encode_command(Command(SwitchOn(version=features, time_ms=0)))
+        self.state.apply([Entry(1, 1, EntryKind.COMMAND, switched_on)])
         self.redis_addresses: dict[str, str] = {}
         self.refusal: ErrorReply | None = None
         """What all is answered with, instead of being carried out."""
@@ -102,16 +109,18 @@ class Bed:
                     waiter.failed(self.refusal)
                 return
             entries = [
-                Entry(index, 1, EntryKind.COMMAND, command)
+                Entry(index, 1, EntryKind.COMMAND, stamp(command, self.time_ms))
                 for index, command in enumerate(item.commands, self.state.applied_index + 1)
             ]
             for waiter, result in zip(item.waiters, self.state.apply(entries), strict=True):
                 assert result is not None
                 waiter.done(result)
         else:
-            assert isinstance(item, KeysArrived)
+            assert isinstance(item, (KeysArrived, StateAsked))
             if self.refusal is not None and not item.stale:
                 item.failed(self.refusal)
+            elif isinstance(item, StateAsked):
+                item.answer(self.seen)
             else:
                 item.respond(self.state.values(item.keys, self.values_bytes_max))
 
@@ -220,3 +229,11 @@ def text(error: Any) -> str:
     """Return what an error says."""
     assert isinstance(error, hiredis.ReplyError), error
     return str(error)
+
+
+async def big_values(bed: Bed, count: int, value_bytes: int = VALUE_BYTES_MAX) -> list[bytes]:
+    client = await bed.client()
+    values = [bytes([number]) * value_bytes for number in range(count)]
+    for number, value in enumerate(values):
+        assert await client.ask("SET", f"big{number}", value) == b"OK"
+    return values

@@ -25,24 +25,28 @@ from raftd.commands import (
     decode_command,
     parse_integer,
 )
-from raftd.network.redis_commands import (
+from raftd.network.redis_actions import (
     CommandError,
+    Query,
     Read,
     Reply,
     Session,
     Write,
-    interpret,
 )
+from raftd.network.redis_catalogue import DESCRIPTIONS
+from raftd.network.redis_commands import interpret
+from raftd.network.redis_unsupported import ADVICE
 
+LIVES = 5
 COUNTERS = 4
 
 
-def asked(line: str, session: Session | None = None, features: int = COUNTERS) -> Any:
+def asked(line: str, session: Session | None = None, features: int = LIVES) -> Any:
     words = [word.encode() for word in line.split()]
     return interpret(words, session or Session(), features)
 
 
-def refused(line: str | list[bytes], features: int = COUNTERS) -> str:
+def refused(line: str | list[bytes], features: int = LIVES) -> str:
     words = line if isinstance(line, list) else [word.encode() for word in line.split()]
     session = Session()
     with pytest.raises(CommandError) as refusal:
@@ -139,6 +143,22 @@ def test_what_not_every_server_can_apply_is_refused(line: str) -> None:
         assert line.split()[0] in refused(line, features)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "SET a 1 EX 5",
+        "SETNX a 1",
+        "APPEND a 1",
+        "EXPIRE a 1",
+        "MULTI",
+        "WATCH a",
+        "RAFT.DO s 1 SET a 1",
+    ],
+)
+def test_what_needs_transactions_is_refused_before_every_server_has_them(line: str) -> None:
+    assert "needs every server of the cluster" in refused(line, 4)
+
+
 def test_what_every_release_can_apply_is_never_refused() -> None:
     for line in ("SET a 1", "SET a 1 NX", "DEL a", "GET a", "EXISTS a"):
         assert isinstance(asked(line, features=0), (Write, Read))
@@ -176,11 +196,20 @@ def test_the_nulls_are_those_of_the_protocol_that_was_asked_for() -> None:
         ("PING", b"PONG"),
         ("PING hello", b"hello"),
         ("ECHO hello", b"hello"),
-        ("CONFIG GET save", []),
+        ("CONFIG GET save", [b"save", b""]),
+        ("CONFIG GET none", []),
+        (
+            "CONFIG GET append* databases",
+            [b"appendfsync", b"always", b"appendonly", b"yes", b"databases", b"1"],
+        ),
         ("CLIENT SETNAME me", b"OK"),
         ("CLIENT SETINFO lib-name x", b"OK"),
-        ("COMMAND", []),
-        ("COMMAND DOCS", []),
+        ("CLIENT SETINFO LIB-VER 1", b"OK"),
+        ("CLIENT GETNAME", None),
+        ("CLIENT ID", 0),
+        ("CLIENT NO-EVICT on", b"OK"),
+        ("CLIENT REPLY ON", b"OK"),
+        ("CLIENT GETREDIR", -1),
         ("SELECT 0", b"OK"),
         ("READONLY", b"OK"),
         ("READWRITE", b"OK"),
@@ -218,9 +247,10 @@ def test_hello_is_a_map_in_the_protocol_that_it_asks_for() -> None:
     flat = read(asked("HELLO", session).content)
     assert flat[:2] == [b"server", b"raftd"]
     found = read(asked("HELLO 3 SETNAME me", session).content)
-    assert (found[b"proto"], found[b"role"], found[b"modules"]) == (3, b"master", [])
+    assert session.name == "me"
+    assert (found[b"proto"], found[b"role"], found[b"modules"]) == (3, b"replica", [])
     assert session.protocol == 3
-    assert read(asked("CONFIG GET save", session).content) == {}
+    assert read(asked("CONFIG GET save", session).content) == {b"save": b""}
     assert isinstance(read(asked("HELLO 2", session).content), list)
     assert session.protocol == 2
 
@@ -243,10 +273,54 @@ def test_a_wrong_number_of_arguments_is_refused(line: str) -> None:
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ("FLUSHALL", "ERR unknown command 'FLUSHALL'"),
-        ("SET a 1 EX 5", "SET with 'EX 5'"),
-        ("SET a 1 NX GET", "SET with 'NX GET'"),
-        ("EXISTS a b", "one key at a time"),
+        ("FLUSHALL", "ERR unknown command 'FLUSHALL', not supported by this server: it would not"),
+        ("hset a b c", "ERR unknown command 'hset', not supported by this server: values are"),
+        ("NONSENSE", "COMMAND LIST names those"),
+        ("SET a 1 EX", "ERR syntax error"),
+        ("SET a 1 EX 0", "ERR invalid expire time in 'set' command"),
+        ("SET a 1 EX 1 PX 1", "ERR syntax error"),
+        ("SET a 1 EX 1 KEEPTTL", "ERR syntax error"),
+        ("SET a 1 KEEPTTL EX 1", "ERR syntax error"),
+        ("SET a 1 NX XX", "ERR syntax error"),
+        ("SET a 1 ever", "ERR syntax error"),
+        ("SET a 1 EX 9223372036854775807", "ERR invalid expire time in 'set' command"),
+        ("SETEX a 0 1", "ERR invalid expire time in 'setex' command"),
+        ("PSETEX a -1 1", "ERR invalid expire time in 'psetex' command"),
+        ("GETEX a EX", "ERR syntax error"),
+        ("GETEX a EX 1 PERSIST", "ERR syntax error"),
+        ("EXPIRE a 1 NX XX", "not compatible"),
+        ("EXPIRE a 1 GT LT", "not compatible"),
+        ("EXPIRE a 1 XX LT", "not supported"),
+        ("EXPIRE a 1 NOW", "Unsupported option NOW"),
+        ("EXPIRE a 9223372036854775807", "ERR invalid expire time in 'expire' command"),
+        ("MSETNX a 1 b", "wrong number"),
+        ("OBJECT FREQ a", "only ENCODING is"),
+        ("OBJECT ENCODING", "wrong number"),
+        ("SCAN x", "invalid cursor"),
+        ("SCAN -1", "invalid cursor"),
+        ("SCAN 18446744073709551616", "invalid cursor"),
+        ("SCAN 0 COUNT 0", "syntax error"),
+        ("SCAN 0 MATCH", "syntax error"),
+        ("SCAN 0 LIMIT 5", "syntax error"),
+        ("CLUSTER FORGET x", "changed with raftctl"),
+        ("CLUSTER RESET", "changed with raftctl"),
+        ("CLUSTER KEYSLOT", "wrong number"),
+        ("COMMAND HELP", "unknown subcommand"),
+        ("COMMAND GETKEYS PING", "no key arguments"),
+        ("COMMAND GETKEYS GET", "Invalid number"),
+        ("COMMAND GETKEYS nope a", "Invalid command"),
+        ("RAFT REMOVE n1", "ERR syntax error, try RAFT HELP"),
+        ("RAFT REMOVE", "changed with raftctl"),
+        ("RAFT.DO s 0 INCR a", "serials count from 1 on"),
+        ("RAFT.DO s 2 LOWEST 3 INCR a", "serials count from 1 on"),
+        ("RAFT.DO s 2 LOWEST 2", "syntax error"),
+        ("RAFT.DO s 1 GET a", "GET is none"),
+        ("RAFT.DO s 1 PING", "PING is none"),
+        ("RAFT.DO s 1 INCR", "wrong number of arguments for 'incr'"),
+        ("RAFT.DO s 1 EXEC", "EXEC without MULTI"),
+        ("EXEC", "EXEC without MULTI"),
+        ("DISCARD", "DISCARD without MULTI"),
+        ("WAIT x 1", "not an integer"),
         ("INCRBY a x", "not an integer or out of range"),
         ("INCRBY a 1.5", "not an integer or out of range"),
         ("INCRBY a +1", "not an integer or out of range"),
@@ -257,13 +331,17 @@ def test_a_wrong_number_of_arguments_is_refused(line: str) -> None:
         ("HELLO 4", "NOPROTO"),
         ("HELLO x", "NOPROTO"),
         ("HELLO 3 AUTH default secret", "AUTH is not supported"),
-        ("HELLO 3 SETNAME", "syntax error"),
+        ("HELLO 3 SETNAME", "Syntax error in HELLO"),
         ("CONFIG SET save x", "CONFIG knows only GET"),
-        ("CONFIG", "CONFIG knows only GET"),
-        ("CLIENT LIST", "CLIENT knows only"),
-        ("CLIENT", "CLIENT knows only"),
+        ("CONFIG", "wrong number"),
+        ("CONFIG GET", "CONFIG knows only GET"),
+        ("CLIENT KILL x", "CLIENT KILL is not supported"),
+        ("CLIENT SETNAME", "not with so many"),
+        ("CLIENT SETINFO lib-x y", "Unrecognized option"),
+        ("CLIENT REPLY OFF", "knows only ON"),
+        ("CLIENT", "wrong number"),
         ("SELECT 1", "one database"),
-        ("SELECT", "one database"),
+        ("SELECT", "wrong number"),
     ],
 )
 def test_what_is_not_supported_is_refused_in_words(line: str, why: str) -> None:
@@ -286,15 +364,16 @@ def test_keys_and_values_may_be_as_long_as_the_limits() -> None:
     assert "at most 1048576 bytes" in refused([b"MSET", b"a", b"1", key, value + b"x"])
 
 
-@given(st.lists(st.binary(max_size=12), min_size=1, max_size=5), st.sampled_from([0, 4]))
+@given(st.lists(st.binary(max_size=12), min_size=1, max_size=5), st.sampled_from([0, 5]))
 def test_any_words_are_an_action_or_refused(words: list[bytes], features: int) -> None:
-    names = [b"SET", b"get", b"DEL", b"MSET", b"INCRBY", b"HELLO", b"CLIENT", b"CONFIG", b"SELECT"]
+    names = sorted({*DESCRIPTIONS, *ADVICE})
     for command in (words, *([name, *words] for name in names)):
         try:
             answer: Any = interpret(command, Session(), features)
         except CommandError as refusal:
             answer = str(refusal).partition(" ")[0]
-        assert isinstance(answer, (Reply, Write, Read)) or answer in ("ERR", "NOPROTO")
+        expected = (Reply, Write, Read, Query)
+        assert isinstance(answer, expected) or answer in ("ERR", "NOPROTO")
 
 
 # --- numbers --------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from raftd.network.redis_framing import (
     mapping,
     only_command,
     simple,
+    split_line,
 )
 
 MANY = 1 << 30
@@ -36,7 +37,9 @@ PIECE_BYTES_MAX = 200_000
 arguments = st.binary(max_size=40) | st.sampled_from(
     [b"", b"\r\n", b"*1\r\n$4\r\nPING\r\n", b"\r\n$3\r\n", b"x" * 1023, b"y" * 1024, b"*99999\r\n"]
 )
-words = st.binary(min_size=1, max_size=8).filter(lambda word: len(word.split()) == 1)
+words = st.binary(min_size=1, max_size=8).filter(
+    lambda word: len(word.split()) == 1 and not {b"'", b'"'} & {word[i : i + 1] for i in range(8)}
+)
 
 
 def is_typed_by_hand(command: Sequence[bytes]) -> bool:
@@ -110,6 +113,37 @@ def test_the_commands_are_the_same_however_the_stream_is_cut(
     commands = [command for command, _ in written]
     assert decoded(cut(content, places), count_max) == commands
     assert decoded(in_single_bytes(content), count_max) == commands
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b"set a b", [b"set", b"a", b"b"]),
+        (b"  SET  \"a b\"\t'c d' ", [b"SET", b"a b", b"c d"]),
+        (b"SET \"\" ''", [b"SET", b"", b""]),
+        (
+            b'SET a "x\\"y\\\\\\n\\r\\t\\a\\b\\x00\\xfF\\q"',
+            [b"SET", b"a", b'x"y\\\n\r\t\a\b\0\xffq'],
+        ),
+        (b"SET a 'it\\'s \\n'", [b"SET", b"a", b"it's \\n"]),
+        (b'SET a "\\xg1"', [b"SET", b"a", b"xg1"]),
+    ],
+)
+def test_words_that_are_typed_by_hand_may_stand_in_quotes(
+    line: bytes, expected: list[bytes]
+) -> None:
+    assert split_line(line) == expected
+    assert decoded(in_single_bytes(line + b"\r\n")) == [expected]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b'SET a "b', b"SET a 'b", b'SET a "b"c', b"SET a 'b'c", b'SET a b"c', b'"', b'SET "a\\"'],
+)
+def test_quotes_that_are_not_closed_are_refused(line: bytes) -> None:
+    problem, commands, _ = refusal([PING, line + b"\r\n"])
+    assert "unbalanced quotes" in problem
+    assert commands == [[b"PING"]]
 
 
 @given(

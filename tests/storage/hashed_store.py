@@ -86,3 +86,12 @@ class HashedStore:
     def scan(self, start: bytes, end: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """Return the first `limit` pairs with `start <= key < end`, in order of their keys."""
         return self._store.scan(start, end, limit)
+
+    def keys(self, start: bytes, end: bytes, limit: int) -> list[bytes]:
+        """Return the first `limit` keys with `start <= key < end`, in order."""
+        return self._store.keys(start, end, limit)
+
+    @property
+    def pair_count(self) -> int:
+        """Pairs in the store."""
+        return self._store.pair_count
