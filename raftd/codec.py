@@ -231,6 +231,7 @@ _REQUESTS: dict[str, type] = {
     "begin-rolling": protocol.BeginRollingRequest,
     "update-rolling": protocol.UpdateRollingRequest,
     "checkup": protocol.CheckupRequest,
+    "activity": protocol.ActivityRequest,
     "transaction": protocol.TransactionRequest,
     "watch": protocol.WatchRequest,
 }
@@ -251,6 +252,7 @@ _REPLIES: dict[str, type] = {
     "history": protocol.HistoryReply,
     "rolling": protocol.RollingReply,
     "checkup": protocol.CheckupReply,
+    "activity": protocol.ActivityReply,
     "transaction": protocol.TransactionReply,
     "watch": protocol.WatchReply,
     "done": protocol.DoneReply,

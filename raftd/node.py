@@ -74,6 +74,7 @@ from raftd.operations import Cluster, Operations
 from raftd.protocol import (
     NOT_NOW,
     AbortRequest,
+    ActivityRequest,
     BackupChunkRequest,
     BackupRequest,
     BeginRollingRequest,
@@ -115,6 +116,7 @@ from raftd.storage.identity import Identity, refuse_lost_log
 from raftd.storage.state import StateMachine
 from raftd.surroundings import FREE_BYTES_UNKNOWN as FREE_BYTES_UNKNOWN
 from raftd.surroundings import FoundLog, Identities, Log, Measured, Network, Settings, Snapshots
+from raftd.telemetry import Telemetry
 from raftd.trace import Trace
 from raftd.views import CatchUpRates, link_views, peer_views, status_reply
 from raftd.watching import Watches
@@ -215,6 +217,7 @@ class Node:
         self._writes = Writes(
             self._disk, settings.snapshot_log_bytes, self._not_leader, self._time.stamp
         )
+        self.telemetry = Telemetry(wall_clock_ms, self._writes.proposals)
         self._fencing = Fencing(settings)
         self._agreement = self._make_agreement()
         self._state_messages: list[Envelope] = []
@@ -263,6 +266,7 @@ class Node:
             # The process ended between the first entry and its note.
             self._note_that_log_has_begun()
         self._follow_members()
+        self.telemetry.follow(self.raft)
 
     # --- the loop ---
 
@@ -290,6 +294,7 @@ class Node:
         Raises:
             StorageFault: the disk failed; stop the process, and answer nothing any more.
         """
+        self.telemetry.turns += 1
         self.raft.wall_clock_ms = self._wall_clock_ms()
         if passed_ticks:
             self.raft.pass_quietly(passed_ticks)
@@ -348,6 +353,7 @@ class Node:
         self._handovers.settle(self.raft)
         self._compaction.release(self.raft, self._backups.pinned(self.raft))
         self._role_log.report(self.raft)
+        self.telemetry.follow(self.raft)
         self._tended = self._standing()
 
     @property
@@ -410,6 +416,7 @@ class Node:
         if ready.hard_state is not None or ready.entries:
             self._log.append(ready.hard_state, ready.entries)
             if ready.entries:
+                self.telemetry.appended(self.raft, ready.entries[-1].index)
                 self._note_that_log_has_begun()
         if self._trace is not None:
             self._trace.persisted(self.raft, ready.hard_state, ready.entries)
@@ -429,6 +436,7 @@ class Node:
             self._fail_writes()
         if ready.committed:
             self._apply(ready.committed)
+        self.telemetry.reads += len(ready.reads)
         for answer in ready.reads:
             self._reading.answered(answer)
 
@@ -449,6 +457,7 @@ class Node:
                 self._reading.arrived(self.raft, item)
             case LinkChanged():
                 self._links[item.server] = item
+                self.telemetry.chronicle.link(item)
                 if item.connected:
                     self.raft.report_connected(item.server)
                 else:
@@ -644,6 +653,8 @@ class Node:
         match request:
             case StatusRequest():
                 respond(self.status())
+            case ActivityRequest():
+                respond(self.telemetry.activity(self.identity.server))
             case GetRequest() | ListRequest() | WatchRequest() if self.identity.is_blank:
                 respond(self._not_leader())
             case GetRequest() | ListRequest():
@@ -754,7 +765,9 @@ class Node:
     # --- applying and answering ---
 
     def _apply(self, entries: Sequence[Entry]) -> None:
+        began_ns = self._uptime_ns()
         results = self._state.apply(entries)
+        self.telemetry.applied(entries[-1].index, began_ns, self._uptime_ns())
         if self._trace is not None:
             self._trace.applied(entries)
         if self._state.stamped_index != self._time.seen_index:
@@ -803,6 +816,7 @@ class Node:
     def _restore(self, snapshot: Snapshot) -> None:
         """Put a snapshot that was received in force, and hear what it says of removed servers."""
         self._compaction.restore(self.raft, snapshot, self._state)
+        self.telemetry.installed(snapshot)
         self._time.restored()
         self._watches.changed(self.raft)
         self._note_that_log_has_begun()
@@ -824,6 +838,7 @@ class Node:
             configuration.kind.value,
             configuration.configuration,
         )
+        self.telemetry.chronicle.committed(entry.index, configuration)
         self._removed_peers |= configuration.tombstones
         if self.identity.server in configuration.tombstones:
             self._removed_peers.remove(self.identity.server)

@@ -14,6 +14,8 @@ from typing import TypeAlias
 
 import attrs
 
+from raftd.activity import ActivityReply as ActivityReply
+from raftd.activity import ActivityRequest as ActivityRequest
 from raftd.commands import ConfigurationRecord, Operation, RollingStep
 from raftd.core.snapshot import SnapshotId as SnapshotId
 from raftd.core.types import Index, ServerId, Term
@@ -425,6 +427,7 @@ Request: TypeAlias = (
     | BeginRollingRequest
     | UpdateRollingRequest
     | CheckupRequest
+    | ActivityRequest
 )
 
 # --- replies ---
@@ -590,6 +593,12 @@ class StatusReply(Value):
     features_max: int = 0
     """The newest version with features in the replicated state that it can apply; 0 if it does not
     say, and it is that of the protocol."""
+    redis: str | None = None
+    """HOST:PORT where it serves clients of the Redis protocol, empty for nowhere; None on one of an
+    older release, which does not say."""
+    http: str | None = None
+    """HOST:PORT where it tells by HTTP how it is, likewise. One that says so, be it empty, answers
+    an `ActivityRequest`."""
     certificate_expires_ms: int | None = None
     """When the certificate that it shows ends, in milliseconds since 1970; None without one."""
 
@@ -876,6 +885,7 @@ Reply: TypeAlias = (
     | HistoryReply
     | RollingReply
     | CheckupReply
+    | ActivityReply
     | DoneReply
     | ErrorReply
 )

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from raftd.protocol import (
     AbortRequest,
+    ActivityRequest,
     BackupChunkRequest,
     BackupRequest,
     BeginRollingRequest,
@@ -53,6 +54,7 @@ _DATA = frozenset(
     }
 )
 _FINDING_THE_LEADER = frozenset({StatusRequest})
+_WATCHING = frozenset({ActivityRequest})
 _ADMINISTRATION = frozenset(
     {
         ChangeRequest,
@@ -71,9 +73,9 @@ _ADMINISTRATION = frozenset(
     }
 )
 ALLOWED: Mapping[str, frozenset[type[Request]]] = {
-    # As clients servers ask each other who they are, and bring in blank ones.
-    SERVER: frozenset({StatusRequest, JoinRequest}),
-    ADMIN: _DATA | _FINDING_THE_LEADER | _ADMINISTRATION,
+    # As clients servers ask each other who they are and what they do, and bring in blank ones.
+    SERVER: frozenset({StatusRequest, ActivityRequest, JoinRequest}),
+    ADMIN: _DATA | _FINDING_THE_LEADER | _WATCHING | _ADMINISTRATION,
     APPLICATION: _DATA | _FINDING_THE_LEADER,
 }
 """The requests of the native protocol that the holder of a certificate may make, by its role."""

@@ -47,6 +47,7 @@ from raftd.tls import TlsProblem
 from raftd.trace import Emit, Trace
 
 if TYPE_CHECKING:
+    from raftd.http.monitor import Monitor
     from raftd.network.redis_listener import RedisListener
 
 EXIT_DONE = 0
@@ -211,6 +212,8 @@ def _run_with(
         running = _Server(
             node, network, redis, snapshots, inbox, server, directory.path, service, reloading
         )
+        if server.http is not None:
+            running.tell_by_http(cluster, sync_times)
         try:
             exit_code = trio.run(running.run)
             return exit_code
@@ -294,6 +297,8 @@ def _settings(server: ServerConfig) -> Settings:
         catch_up_bytes_per_second=server.catch_up_bytes_per_second,
         disk_reserve_bytes=server.disk_reserve_bytes,
         zone=server.zone or "",
+        redis=server.redis or "",
+        http=server.http or "",
         reads_by_lease=server.reads == "lease",
         clock_drift=server.clock_drift,
     )
@@ -369,11 +374,42 @@ class _Server:
         self._data_dir = data_dir
         self._service = service
         self._reloading = reloading
+        self._monitor: Monitor | None = None
         self._tick_seconds = _settings(server).tick_ms / 1000
         self._drain_deadline = float("inf")
         self._exit_code = EXIT_DONE
         self.why = "an unexpected error, which the log shows"
         """Why it ended, for its trace."""
+
+    def tell_by_http(self, cluster: ClusterConfig, sync_times: SyncTimes) -> None:
+        """Have it tell by HTTP how it is, from its `run` on."""
+        # Imported only where it is wanted.
+        from raftd.http.monitor import Monitor, Surroundings
+
+        def connections() -> dict[str, int]:
+            listener = self._network.listener
+            counts = {"servers": len(listener.peers), "clients": len(listener.clients)}
+            if self._redis is not None:
+                counts["redis"] = self._redis.connection_count
+            return counts
+
+        around = Surroundings(
+            cluster=cluster,
+            server=self._config,
+            settings=_settings(self._config),
+            syncs=sync_times.histogram,
+            dial=self._network.dial,
+            wake=self._inbox.wake,
+            is_draining=lambda: self.is_draining,
+            connections=connections,
+            dropped_messages=lambda: self._network.dropped_messages,
+        )
+        self._monitor = Monitor(self._node, around)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it was told to stop."""
+        return self._drain_deadline < float("inf")
 
     async def run(self) -> int:
         """Listen, drive, and return the exit code when it is time to end."""
@@ -386,6 +422,9 @@ class _Server:
                 if self._redis is not None and self._config.redis is not None:
                     address = self._config.redis
                     await nursery.start(self._redis.serve, *split_address(address))
+                if self._monitor is not None and self._config.http is not None:
+                    address = self._config.http
+                    await nursery.start(self._monitor.serve)
             except OSError as error:
                 self.why = f"cannot listen on {address}: {error.strerror or error}"
                 logger.error("%s; is another raftd running there?", self.why)
@@ -445,7 +484,7 @@ class _Server:
                 self.why = node.stop.message
                 self._exit_code = node.stop.exit_code
                 break
-            if self._drain_deadline < float("inf") and (
+            if self.is_draining and (
                 node.is_drained or trio.current_time() >= self._drain_deadline
             ):
                 logger.info("stopped")
@@ -488,7 +527,7 @@ class _Server:
                     continue
                 # It may be asleep for some ticks.
                 self._inbox.wake()
-                if self._drain_deadline < float("inf"):
+                if self.is_draining:
                     self._drain_deadline = 0
                     continue
                 logger.info("%s: drains", signal.Signals(number).name)

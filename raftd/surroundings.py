@@ -193,6 +193,10 @@ class Settings:
     """The newest version whose features it switches on as a leader; 0 for none."""
     zone: str = ""
     """The failure unit that it belongs to; empty for none."""
+    redis: str = ""
+    """HOST:PORT where it serves clients of the Redis protocol; empty for nowhere."""
+    http: str = ""
+    """HOST:PORT where it tells by HTTP how it is; empty for nowhere."""
     reads_by_lease: bool = False
     """Whether it answers reads by leases while it leads, and does for others what leases need."""
     clock_drift: float = 0.0

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from raftd.telemetry import Histogram
+
 SAMPLES_MAX = 1024
 """The latest syncs that are remembered: a second of a busy server, a day of an idle one. More
 would hide that a disk has become slow just now."""
@@ -28,6 +30,8 @@ class SyncTimes:
         Args:
             clock_ns: nanoseconds that never go back.
         """
+        self.histogram = Histogram()
+        """All of them since the start."""
         self._clock_ns = clock_ns
         self._samples_ns: deque[int] = deque(maxlen=SAMPLES_MAX)
         self._percentiles_ms: tuple[float, float] | None = None
@@ -38,7 +42,9 @@ class SyncTimes:
         """Call `sync` and remember how long it took; one that fails is not remembered."""
         started_ns = self._clock_ns()
         sync()
-        self._samples_ns.append(self._clock_ns() - started_ns)
+        duration_ns = self._clock_ns() - started_ns
+        self._samples_ns.append(duration_ns)
+        self.histogram.add(duration_ns)
 
     def percentiles_ms(self) -> tuple[float, float] | None:
         """Return the median and the 99th percentile in milliseconds; None before the first sync.

@@ -270,5 +270,7 @@ def status_reply(
         reads="lease" if settings.reads_by_lease else "read-index",
         lease_remaining_ms=lease_remaining_ms,
         features_max=settings.features_max,
+        redis=settings.redis,
+        http=settings.http,
         certificate_expires_ms=measured.certificate_expires_ms,
     )

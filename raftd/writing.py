@@ -46,6 +46,7 @@ from raftd.protocol import (
 )
 from raftd.records import RECORD_BODY_BYTES_MAX
 from raftd.replies import disk_full, invalid, size_text, unavailable, write_reply
+from raftd.telemetry import APPLIED, Proposals
 from raftd.transactions import decode_steps, encode_outcomes
 
 COMMAND_BYTES_MAX = RECORD_BODY_BYTES_MAX - 1024
@@ -130,6 +131,7 @@ class Writes:
         self._disk = disk
         self._refused = refused
         self._time = time
+        self.proposals = Proposals()
         self._waiting: deque[tuple[Index, Term, Waiter]] = deque()
 
     def request(self, raft: Raft, request: WriteRequest, respond: Respond) -> None:
@@ -178,18 +180,18 @@ class Writes:
         try:
             short = raft.leader().short_of_space()
         except NotLeader:
-            _fail(waiters, self._refused())
+            self._fail(waiters, self._refused())
             return
         if short:
             # Membership changes are accepted: the reserve is there for them.
-            _fail(waiters, disk_full(short, self._disk.problem))
+            self._fail(waiters, disk_full(short, self._disk.problem))
             return
         if raft.log.size_bytes > self._log_bytes_max:
             why = (
                 f"the log holds {size_text(raft.log.size_bytes)} in memory until a snapshot is "
                 "written; `raftctl status` says what is in its way, if anything is"
             )
-            _fail(waiters, unavailable(NOT_NOW, why))
+            self._fail(waiters, unavailable(NOT_NOW, why))
             return
         if has_to_be_stamped(commands):
             commands, waiters = self._stamped(raft, commands, waiters)
@@ -213,22 +215,25 @@ class Writes:
                 waiter.failed(time)
             else:
                 others.append((command, waiter))
+        self.proposals.add(time.code, len(commands) - len(others))
         return [command for command, _ in others], [waiter for _, waiter in others]
 
     def _append(
         self, raft: Raft, commands: Sequence[bytes], waiters: Sequence[Waiter]
     ) -> Index | None:
         if max(map(len, commands)) > COMMAND_BYTES_MAX:
+            count_before = len(commands)
             commands, waiters = _without_too_long(commands, waiters)
+            self.proposals.add("invalid", count_before - len(commands))
             if not commands:
                 return None
         try:
             term, first_index, count = raft.propose_all(commands)
         except NotLeader:
-            _fail(waiters, self._refused())
+            self._fail(waiters, self._refused())
             return None
         except ProposalDropped as refusal:
-            _fail(waiters, unavailable(NOT_NOW, str(refusal)))
+            self._fail(waiters, unavailable(NOT_NOW, str(refusal)))
             return None
         waiting = self._waiting
         index = first_index
@@ -237,7 +242,7 @@ class Writes:
             index += 1
         if count < len(waiters):
             why = "too much is waiting to be committed"
-            _fail(waiters[count:], unavailable(NOT_NOW, why))
+            self._fail(waiters[count:], unavailable(NOT_NOW, why))
         return first_index
 
     def applied(self, entries: Sequence[Entry], results: Sequence[Result | None]) -> None:
@@ -245,6 +250,7 @@ class Writes:
         waiting = self._waiting
         if not waiting:
             return
+        waiting_before = len(waiting)
         for entry, result in zip(entries, results, strict=True):
             if waiting[0][0] > entry.index:
                 continue
@@ -253,12 +259,19 @@ class Writes:
             assert result is not None
             waiter.done(result)
             if not waiting:
-                return
+                break
+        self.proposals.add(APPLIED, waiting_before - len(waiting))
 
     def lost_leadership(self, unknown: ErrorReply) -> None:
         """Answer everybody: nobody here can know any more what becomes of the proposals."""
+        self.proposals.add(unknown.code, len(self._waiting))
         while self._waiting:
             self._waiting.popleft()[2].failed(unknown)
+
+    def _fail(self, waiters: Sequence[Waiter], error: ErrorReply) -> None:
+        self.proposals.add(error.code, len(waiters))
+        for waiter in waiters:
+            waiter.failed(error)
 
 
 def _without_too_long(
@@ -273,8 +286,3 @@ def _without_too_long(
             why = f"a command of {len(command)} bytes; at most {COMMAND_BYTES_MAX} fit"
             waiter.failed(invalid(why))
     return [command for command, _ in fitting], [waiter for _, waiter in fitting]
-
-
-def _fail(waiters: Sequence[Waiter], error: ErrorReply) -> None:
-    for waiter in waiters:
-        waiter.failed(error)

@@ -83,6 +83,8 @@ class RaftLog:
             applied_index = base_index
         assert base_index <= applied_index <= self.last_index
         self.commit_index = applied_index
+        self.leader_commit_index: Index = 0
+        """What a leader has said last that is committed; this log may not have come so far yet."""
         self.handed_index = applied_index
 
     @property

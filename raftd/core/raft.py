@@ -826,6 +826,7 @@ class Raft:
         last_verified = prev + len(message.entries)
         if message.entries and message.leader_commit > last_verified:
             self.behind_tick = self.now
+        log.leader_commit_index = message.leader_commit
         # Not further than this message has verified: what follows may be a stale suffix.
         log.commit_index = max(log.commit_index, min(message.leader_commit, last_verified))
         self.send(

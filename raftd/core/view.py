@@ -54,3 +54,9 @@ def peers_of(raft: Raft, leader: Leader) -> tuple[PeerStatus, ...]:
         )
         for server, progress in sorted(leader.progress.items())
     )
+
+
+def leader_contact_age(raft: Raft) -> int | None:
+    """Return the ticks since the leader that is followed was heard; None if it never was."""
+    heard = raft._leader_contact_tick
+    return None if heard is None else raft.now - heard

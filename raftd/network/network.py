@@ -104,7 +104,8 @@ class Network:
         self._our_hello = our_hello
         self._randomness = randomness
         self._credentials = credentials
-        self._dial = dial if credentials is None else dial_tls(credentials)
+        self.dial = dial if credentials is None else dial_tls(credentials)
+        """Opens a stream to any server, HOST:PORT."""
         self._file_addresses = dict(file_addresses or {})
         self._first_addresses: dict[ServerId, str] = {}
         """Of the members, as `set_members` said first."""
@@ -208,7 +209,7 @@ class Network:
 
     def _dial_member(self, server: ServerId) -> Dial:
         if self._credentials is None:
-            return self._dial
+            return self.dial
         return dial_tls(self._credentials, server_name(server))
 
     def _candidates(self, server: ServerId, address: str) -> tuple[str, ...]:
@@ -268,7 +269,7 @@ class Network:
 
     async def _contact(self, contact: Contact, timeout_ms: float) -> None:
         try:
-            contacted = await contact.run(self._dial, timeout_ms / 1000)
+            contacted = await contact.run(self.dial, timeout_ms / 1000)
         finally:
             self._contact_count -= 1
         self._inbox.put_nowait(contacted)

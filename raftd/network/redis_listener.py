@@ -172,6 +172,11 @@ class RedisListener:
 
     # --- being there ---
 
+    @property
+    def connection_count(self) -> int:
+        """Open connections."""
+        return len(self._connections)
+
     async def serve(
         self,
         host: str,

@@ -451,7 +451,7 @@ async def test_a_silent_peer_does_not_hold_up_another_one(
         nursery.start_soon(greet_and_stop)
         return ours
 
-    n1.network._dial = dial
+    n1.network.dial = dial
     fabric.answers["n3:1"] = n3.network.listener.handle
     n1.network.set_members({"n2/b": "n2:1", "n3/c": "n3:1"})
     nursery.start_soon(n1.network.run)
@@ -492,7 +492,7 @@ async def test_a_link_on_which_nothing_can_be_written_is_closed(
         nursery.start_soon(greet_and_stop)
         return ours
 
-    n1.network._dial = dial
+    n1.network.dial = dial
     n1.network.set_members({"n2/b": "n2:1"})
     nursery.start_soon(n1.network.run)
     await n1.take(LinkChanged)
@@ -529,7 +529,7 @@ async def test_all_that_is_queued_leaves_in_one_send(
         nursery.start_soon(answer)
         return ours
 
-    n1.network._dial = dial
+    n1.network.dial = dial
     n1.network.set_members({"n2/b": "n2:1"})
     nursery.start_soon(n1.network.run)
     await n1.take(LinkChanged)
