@@ -207,13 +207,13 @@ def _run_with(
         lead_if_alone(node.raft)
         # Its list of entries would keep those alive that are compacted.
         del recovered
-        redis = _redis_listener(server, inbox, network, node, state)
+        redis = _redis_listener(server, inbox, network, node, state, secrets)
         reloading = _reloading(cluster, server, secrets)
         running = _Server(
             node, network, redis, snapshots, inbox, server, directory.path, service, reloading
         )
         if server.http is not None:
-            running.tell_by_http(cluster, sync_times)
+            running.tell_by_http(cluster, sync_times, secrets)
         try:
             exit_code = trio.run(running.run)
             return exit_code
@@ -262,7 +262,12 @@ def _with_redis(answer: Welcome | Refusal, server: ServerConfig) -> Welcome | Re
 
 
 def _redis_listener(
-    server: ServerConfig, inbox: Inbox, network: Network, node: Node, state: StateMachine
+    server: ServerConfig,
+    inbox: Inbox,
+    network: Network,
+    node: Node,
+    state: StateMachine,
+    secrets: Secrets,
 ) -> RedisListener | None:
     if server.redis is None:
         return None
@@ -271,13 +276,16 @@ def _redis_listener(
     from raftd.redis_surroundings import surroundings
 
     started_ns = _clock_ns()
+    around = surroundings(
+        node, network, server.redis, lambda: (_clock_ns() - started_ns) // 1_000_000
+    )
+    around.password = secrets.password
     redis = RedisListener(
         inbox,
         features=lambda: state.features,
         redis_address=network.redis_address,
-        surroundings=surroundings(
-            node, network, server.redis, lambda: (_clock_ns() - started_ns) // 1_000_000
-        ),
+        surroundings=around,
+        credentials=secrets.credentials,
     )
     inbox.sources.append(redis)
     return redis
@@ -381,7 +389,7 @@ class _Server:
         self.why = "an unexpected error, which the log shows"
         """Why it ended, for its trace."""
 
-    def tell_by_http(self, cluster: ClusterConfig, sync_times: SyncTimes) -> None:
+    def tell_by_http(self, cluster: ClusterConfig, sync_times: SyncTimes, secrets: Secrets) -> None:
         """Have it tell by HTTP how it is, from its `run` on."""
         # Imported only where it is wanted.
         from raftd.http.monitor import Monitor, Surroundings
@@ -403,6 +411,7 @@ class _Server:
             is_draining=lambda: self.is_draining,
             connections=connections,
             dropped_messages=lambda: self._network.dropped_messages,
+            credentials=secrets.credentials,
         )
         self._monitor = Monitor(self._node, around)
 

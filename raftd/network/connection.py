@@ -61,7 +61,7 @@ def tune(stream: trio.abc.Stream) -> None:
 
 
 def tune_socket(
-    connected: socket.socket | trio.socket.SocketType,
+    connected: socket.socket | trio.socket.SocketType | SecuredStream,
     stall_seconds: float = WRITE_STALL_TIMEOUT_SECONDS,
 ) -> None:
     """Set the socket options of a fresh connection.
