@@ -7,9 +7,9 @@ that they started themselves would not belong to it, and because only a parent k
 that a process id still means its child.
 
 In the user's runtime folder stand: the runtime file (JSON: config, pid, dir, control, servers with
-id, address and pid, null when stopped), through which raftctl finds the cluster; a lock file, held
-for as long as the playground lives, however it ends, which tells a running one from a stale file;
-and the socket.
+id, address, http, redis and pid, null when stopped), through which raftctl finds the cluster; a
+lock file, held for as long as the playground lives, however it ends, which tells a running one from
+a stale file; and the socket.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ SERVERS_COUNT_MAX = 9
 """Processes on one machine; more show nothing that nine do not."""
 PORT_FIRST = 7201
 """Beside the 7101 of the examples: a cluster that somebody runs from one is not mistaken for it."""
+HTTP_PORT_FIRST = 7301
+REDIS_PORT_FIRST = 7401
+"""The first server of a machine that runs nothing else is at 7201, 7301 and 7401, the second at
+7202, 7302 and 7402: who knows one knows all."""
 PORTS_COUNT_MAX = 2000
 """Ports that are tried, up to 9200: below those that systems give to outgoing connections, since
 a server that is killed must find its port free when it comes back."""
@@ -90,6 +94,10 @@ class Server:
 
     id: str
     address: str
+    http: str | None = None
+    """HOST:PORT of its status page; None where a playground that was kept has none."""
+    redis: str | None = None
+    """HOST:PORT for clients of the Redis protocol; None as with `http`."""
     process: subprocess.Popen[bytes] | None = None
     asked_to_end: bool = False
     """Killed or stopped by us: its end is no news of a failure."""
@@ -101,7 +109,23 @@ class Server:
 
     def document(self) -> dict[str, Any]:
         """Return what the runtime file and the ready line say about it."""
-        return {"id": self.id, "address": self.address, "pid": self.pid}
+        return {
+            "id": self.id,
+            "address": self.address,
+            "http": self.http,
+            "redis": self.redis,
+            "pid": self.pid,
+        }
+
+    @property
+    def page(self) -> str:
+        """Where a browser finds its status page; empty for nowhere."""
+        return f"http://{self.http}/" if self.http else ""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All that it listens on."""
+        return tuple(each for each in (self.address, self.http, self.redis) if each)
 
 
 # --- the lock, ports, the cluster file ---------------------------------------------------------
@@ -171,17 +195,21 @@ def read_runtime_file(runtime_file: Path) -> dict[str, Any] | None:
     return found if known else None
 
 
-def reserve_port(taken: Sequence[str] = ()) -> tuple[str, socket.socket]:
+def reserve_port(taken: Sequence[str] = (), first: int = PORT_FIRST) -> tuple[str, socket.socket]:
     """Return a free loopback address, and the reservation that keeps other playgrounds off it.
 
     Between finding a port free and a server listening on it passes the start of an interpreter.
     Other programs are kept out by hope; other playgrounds of the machine by a name in the abstract
     socket namespace of Linux, which goes away with this process or with the reservation.
 
+    Args:
+        taken: addresses that are not free, whatever listens there now.
+        first: the port that is tried first.
+
     Raises:
         CliError: all ports are in use.
     """
-    for port in range(PORT_FIRST, PORT_FIRST + PORTS_COUNT_MAX):
+    for port in range(first, PORT_FIRST + PORTS_COUNT_MAX):
         address = f"127.0.0.1:{port}"
         if address in taken:
             continue
@@ -200,13 +228,13 @@ def reserve_port(taken: Sequence[str] = ()) -> tuple[str, socket.socket]:
         return address, reservation
     raise CliError(
         "no free port for a server",
-        cause=f"all of {PORT_FIRST} to {PORT_FIRST + PORTS_COUNT_MAX - 1} on 127.0.0.1 are in use",
+        cause=f"all of {first} to {PORT_FIRST + PORTS_COUNT_MAX - 1} on 127.0.0.1 are in use",
         hint="end what uses them, then `raftctl playground`",
     )
 
 
-def cluster_file_text(servers: Sequence[tuple[str, str]]) -> str:
-    """Return the cluster file for servers given as name and address."""
+def cluster_file_text(servers: Sequence[Server]) -> str:
+    """Return the cluster file for `servers`."""
     lines = [
         f"cluster: {CLUSTER_NAME}",
         "defaults:",
@@ -214,22 +242,24 @@ def cluster_file_text(servers: Sequence[tuple[str, str]]) -> str:
         "  heartbeat_interval: 50ms",
         "  election_timeout: 500ms",
         "servers:",
-        *(f"  {_server_entry(name, address)}" for name, address in servers),
+        *(f"  {_server_entry(server)}" for server in servers),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _server_entry(name: str, address: str) -> str:
-    return f"{name}: {{address: {address}}}"
+def _server_entry(server: Server) -> str:
+    keys = {"address": server.address, "http": server.http, "redis": server.redis}
+    shown = ", ".join(f"{key}: {value}" for key, value in keys.items() if value)
+    return f"{server.id}: {{{shown}}}"
 
 
-def with_server(text: str, name: str, address: str) -> str:
+def with_server(text: str, server: Server) -> str:
     """Return the cluster file `text` with one more server at the end of its `servers`.
 
     The file may have been edited or written anew by `config export`; the rest stays as it is.
 
     Raises:
-        ValueError: there is no `servers` block to add to, or `name` stands in it already.
+        ValueError: there is no `servers` block to add to, or its name stands in it already.
     """
     lines = text.splitlines()
     start = next((at for at, line in enumerate(lines) if re.match(r"servers:\s*(#|$)", line)), None)
@@ -245,10 +275,10 @@ def with_server(text: str, name: str, address: str) -> str:
             break
         if not indent:
             indent = line[: len(line) - len(line.lstrip())]
-        if re.match(rf"{indent}{re.escape(name)}:", line):
-            raise ValueError(f"{name} stands in it already")
+        if re.match(rf"{indent}{re.escape(server.id)}:", line):
+            raise ValueError(f"{server.id} stands in it already")
         end = at + 1
-    added = f"{indent or '  '}{_server_entry(name, address)}"
+    added = f"{indent or '  '}{_server_entry(server)}"
     return "\n".join([*lines[:end], added, *lines[end:]]) + "\n"
 
 
@@ -347,7 +377,7 @@ class Playground:
             directory.mkdir(parents=True, exist_ok=True)
             for number in range(1, servers_count + 1):
                 self._add_server(f"n{number}")
-            text = cluster_file_text([(each.id, each.address) for each in self.servers.values()])
+            text = cluster_file_text(tuple(self.servers.values()))
             (directory / CLUSTER_FILE).write_text(text)
         (directory / "logs").mkdir(exist_ok=True)
         return directory
@@ -358,12 +388,18 @@ class Playground:
         self.resumed = True
         self.keep = True
         for name, server in load(config).servers.items():
-            self.servers[name] = Server(id=name, address=server.address)
+            self.servers[name] = Server(
+                id=name, address=server.address, http=server.http, redis=server.redis
+            )
 
     def _add_server(self, server_id: str) -> Server:
-        address, reservation = reserve_port([each.address for each in self.servers.values()])
-        self._reservations.append(reservation)
-        server = Server(id=server_id, address=address)
+        taken = [address for each in self.servers.values() for address in each.addresses]
+        found: list[str] = []
+        for first in (PORT_FIRST, HTTP_PORT_FIRST, REDIS_PORT_FIRST):
+            address, reservation = reserve_port([*taken, *found], first)
+            found.append(address)
+            self._reservations.append(reservation)
+        server = Server(id=server_id, address=found[0], http=found[1], redis=found[2])
         self.servers[server_id] = server
         return server
 
@@ -605,7 +641,7 @@ class Playground:
                 ) from None
             server = self._add_server(server_id)
             try:
-                text = with_server(self.config.read_text(), server_id, server.address)
+                text = with_server(self.config.read_text(), server)
             except ValueError as error:
                 del self.servers[server_id]
                 raise Refused(
@@ -623,11 +659,12 @@ class Playground:
         self.start(server)
         self._write_runtime_file()
         words = "a new, blank server" if new else "started again"
+        page = f", status page {server.page}" if server.page else ""
         self._report(
             Event(
                 kind="started",
                 server=server_id,
-                text=f"{server_id}: {words} on {server.address}, pid {server.pid}",
+                text=f"{server_id}: {words} on {server.address}, pid {server.pid}{page}",
             )
         )
         return {**server.document(), "new": new}

@@ -28,7 +28,7 @@ In reading order:
 | `role_log` | who leads, in the log for people |
 | `trace` | what a server does, event by event, for programs and people |
 | `replies`, `views` | what the node answers, and how it describes itself |
-| `reading`, `state_seen` | who waits to read, from when on the state may answer, and what it shows |
+| `reading`, `state_seen` | who waits to read, from when on, and what the state shows |
 | `network` | links to the members, the listeners for them, raftctl and Redis clients, in trio |
 | `redis_surroundings` | what Redis clients may see of the cluster |
 | `cluster_status` | how the cluster is, from the answers of its servers; for raftctl as well |

@@ -46,6 +46,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="start every raftd and raftctl with an interpreter of its own, which takes longer",
     )
+    parser.addoption(
+        "--screenshots",
+        metavar="DIR",
+        help="keep pictures of the status page in DIR",
+    )
 
 
 def is_whole_suite(config: pytest.Config) -> bool:

@@ -43,6 +43,8 @@ POLL_INTERVAL_S = 0.03
 """Short, since somebody is waiting for the first line."""
 ANSWER_TIMEOUT_MS = 1000.0
 """For each server in one look; they are on this machine."""
+SERVER_FIELDS = ("id", "address", "http", "redis", "pid")
+"""What is said of a server that was started or killed."""
 
 
 @click.group(cls=CommandGroup, invoke_without_command=True)
@@ -110,7 +112,7 @@ def kill(context: Context, server_id: str) -> None:
     """
     killed = ask(playground_file(), "kill", server_id)
     if context.structured:
-        context.print_document({field: killed[field] for field in ("id", "address", "pid")})
+        context.print_document({field: killed.get(field) for field in SERVER_FIELDS})
     else:
         click.echo(f"{server_id} was killed (process {killed['pid']})")
 
@@ -132,7 +134,7 @@ def start(context: Context, server_id: str) -> None:
     started = ask(playground_file(), "start", server_id)
     _wait_for_answer(started)
     if context.structured:
-        context.print_document({field: started[field] for field in ("id", "address", "pid")})
+        context.print_document({field: started.get(field) for field in SERVER_FIELDS})
     else:
         click.echo(f"{server_id}={started['address']}")
 
@@ -369,11 +371,20 @@ def _print_ready(
     for server in running.servers.values():
         mark = "*" if server.id == leader else " "
         state = f"pid {server.pid}" if server.pid is not None else "stopped"
-        click.echo(f"  {server.id}{mark}  {server.address}  {state}")
-    click.echo(f"{leader} leads; ready after {took_s:.1f}s. In another terminal:")
+        redis = f"  redis {server.redis}" if server.redis else ""
+        click.echo(f"  {server.id}{mark}  {server.address}{redis}  {state}")
+    click.echo(f"{leader} leads; ready after {took_s:.1f}s.{_watch_words(running, leader)}")
+    click.echo("In another terminal:")
     for command in next_commands(running, leader):
         click.echo(f"  {command}")
     click.echo("Ctrl-C ends all servers.")
+
+
+def _watch_words(running: Playground, leader: str) -> str:
+    """Return where a browser shows how the cluster is: on the leader's page, else on any."""
+    server = running.servers.get(leader)
+    pages = [each.page for each in (server, *running.servers.values()) if each and each.page]
+    return f" Watch it in a browser: {pages[0]}" if pages else ""
 
 
 def next_commands(running: Playground, leader: str) -> list[str]:

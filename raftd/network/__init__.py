@@ -16,7 +16,7 @@ In reading order:
 | `redis_answers`, `redis_cluster` | about the connection, the server and the cluster |
 | `redis_catalogue`, `redis_unsupported` | what there is, and what to use for what there is not |
 | `redis_commands` | what each command asks: the quickest way for the usual ones |
-| `accepting`, `redis_connection`, `redis_listener` | the clients, all of them in one set of sockets |
+| `accepting`, `redis_connection`, `redis_listener` | its clients, in one set of sockets |
 | `network` | all of it behind one object with a synchronous face |
 
 The rule of this package: what comes from the other side of a connection can end that connection

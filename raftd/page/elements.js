@@ -42,8 +42,12 @@ export function sayWithCommands(element, text) {
 export function list(parent, items, keyOf, create, update) {
   const known = new Map();
   for (const child of parent.children) known.set(child.dataset.key, child);
+  const taken = new Set();
   items.forEach((item, at) => {
-    const key = String(keyOf(item, at));
+    let key = String(keyOf(item, at));
+    // Two events may say the same in the same millisecond.
+    while (taken.has(key)) key += "+";
+    taken.add(key);
     let child = known.get(key);
     known.delete(key);
     if (!child) {

@@ -53,6 +53,7 @@ function showBanner(event) {
 }
 
 function toleranceWords(status) {
+  if (!status.configuration.index) return "this server belongs to no cluster";
   if (status.health === "unavailable") {
     return status.leader === null ? "no leader: nothing can be written" : "nothing can be written";
   }
@@ -70,7 +71,10 @@ function memberWords(configuration) {
 /** What is wrong, the worst first: {level, who, kind, words}. */
 function problemsOf({ status, viewer, joint }) {
   const found = [];
-  if (status.health === "unavailable") found.push(unavailable(status));
+  // A server without a cluster says so itself.
+  if (status.health === "unavailable" && (status.configuration.index || !status.servers.length)) {
+    found.push(unavailable(status));
+  }
   for (const server of status.servers) {
     for (const text of server.issues) {
       const [kind, words] = split(text);
@@ -84,7 +88,8 @@ function problemsOf({ status, viewer, joint }) {
   if (status.failure_tolerance === 0 && status.health !== "unavailable" && status.fatal_sets.length) {
     const alone = status.fatal_sets.filter((set) => set.length === 1).flat();
     const words = `the cluster stops if ${alone.join(" or ")} fails`;
-    if (alone.length) found.push({ level: "warn", who: "", kind: "no reserve", words });
+    const level = status.health === "healthy" ? "note" : "warn";
+    if (alone.length) found.push({ level, who: "", kind: "no reserve", words });
   }
   if (!viewer.ready) {
     const words = viewer.not_ready.join("; ") || "it says so itself";
@@ -104,13 +109,23 @@ function problemsOf({ status, viewer, joint }) {
 function unavailable(status) {
   const { voters, outgoing } = status.configuration;
   const here = new Set(status.servers.filter((server) => server.reachable).map((server) => server.id));
-  const parts = [outgoing, voters].filter((half) => half.length).map((half) => {
-    const needed = Math.floor(half.length / 2) + 1;
-    const answer = half.filter((name) => here.has(name));
-    return `${needed} of ${names(half)} are needed, ${answer.length ? `${answer.join(", ")} answer${answer.length === 1 ? "s" : ""}` : "none answers"}`;
-  });
-  const words = parts.length ? parts.join("; ") : "this server belongs to no cluster yet";
-  return { level: "bad", who: "", kind: parts.length ? "no quorum" : "no cluster", words };
+  const halves = [outgoing, voters].filter((half) => half.length);
+  const [bad, nobody] = [{ level: "bad", who: "" }, "this server belongs to no cluster yet"];
+  if (!halves.length) return { ...bad, kind: "no cluster", words: nobody };
+  const answering = halves.map((half) => half.filter((name) => here.has(name)));
+  const words = halves.map((half, at) => `${majorityOf(half)} of ${names(half)} are needed, ${whoAnswers(answering[at])}`);
+  const enough = halves.every((half, at) => answering[at].length >= majorityOf(half));
+  // With a majority there, they elect somebody within moments.
+  return { ...bad, kind: enough ? "no leader" : "no quorum", words: words.join("; ") };
+}
+
+function majorityOf(half) {
+  return Math.floor(half.length / 2) + 1;
+}
+
+function whoAnswers(answering) {
+  if (!answering.length) return "none answers";
+  return `${answering.join(", ")} ${answering.length === 1 ? "answers" : "answer"}`;
 }
 
 function split(text) {
@@ -121,6 +136,7 @@ function split(text) {
 function showProblems(problems) {
   byId("problems").hidden = !problems.length;
   byId("no-problems").hidden = problems.length > 0;
+  say(byId("no-problems"), "Nothing is wrong.");
   list(
     byId("problems"), problems, ({ who, kind }, at) => `${who}/${kind}/${at}`,
     () => {
@@ -189,16 +205,15 @@ function makeServer() {
 
 function updateServer(row, server, position, status, viewer) {
   const kinds = server.issues.map((text) => split(text)[0]);
-  const state = stateOf(kinds);
+  const state = server.reachable ? stateOf(kinds) : { word: "unreachable", level: "bad" };
   set(row, "data-level", state.level);
-  set(row, "data-reachable", String(server.reachable));
   sayName(part(row, "name"), server, position, viewer);
   say(part(row, "here"), server.id === viewer.id ? "this view" : "");
   set(part(row, "badge"), "data-role", server.role);
   say(part(row, "badge"), server.role);
   say(part(row, "vote"), voteOf(server.id, status.configuration));
   say(part(row, "symbol"), { good: "✓", warn: "!", bad: "✕" }[state.level]);
-  say(part(row, "state-word"), server.reachable ? state.word : "unreachable");
+  say(part(row, "state-word"), state.word);
   const leads = server.id === status.leader;
   say(part(row, "lag"), leads ? NONE : number(server.lag_entries));
   say(part(row, "contact"), leads ? NONE : silence(server.last_contact_ms));
@@ -275,7 +290,7 @@ function showHalf(element, title, symbol, half, status, joint) {
   }
   const known = half.acknowledged !== null;
   const stored = known ? half.acknowledged.length : 0;
-  set(element, "data-complete", String(half.complete));
+  set(element, "data-complete", known ? String(half.complete) : "unknown");
   say(part(element, "title"), title);
   say(part(element, "set"), symbol);
   const result = half.complete ? "✓ majority" : `needs ${count(half.needed - stored, "more", "more")}`;
@@ -304,8 +319,9 @@ function updateHalfMember(item, name, half, status, joint) {
   const server = status.servers.find((each) => each.id === name);
   const stored = half.acknowledged?.includes(name);
   const unreachable = server && !server.reachable;
-  set(item, "data-level", stored ? "good" : unreachable ? "bad" : "warn");
-  say(part(item, "mark"), stored ? "✓" : unreachable ? "✕" : "…");
+  const waiting = half.acknowledged === null ? "none" : "warn";
+  set(item, "data-level", stored ? "good" : unreachable ? "bad" : waiting);
+  say(part(item, "mark"), stored ? "✓" : unreachable ? "✕" : waiting === "warn" ? "…" : "?");
   say(part(item, "name"), name);
   let fate = half.acknowledged === null ? "not known here" : stored ? "acknowledged" : "not yet";
   if (!stored && server?.match_index !== null && server?.match_index !== undefined) {
@@ -400,6 +416,10 @@ function catchUpWords(server) {
 
 // --- log positions -------------------------------------------------------------------------------
 
+const TICK_LETTER_WIDTH = 7; // Pixels, of the scale's letters.
+const TICK_GAP = 20;
+const TICKS_MAX = 6;
+
 function showPositions({ positions }) {
   const known = positions.filter((each) => each.last_index !== null);
   const high = Math.max(1, ...known.map((each) => Math.max(each.last_index, each.commit_index ?? 0)));
@@ -410,7 +430,7 @@ function showPositions({ positions }) {
   const share = (index) => Math.max(0, Math.min(100, (100 * (index - low)) / Math.max(1, high - low)));
   list(byId("positions"), positions, (each, at) => `${each.id}/${at}`, makePosition, (item, each) =>
     updatePosition(item, each, share));
-  const ticks = known.length ? ticksBetween(low, high) : [];
+  const ticks = known.length ? ticksBetween(low, high, byId("scale").clientWidth) : [];
   list(byId("scale"), ticks, (tick) => tick, () => make("span", "number"), (mark, tick) => {
     say(mark, number(tick));
     mark.style.left = `${share(tick)}%`;
@@ -418,12 +438,13 @@ function showPositions({ positions }) {
   });
 }
 
-/** Three or four round numbers between two indices, both of which are among them. */
-function ticksBetween(low, high) {
-  const step = niceCeiling((high - low) / 5);
+/** Both indices, and as many round numbers between them as have room on so many pixels. */
+function ticksBetween(low, high, width) {
+  const room = ((high - low) * (number(high).length * TICK_LETTER_WIDTH + TICK_GAP)) / Math.max(1, width);
+  const step = niceCeiling(Math.max(room, (high - low) / TICKS_MAX));
   const ticks = [low];
   for (let tick = Math.ceil(low / step) * step; tick < high; tick += step) {
-    if (tick - low > step * 0.45 && high - tick > step * 0.45) ticks.push(tick);
+    if (tick - low > room && high - tick > 1.5 * room) ticks.push(tick);
   }
   return high > low ? [...ticks, high] : ticks;
 }
@@ -594,8 +615,9 @@ function showLink() {
   if (!lost) return;
   const banner = byId("banner");
   if (banner.dataset.health !== "unknown") {
-    byId("tolerance").textContent = `was ${banner.dataset.health} when last seen`;
-    byId("health").textContent = "Unknown";
+    say(byId("tolerance"), `was ${banner.dataset.health} when last seen`);
+    say(byId("health"), "Unknown");
+    say(byId("no-problems"), "Nothing was wrong then.");
     document.title = `${SYMBOLS.unknown} Connection lost · ${byId("cluster").textContent}`;
     banner.dataset.health = "unknown";
   }

@@ -3,12 +3,18 @@
 import { makeSvg, set } from "./elements.js";
 import { clock, measure } from "./words.js";
 
+const SPANS = [60, 120, 300]; // Points: one, two and five minutes of seconds.
 const MARGIN = { left: 52, right: 10, top: 10, bottom: 24 };
 
 export function niceCeiling(value) {
   if (value <= 1) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 5, 10].map((factor) => factor * power).find((nice) => nice >= value);
+}
+
+function timeWords(secondsAgo) {
+  if (!secondsAgo) return "now";
+  return secondsAgo < 60 || secondsAgo % 60 ? `−${secondsAgo} s` : `−${secondsAgo / 60} min`;
 }
 
 /** Round values for an axis from 0 to at least `top`, four of them or so. */
@@ -28,6 +34,7 @@ export class Plot {
     this.unit = unit;
     this.least = least;
     this.pointsMax = pointsMax;
+    this.pointsShown = pointsMax;
     this.series = [];
     this.lastMs = 0;
     this.intervalMs = 1000;
@@ -41,6 +48,9 @@ export class Plot {
 
   show(series, { intervalMs, lastMs, label }) {
     Object.assign(this, { series, intervalMs, lastMs });
+    const points = Math.max(...series.map((each) => each.values.length));
+    // A server that has just started has little to show: that gets the whole width.
+    this.pointsShown = SPANS.find((span) => span >= points) ?? this.pointsMax;
     set(this.element, "aria-label", label);
     this.draw();
   }
@@ -49,14 +59,14 @@ export class Plot {
     const box = this.element.getBoundingClientRect();
     const inner = box.width - MARGIN.left - MARGIN.right;
     const from = (box.right - MARGIN.right - clientX) / inner;
-    this.pointAt(Math.round(Math.max(0, Math.min(1, from)) * (this.pointsMax - 1)));
+    this.pointAt(Math.round(Math.max(0, Math.min(1, from)) * (this.pointsShown - 1)));
   }
 
   step(event) {
     const by = { ArrowLeft: 1, ArrowRight: -1, PageUp: 30, PageDown: -30 }[event.key];
     if (by === undefined) return;
     event.preventDefault();
-    this.pointAt(Math.max(0, Math.min(this.pointsMax - 1, (this.pointed ?? 0) + by)));
+    this.pointAt(Math.max(0, Math.min(this.pointsShown - 1, (this.pointed ?? 0) + by)));
   }
 
   pointAt(back) {
@@ -73,7 +83,7 @@ export class Plot {
     const ticks = axisOf(Math.max(0, ...values), this.least);
     const top = ticks[ticks.length - 1];
     const scale = {
-      x: (back) => width - MARGIN.right - (back / (this.pointsMax - 1)) * (width - MARGIN.left - MARGIN.right),
+      x: (back) => width - MARGIN.right - (back / (this.pointsShown - 1)) * (width - MARGIN.left - MARGIN.right),
       y: (value) => height - MARGIN.bottom - (value / top) * (height - MARGIN.top - MARGIN.bottom),
     };
     this.drawAxes(svg, scale, ticks, width, height);
@@ -88,14 +98,15 @@ export class Plot {
       svg.append(makeSvg("line", { class: tick ? "grid" : "base", x1: MARGIN.left, x2: width - MARGIN.right, y1: y, y2: y }));
       svg.append(makeSvg("text", { class: "tick", x: MARGIN.left - 8, y: y + 4, "text-anchor": "end" }, measure(tick)));
     }
-    const minutes = Math.round((this.pointsMax * this.intervalMs) / 60000);
-    const every = width < 420 && minutes > 3 ? 2 : 1;
-    for (let minute = 0; minute <= minutes; minute += 1) {
-      const x = scale.x(Math.min(this.pointsMax - 1, (minute * 60000) / this.intervalMs));
+    const seconds = Math.round((this.pointsShown * this.intervalMs) / 1000);
+    const step = seconds > 120 ? 60 : seconds > 60 ? 30 : 15;
+    const every = width < 420 && seconds / step > 3 ? 2 : 1;
+    for (let at = 0; at * step <= seconds; at += 1) {
+      const x = scale.x(Math.min(this.pointsShown - 1, (at * step * 1000) / this.intervalMs));
       svg.append(makeSvg("line", { class: "base", x1: x, x2: x, y1: height - MARGIN.bottom, y2: height - MARGIN.bottom + 4 }));
-      if (minute % every) continue;
-      const anchor = minute ? (minute === minutes ? "start" : "middle") : "end";
-      svg.append(makeSvg("text", { class: "tick", x, y: height - 6, "text-anchor": anchor }, minute ? `−${minute} min` : "now"));
+      if (at % every) continue;
+      const anchor = at ? (at * step === seconds ? "start" : "middle") : "end";
+      svg.append(makeSvg("text", { class: "tick", x, y: height - 6, "text-anchor": anchor }, timeWords(at * step)));
     }
   }
 
@@ -105,7 +116,7 @@ export class Plot {
     let start = null;
     values.forEach((value, at) => {
       const back = values.length - 1 - at;
-      if (value === null || back >= this.pointsMax) {
+      if (value === null || back >= this.pointsShown) {
         start = null;
         return;
       }

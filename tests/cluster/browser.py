@@ -64,6 +64,9 @@ class Browser:
 
     def open(self, url: str) -> None:
         """Load a page, and forget what the console said before."""
+        # The page before may complain until it is left.
+        self._call("Page.navigate", {"url": "about:blank"})
+        self.run("0")
         self.complaints.clear()
         found = self._call("Page.navigate", {"url": url})
         assert "errorText" not in found, f"{url}: {found['errorText']}"
@@ -92,13 +95,20 @@ class Browser:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self._call("Emulation.setDeviceMetricsOverride", size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self._call("Emulation.setEmulatedMedia", {"features": [scheme]})
+        still = {"name": "prefers-reduced-motion", "value": "reduce"}
+        self._call("Emulation.setEmulatedMedia", {"features": [scheme, still]})
         # Whoever draws by the size of an element has done so two frames later.
         self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
+    def press(self, key: str) -> None:
+        """Press a key that has a name, such as Tab, where the focus is."""
+        for kind in ("rawKeyDown", "keyUp"):
+            self._call("Input.dispatchKeyEvent", {"type": kind, "key": key})
+
     def screenshot(self, path: Path) -> None:
-        """Write the whole page, as long as it is, as a PNG."""
-        found = self._call("Page.captureScreenshot", {"captureBeyondViewport": True})
+        """Write the whole page, as long as it is; the name says whether as png or webp."""
+        asked = {"captureBeyondViewport": True, "format": path.suffix.removeprefix(".")}
+        found = self._call("Page.captureScreenshot", asked)
         path.write_bytes(base64.b64decode(found["data"]))
 
     def _call(self, method: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:

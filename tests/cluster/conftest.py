@@ -47,11 +47,17 @@ def make_cluster(tmp_path: Path) -> Iterator[MakeCluster]:
         count = itertools.count(1)
 
         def make(
-            *names: str, proxied: bool = False, redis: bool = False, settings: str = ""
+            *names: str,
+            proxied: bool = False,
+            redis: bool = False,
+            http: bool = False,
+            settings: str = "",
         ) -> RunningCluster:
             folder = tmp_path / f"cluster-{next(count)}"
             folder.mkdir()
-            cluster = RunningCluster(folder, proxied=proxied, redis=redis, settings=settings)
+            cluster = RunningCluster(
+                folder, proxied=proxied, redis=redis, http=http, settings=settings
+            )
             stack.callback(cluster.close)
             if names:
                 cluster.form(*names)

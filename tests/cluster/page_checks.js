@@ -55,9 +55,14 @@
   }
 
   const root = document.documentElement;
+  // What a card holds may not stand out of it either.
+  const edge = (each) => {
+    const card = each.parentElement.closest(".card, tbody tr, .half");
+    return card ? card.getBoundingClientRect().right : root.clientWidth;
+  };
   const wider = shown
     .filter((each) => !each.closest(".unseen, thead, svg"))
-    .filter((each) => each.getBoundingClientRect().right > root.clientWidth + 1)
+    .filter((each) => each.getBoundingClientRect().right > edge(each) + 1)
     .map((each) => `${each.tagName} ${each.className}: ${each.textContent.slice(0, 60)}`);
   return { faint, seen, wider, scrolls: root.scrollWidth > root.clientWidth };
 }

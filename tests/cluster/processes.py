@@ -114,6 +114,8 @@ class Server:
         """Where the others and clients dial it."""
         self.redis = ""
         """Where it serves clients of the Redis protocol; empty for nowhere."""
+        self.http = ""
+        """Where it serves its status page; empty for nowhere."""
         self.config_path = folder / f"{name}.yaml"
         self.data_dir = folder / "data" / name
         self.log_path = folder / f"{name}.log"
@@ -262,13 +264,20 @@ class RunningCluster:
     """Servers that form a cluster, and blank ones beside them. Closed by the fixture."""
 
     def __init__(
-        self, folder: Path, *, proxied: bool = False, redis: bool = False, settings: str = ""
+        self,
+        folder: Path,
+        *,
+        proxied: bool = False,
+        redis: bool = False,
+        http: bool = False,
+        settings: str = "",
     ) -> None:
         """Prepare a cluster in `folder`; nothing runs yet.
 
         Args:
             proxied: whether a test wants to cut links.
             redis: whether its servers serve clients of the Redis protocol.
+            http: whether they serve browsers and monitoring.
             settings: lines for `defaults` of every cluster file, each `key: value`.
         """
         self.folder = folder
@@ -278,6 +287,7 @@ class RunningCluster:
         self.program: tuple[str, ...] = ("raftd",)
         """What the servers that are made from now on start, see `Server.program`."""
         self._serves_redis = redis
+        self._serves_http = http
         self._settings = settings
         self._commands: dict[Running, tuple[str, ...]] = {}
         if self.proxy is not None:
@@ -306,6 +316,8 @@ class RunningCluster:
         server.program = self.program
         if self._serves_redis:
             server.redis = f"127.0.0.1:{free_port()}"
+        if self._serves_http:
+            server.http = f"127.0.0.1:{free_port()}"
         self.write_config(server.config_path, [server])
         if start:
             server.start()
@@ -330,7 +342,12 @@ class RunningCluster:
         lines += [f"  {key}: {value}" for key, value in defaults.items()]
         lines += ["servers:"]
         for server in servers:
-            keys = {"address": server.address, "listen": server.listen, "redis": server.redis}
+            keys = {
+                "address": server.address,
+                "listen": server.listen,
+                "redis": server.redis,
+                "http": server.http,
+            }
             shown = ", ".join(f"{key}: {value}" for key, value in keys.items() if value)
             lines.append(f"  {server.name}: {{{shown}}}")
         path.write_text("\n".join(lines) + "\n")

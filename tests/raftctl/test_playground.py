@@ -24,6 +24,7 @@ from raftctl.errors import CliError, Refused, UsageProblem
 from raftctl.playground import (
     Event,
     Playground,
+    Server,
     ask,
     cluster_file_text,
     explain_exit,
@@ -57,13 +58,18 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def server(name: str, port: int) -> Server:
+    return Server(id=name, address=f"127.0.0.1:{port}")
+
+
 # --- files and ports -------------------------------------------------------------------------
 
 
 def test_the_cluster_file_is_one_that_raftd_accepts(tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
-    text = cluster_file_text([("n1", "127.0.0.1:7101"), ("n2", "127.0.0.1:7102")])
-    file.write_text(with_server(text, "n3", "127.0.0.1:7103"))
+    text = cluster_file_text([server("n1", 7101), server("n2", 7102)])
+    new = Server(id="n3", address="127.0.0.1:7103", http="127.0.0.1:7303", redis="127.0.0.1:7403")
+    file.write_text(with_server(text, new))
 
     config = load(file)
     assert {name: server.address for name, server in config.servers.items()} == {
@@ -72,6 +78,8 @@ def test_the_cluster_file_is_one_that_raftd_accepts(tmp_path: Path) -> None:
         "n3": "127.0.0.1:7103",
     }
     assert config.servers["n3"].data_dir == tmp_path / "data" / "n3"
+    listeners = [(each.http, each.redis) for each in config.servers.values()]
+    assert listeners == [(None, None), (None, None), (new.http, new.redis)]
 
 
 def test_a_server_is_added_to_a_file_that_was_written_in_another_style(tmp_path: Path) -> None:
@@ -86,8 +94,7 @@ def test_a_server_is_added_to_a_file_that_was_written_in_another_style(tmp_path:
             "# the rest\n"
             "defaults:\n"
             "    election_timeout: 500ms\n",
-            "n2",
-            "127.0.0.1:7102",
+            server("n2", 7102),
         )
     )
 
@@ -100,12 +107,12 @@ def test_a_server_is_added_to_a_file_that_was_written_in_another_style(tmp_path:
 @pytest.mark.parametrize("text", ["cluster: c\nservers: {n1: {address: 127.0.0.1:7101}}\n", ""])
 def test_a_file_without_a_block_of_servers_is_left_alone(text: str) -> None:
     with pytest.raises(ValueError, match="no block `servers:`"):
-        with_server(text, "n2", "127.0.0.1:7102")
+        with_server(text, server("n2", 7102))
 
 
 def test_a_name_that_stands_in_the_file_is_not_added_twice() -> None:
     with pytest.raises(ValueError, match="n1 stands in it already"):
-        with_server(cluster_file_text([("n1", "127.0.0.1:7101")]), "n1", "127.0.0.1:7102")
+        with_server(cluster_file_text([server("n1", 7101)]), server("n1", 7102))
 
 
 def test_ports_in_use_and_ports_that_another_playground_has_chosen_are_passed_over() -> None:
@@ -450,7 +457,8 @@ def test_a_folder_with_something_else_in_it_is_refused_untouched(tmp_path: Path)
 def test_a_kept_playground_goes_on_with_its_servers_and_is_kept_again(tmp_path: Path) -> None:
     directory = tmp_path / "kept"
     directory.mkdir()
-    text = cluster_file_text([("n1", "127.0.0.1:7801"), ("n5", "127.0.0.1:7805")])
+    one = Server(id="n1", address="127.0.0.1:7801", http="127.0.0.1:7901", redis="127.0.0.1:7902")
+    text = cluster_file_text([one, server("n5", 7805)])
     (directory / "cluster.yaml").write_text(text)
     kept = Playground(
         runtime_file=tmp_path / "playground.json",
@@ -462,6 +470,8 @@ def test_a_kept_playground_goes_on_with_its_servers_and_is_kept_again(tmp_path: 
     try:
         assert kept.resumed
         assert list(kept.servers) == ["n1", "n5"]
+        assert kept.servers["n1"] == one
+        assert kept.servers["n5"].page == ""
         assert next_commands(kept, "n1")[2].endswith('playground start n6)"')
     finally:
         before = {number: signal.getsignal(number) for number in (2, 15, 1)}
@@ -572,6 +582,10 @@ def test_the_playground_is_a_healthy_cluster_within_five_seconds(cluster: Cluste
     assert time.monotonic() - started_s < 5.0
     assert ready["type"] == "ready"
     assert [server["id"] for server in ready["servers"]] == ["n1", "n2", "n3"]
+    for each in ready["servers"]:
+        for listener in ("http", "redis"):
+            host, _, port = each[listener].rpartition(":")
+            socket.create_connection((host, int(port)), timeout=PATIENCE_S).close()
     status = json.loads(cluster.raftctl("status", "--check", "-o", "json"))
     assert (status["health"], status["failure_tolerance"]) == ("healthy", 1)
     assert {row["id"]: row["address"] for row in status["servers"]} == {
