@@ -176,7 +176,8 @@ def _change_the_authority(cluster: RunningCluster, writer: Writer) -> None:
     old_ca.write_bytes(new.ca.read_bytes())
     _reload(cluster, 3)
     writer.wait_more()
-    gone = cluster.ctl("get", "k", "--cert", str(old_admin.cert), "--key", str(old_admin.key))
+    shown = ("--cert", str(old_admin.cert), "--key", str(old_admin.key))
+    gone = cluster.ctl("get", "k", *shown, "-e", cluster["n1"].address)
     assert gone.code == 3
     assert "it does not know the CA of the certificate that it was shown" in gone.stderr
 
