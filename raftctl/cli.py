@@ -101,6 +101,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "delete": ("raftctl.commands.data:delete", "Delete a key."),
         "cas": ("raftctl.commands.data:cas", "Set a key if its value is the expected one."),
         "list": ("raftctl.commands.data:list_keys", "List keys and values in order."),
+        "watch": ("raftctl.commands.watch_keys:watch", "Print changes of keys as they come."),
     },
     "Safety net": {
         "backup": ("raftctl.commands.backup:backup", "Write all that the cluster holds to a file."),

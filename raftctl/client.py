@@ -138,7 +138,9 @@ def cli_error(error: errors.ClientError, command: Callable[[str], str]) -> CliEr
     """
     kind: type[CliError] = CliError
     hint = dialling(error.hint, command)
-    if isinstance(error, errors.Unavailable):
+    if isinstance(error, errors.ServerTooOld):
+        hint = f"upgrade every member: `{command('status -o wide')}` shows the releases"
+    elif isinstance(error, errors.Unavailable):
         kind = Unreachable
         if isinstance(error, errors.NoCluster):
             hint = command("init")

@@ -7,6 +7,7 @@ In reading order:
 | `core` | the protocol, pure: its own `__init__` tells it as a story |
 | `records` | the bytes of log entries, the same on the wire and on disk |
 | `commands` | what the commands in the log say; operation records |
+| `transactions` | several keys in one command: steps, and what becomes of each |
 | `values` | what those and the messages of the native protocol have in common |
 | `storage` | log, snapshots and identity on disk; the state machine and what it lives in |
 | `protocol`, `codec` | what servers, clients and administrators ask each other; frames |
@@ -25,10 +26,13 @@ In reading order:
 | `agreement`, `disk_space`, `fencing` | what watches: equal states, room, disks gone back in time |
 | `checkup`, `sync_times` | whom this server reaches, and how long its disk takes: for doctor |
 | `consumption` | what its process uses of processor and memory |
-| `role_log` | who leads, in the log for people |
+| `event_log`, `log_words` | lines of the log that tell of events, with fields for programs |
+| `node_log`: `role_log`, `peer_log`, `membership_log` | elections, members, changes in the log |
+| `standstill` | slow disks, and what else holds a server up, in the log |
 | `trace` | what a server does, event by event, for programs and people |
 | `replies`, `views` | what the node answers, and how it describes itself |
 | `reading`, `state_seen` | who waits to read, from when on, and what the state shows |
+| `cluster_time`, `watching` | when the lives of keys end; who waits for changes of keys |
 | `network` | links to the members, the listeners for them, raftctl and Redis clients, in trio |
 | `redis_surroundings` | what Redis clients may see of the cluster |
 | `cluster_status` | how the cluster is, from the answers of its servers; for raftctl as well |

@@ -25,7 +25,9 @@ from raftd.core.raft import Raft
 from raftd.core.ready import Chunk
 from raftd.core.snapshot import Snapshot, SnapshotId
 from raftd.core.types import Index
+from raftd.event_log import tell
 from raftd.inputs import SnapshotProgressed, SnapshotReceived, SnapshotTaken
+from raftd.log_words import milliseconds
 from raftd.replies import size_text
 from raftd.storage.state import StateMachine
 from raftd.surroundings import Log, Settings, Snapshots
@@ -56,6 +58,9 @@ class Compaction:
         self._log = log
         self._settings = settings
         self._is_taking = False
+        self._begun_tick = 0
+        self._receiving: tuple[SnapshotId, int] | None = None
+        """The snapshot that comes in, and when its first part came."""
         self._retry_tick = 0
         self._compact_to: Index = 0
         self._wanted_index: Index = 0
@@ -134,6 +139,7 @@ class Compaction:
         if free_bytes < needed_bytes:
             self._later(raft, _no_room(free_bytes, needed_bytes))
             return
+        self._begun_tick = raft.now
         self._is_taking = True
         self._snapshots.take(cluster_id)
 
@@ -146,10 +152,14 @@ class Compaction:
             raft.snapshot.id in raft.role.useless_snapshots()
             and self._wanted_index <= last_included
         ):
-            logger.warning(
+            tell(
+                logger,
+                "snapshot-failed",
                 "a server has had all of the snapshot up to entry %d and could not use it: the "
                 "file here may be damaged (raftctl inspect checks it); writes another one",
                 last_included,
+                level=logging.WARNING,
+                index=last_included,
             )
             self._wanted_index = last_included + 1
 
@@ -171,10 +181,17 @@ class Compaction:
         self.problem = ""
         raft.snapshot_taken(snapshot)
         self._count_included(raft)
-        logger.info(
-            "snapshot of %d bytes up to entry %d",
-            snapshot.id.size_bytes,
+        took_ms = (raft.now - self._begun_tick) * self._settings.tick_ms
+        tell(
+            logger,
+            "snapshot-taken",
+            "took a snapshot of %s up to entry %d in %s",
+            size_text(snapshot.id.size_bytes),
             snapshot.id.last_included_index,
+            milliseconds(took_ms),
+            index=snapshot.id.last_included_index,
+            size_bytes=snapshot.id.size_bytes,
+            took_ms=round(took_ms),
         )
         # `advance`, in the same turn, begins with it.
         self._compact_to = self._compactable(raft, snapshot.id.last_included_index)
@@ -192,7 +209,9 @@ class Compaction:
 
     def _later(self, raft: Raft, problem: str) -> None:
         if problem != self.problem:
-            logger.warning("no snapshot could be taken, so the log grows: %s", problem)
+            words = "no snapshot could be taken, so the log grows, to %s by now: %s"
+            log_size = size_text(raft.log.size_bytes)
+            tell(logger, "snapshot-failed", words, log_size, problem, level=logging.WARNING)
         self.problem = problem
         self._retry_tick = raft.now + RETRY_ELECTION_TIMEOUTS * raft.options.election_ticks
 
@@ -268,6 +287,8 @@ class Compaction:
                 self.receive_problem = _no_room(free_bytes, needed_bytes)
                 raft.snapshot_progress(message.snapshot, here_bytes, built_bytes)
                 continue
+            if self._receiving is None or self._receiving[0] != message.snapshot:
+                self._receiving = message.snapshot, raft.now
             received_bytes, installed_bytes = self._snapshots.receive(
                 message.snapshot, message.offset, message.data
             )
@@ -300,8 +321,19 @@ class Compaction:
         state.restore(store)
         assert state.applied_index == index
         self._count_included(raft)
-        logger.info(
-            "installed a snapshot of %d bytes up to entry %d", snapshot.id.size_bytes, index
+        begun, begun_tick = self._receiving or (None, raft.now)
+        took_ms = (raft.now - begun_tick) * self._settings.tick_ms if begun == snapshot.id else 0.0
+        self._receiving = None
+        tell(
+            logger,
+            "snapshot-installed",
+            "installed a snapshot of %s up to entry %d, %s after its first part came",
+            size_text(snapshot.id.size_bytes),
+            index,
+            milliseconds(took_ms),
+            index=index,
+            size_bytes=snapshot.id.size_bytes,
+            took_ms=round(took_ms),
         )
 
 

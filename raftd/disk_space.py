@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from raftd.event_log import Sparing, left_out_words, tell
 from raftd.replies import size_text
 
 logger = logging.getLogger("raftd.disk_space")
@@ -13,13 +14,17 @@ logger = logging.getLogger("raftd.disk_space")
 class DiskSpace:
     """What the disk of this server has left, and whether that is enough."""
 
-    def __init__(self, free_bytes: Callable[[], int], reserve_bytes: int) -> None:
+    def __init__(
+        self, free_bytes: Callable[[], int], reserve_bytes: int, clock: Callable[[], float]
+    ) -> None:
         """Look for the first time.
 
         Args:
             free_bytes: asks the disk.
             reserve_bytes: with less than this left, clients' writes are refused.
+            clock: seconds that never go back.
         """
+        self._sparing = Sparing(clock)
         self.problem = ""
         """Why writes are refused because of this disk, in words; empty if they are not."""
         self._ask = free_bytes
@@ -36,10 +41,15 @@ class DiskSpace:
                 f"{size_text(self.free_bytes)} of disk left, "
                 f"{size_text(self._reserve_bytes)} are reserved"
             )
-        if problem and not self.problem:
-            logger.warning(
-                "%s: writes are refused while this server leads, or a majority is as short", problem
+        if bool(problem) != bool(self.problem) and self._sparing.admits():
+            words = (
+                f"{problem}: writes are refused while this server leads, or a majority is as short"
             )
-        elif self.problem and not problem:
-            logger.info("there is enough disk again")
+            if not problem:
+                words = f"there is enough disk again, {size_text(self.free_bytes)}"
+            tell(
+                *(logger, "disk-full", "%s%s", words, left_out_words(self._sparing.left_out())),
+                level=logging.WARNING if problem else logging.INFO,
+                free_bytes=self.free_bytes,
+            )
         self.problem = problem

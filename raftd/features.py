@@ -14,6 +14,7 @@ from raftd.commands import Command, Result, SwitchOn
 from raftd.core.leader import Leader
 from raftd.core.raft import Raft
 from raftd.core.types import ServerId, Term
+from raftd.event_log import tell
 from raftd.inputs import LinkChanged
 from raftd.operations import Propose
 from raftd.protocol import Reply
@@ -96,7 +97,9 @@ class Features:
         return True
 
     def _applied(self, result: Result) -> None:
-        logger.info("the features of version %d are switched on", self._state.features)
+        version = self._state.features
+        words = "the features of version %d are switched on: all members can apply them"
+        tell(logger, "features", words, version, version=version)
 
     def _failed(self, reply: Reply) -> None:
         self._proposed_term = 0

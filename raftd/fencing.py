@@ -14,6 +14,7 @@ import shlex
 from raftd.core.leader import Leader
 from raftd.core.raft import Raft
 from raftd.core.types import Index, ServerId, Term, server_name
+from raftd.event_log import tell
 from raftd.protocol import Hello, Refusal, Welcome
 from raftd.storage.identity import Identity
 from raftd.surroundings import Network, Settings
@@ -98,18 +99,23 @@ class Fencing:
             f"nothing: {refusal.message}. {_way_back(identity.name, self._address)}"
         )
         if problem != self.problem:
-            logger.warning("%s", problem)
+            tell(logger, "fenced", "%s", problem, level=logging.WARNING)
         self.problem, self._term = problem, raft.current_term
 
 
 def _log_fenced(raft: Raft, server: ServerId, match_index: Index) -> None:
     name = server_name(server)
-    logger.warning(
+    tell(
+        logger,
+        "fenced",
         "%s is fenced, it counts for nothing: it lacks entries up to %d, which it had acknowledged "
         "to this leader, so its disk went back in time. %s",
         server,
         match_index,
         _way_back(name, member_address(raft, server) or "HOST:PORT"),
+        level=logging.WARNING,
+        peer=server,
+        match_index=match_index,
     )
 
 

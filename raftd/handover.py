@@ -6,6 +6,7 @@ Source: dissertation section 3.10.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable
 
 import attrs
@@ -14,6 +15,7 @@ from raftd.core.errors import TransferRefused
 from raftd.core.leader import Leader
 from raftd.core.raft import Raft
 from raftd.core.types import ServerId, server_name
+from raftd.event_log import tell
 from raftd.protocol import ErrorReply, Reply, TransferReply, TransferRequest
 from raftd.replies import transfer_failed
 
@@ -22,6 +24,8 @@ WAIT_ELECTION_TIMEOUTS = 4
 ends, and an election in its place seldom more than two."""
 
 Respond = Callable[[Reply], None]
+
+logger = logging.getLogger("raftd.node")
 
 
 @attrs.define
@@ -83,6 +87,8 @@ class Handovers:
                 )
             )
             return
+        words = "hands leadership over to %s, as was asked"
+        tell(logger, "step-down", words, server_name(target), term=raft.current_term, peer=target)
         deadline_tick = raft.now + WAIT_ELECTION_TIMEOUTS * raft.options.election_ticks
         self._waiting.append(_Handover(target, not request.target, respond, deadline_tick))
 

@@ -19,6 +19,20 @@ FLUSH_SECONDS_MAX = 2.0
 not keep the process from ending."""
 
 
+ROOT = "raftd"
+"""The logger above all others: its level is that of the process."""
+
+
+def level() -> str:
+    """Return the least important level that is logged now: debug, info, warning or error."""
+    return logging.getLevelName(logging.getLogger(ROOT).level).lower()
+
+
+def set_level(word: str) -> None:
+    """Log what is as important as that from now on; debug, info, warning or error."""
+    logging.getLogger(ROOT).setLevel(word.upper())
+
+
 class TextFormatter(logging.Formatter):
     """`12:00:01.250 n1 info  raftd.node: leads in term 7`."""
 
@@ -39,7 +53,10 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, server, message."""
+    """One JSON object a line: time, level, logger, server, message.
+
+    An event (`raftd.event_log`) has its kind and its fields behind these.
+    """
 
     def __init__(self, server: str) -> None:
         super().__init__()
@@ -55,26 +72,49 @@ class JsonFormatter(logging.Formatter):
             "server": self._server,
             "message": record.getMessage(),
         }
+        event = getattr(record, "event", None)
+        if event is not None:
+            # What every line has stays what it is.
+            line |= {"event": event, **getattr(record, "fields", {}), **line}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return json.dumps(line, ensure_ascii=False, default=str)
 
 
 class _QueueHandler(logging.Handler):
     """Passes records on to the thread that writes; drops them when the queue is full.
 
-    Logging must never hold up a vote.
+    Logging must never hold up a vote. How many were dropped is said where they are missing.
     """
 
     def __init__(self, records: queue.Queue[logging.LogRecord | None]) -> None:
         super().__init__()
         self._records = records
+        self._dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         # The arguments may change before the line is written.
         record.msg, record.args = record.getMessage(), None
-        with suppress(queue.Full):
+        try:
+            self.say_what_was_dropped()
             self._records.put_nowait(record)
+        except queue.Full:
+            self._dropped += 1
+
+    def say_what_was_dropped(self, timeout_seconds: float = 0.0) -> None:
+        """Queue a line about it, if there is anything to say.
+
+        Raises:
+            queue.Full: there is no room for it either.
+        """
+        if self._dropped:
+            message = f"{self._dropped} lines are missing here: stderr was not read fast enough"
+            fields = {"event": "dropped", "fields": {"count": self._dropped}}
+            record = logging.makeLogRecord(
+                {"name": __name__, "levelname": "WARNING", "msg": message, **fields}
+            )
+            self._records.put(record, block=timeout_seconds > 0, timeout=timeout_seconds or None)
+            self._dropped = 0
 
 
 def _write_lines(
@@ -100,7 +140,7 @@ def logging_to_stderr(server: str, level: str) -> Iterator[None]:
 
     Args:
         server: named in every line.
-        level: debug, info, warning or error.
+        level: debug, info, warning or error, until it is changed.
     """
     formatter = TextFormatter(server) if sys.stderr.isatty() else JsonFormatter(server)
     records: queue.Queue[logging.LogRecord | None] = queue.Queue(QUEUE_RECORDS_MAX)
@@ -109,8 +149,8 @@ def logging_to_stderr(server: str, level: str) -> Iterator[None]:
     writer = threading.Thread(
         target=_write_lines, args=(records, formatter, sys.stderr.fileno()), daemon=True
     )
-    root = logging.getLogger("raftd")
-    root.setLevel(level.upper())
+    root = logging.getLogger(ROOT)
+    set_level(level)
     root.addHandler(handler)
     writer.start()
     try:
@@ -119,5 +159,6 @@ def logging_to_stderr(server: str, level: str) -> Iterator[None]:
         root.removeHandler(handler)
         deadline = time.monotonic() + FLUSH_SECONDS_MAX
         with suppress(queue.Full):
-            records.put(None, timeout=FLUSH_SECONDS_MAX)
+            handler.say_what_was_dropped(FLUSH_SECONDS_MAX)
+            records.put(None, timeout=max(0.001, deadline - time.monotonic()))
             writer.join(max(0.0, deadline - time.monotonic()))

@@ -51,6 +51,7 @@ from raftd.core.types import (
     ServerId,
 )
 from raftd.disk_space import DiskSpace
+from raftd.event_log import tell
 from raftd.fencing import Fencing
 from raftd.founding import become_member, held_problem
 from raftd.founding import founding_entry as founding_entry
@@ -70,6 +71,7 @@ from raftd.inputs import (
     SnapshotTaken,
     StateAsked,
 )
+from raftd.node_log import NodeLog
 from raftd.operations import Cluster, Operations
 from raftd.protocol import (
     NOT_NOW,
@@ -111,7 +113,6 @@ from raftd.protocol import (
 )
 from raftd.reading import Reading
 from raftd.replies import bad_request, invalid, not_leader, unavailable
-from raftd.role_log import RoleLog
 from raftd.storage.identity import Identity, refuse_lost_log
 from raftd.storage.state import StateMachine
 from raftd.surroundings import FREE_BYTES_UNKNOWN as FREE_BYTES_UNKNOWN
@@ -213,7 +214,8 @@ class Node:
         self._compaction = Compaction(snapshots, log, settings)
         self._snapshots = snapshots
         self._backups = Backups(self._compaction, snapshots, settings)
-        self._disk = DiskSpace(free_bytes, settings.disk_reserve_bytes)
+        self._lines = NodeLog(settings, uptime_ns, found.base_index + len(found.entries))
+        self._disk = DiskSpace(free_bytes, settings.disk_reserve_bytes, self._lines.clock)
         self._writes = Writes(
             self._disk, settings.snapshot_log_bytes, self._not_leader, self._time.stamp
         )
@@ -228,7 +230,6 @@ class Node:
         self._draining = False
         self._stop: Stop | None = None
         self._stop_tick = 0
-        self._role_log = RoleLog()
         self.raft = self._make_raft(found.hard_state, self._make_log(found))
         self._administration = Administration(
             state, network, self._propose, wall_clock_ms, settings.features_max
@@ -310,6 +311,7 @@ class Node:
             self._disk.look()
             self.raft.is_short_of_space = bool(self._disk.problem)
             self._fencing.tick(self.raft, self._network)
+            self._lines.tick(self.raft)
             self._compare_states(None)
             if self._watches.waiting:
                 self._watches.tick(self.raft)
@@ -352,7 +354,7 @@ class Node:
         self._close_removed_peers()
         self._handovers.settle(self.raft)
         self._compaction.release(self.raft, self._backups.pinned(self.raft))
-        self._role_log.report(self.raft)
+        self._lines.turned(self.raft)
         self.telemetry.follow(self.raft)
         self._tended = self._standing()
 
@@ -612,7 +614,7 @@ class Node:
         self._backups.forget_received()
         self._identities.publish(member)
         did = "founded" if member.bootstrap_address else "joined"
-        logger.info("%s cluster %s (%s)", did, member.cluster_name, member.cluster_id)
+        tell(logger, "joined", "%s cluster %s (%s)", did, member.cluster_name, member.cluster_id)
         if member.bootstrap_address:
             self._found()
             respond(BootstrapReply(cluster_id=member.cluster_id))
@@ -633,7 +635,7 @@ class Node:
             LINGER_ELECTION_TIMEOUTS * self.raft.options.election_ticks,
             self._settings.ticks(LINGER_MS_MAX),
         )
-        logger.warning("%s", self._stop.message)
+        tell(logger, "removed", "%s", self._stop.message, level=logging.WARNING, index=index)
 
     # --- requests ---
 
@@ -832,12 +834,7 @@ class Node:
 
     def _on_configuration_applied(self, entry: Entry) -> None:
         configuration = decode_configuration(entry.data)
-        logger.info(
-            "configuration %d (%s) is committed: %s",
-            entry.index,
-            configuration.kind.value,
-            configuration.configuration,
-        )
+        self._lines.configuration_applied(self.raft, entry.index, configuration)
         self.telemetry.chronicle.committed(entry.index, configuration)
         self._removed_peers |= configuration.tombstones
         if self.identity.server in configuration.tombstones:

@@ -23,7 +23,6 @@ Source: dissertation sections 4.2.1 (catching up) and 4.3 (joint consensus).
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 
@@ -49,6 +48,12 @@ from raftd.core.raft import Raft
 from raftd.core.snapshot import SnapshotId
 from raftd.core.types import Index, ServerId, server_incarnation, server_name
 from raftd.inputs import Contacted
+from raftd.membership_log import (
+    change_appended,
+    learners_appended,
+    operation_begins,
+    operation_undone,
+)
 from raftd.operation_views import OperationViews
 from raftd.planning import names
 from raftd.preflight import CONTACT_TIMEOUT_MS, Preflights
@@ -90,8 +95,6 @@ WAITING_MAX = 64
 """Answers that are held back at once; who asks beyond that is answered at once, and asks again."""
 CATCH_UP_ROUNDS_MAX = 50
 """A server whose rounds never become short writes slower than the clients do."""
-
-logger = logging.getLogger("raftd.operations")
 
 
 @attrs.frozen
@@ -141,6 +144,7 @@ class _Drive:
     """What this leader knows about the running operation beyond the record."""
 
     operation: str
+    begun_tick: int
     joins: dict[ServerId, _Told] = attrs.field(factory=dict)
     """The latest join request of each new server, unless it failed and is to be repeated."""
     join_attempts: dict[ServerId, int] = attrs.field(factory=dict)
@@ -342,8 +346,8 @@ class Operations:
             # What an earlier leader did may not have been applied here yet.
             return
         if self._drive is None or self._drive.operation != operation.id:
-            logger.info("%s (%s) is in phase %s", operation.id, operation.kind, operation.phase)
-            self._drive = _Drive(operation.id, progress_tick=raft.now)
+            operation_begins(operation, operation.configuration_index)
+            self._drive = _Drive(operation.id, raft.now, progress_tick=raft.now)
         drive = self._drive
         if latest.configuration.is_joint:
             if drive.noted_tick != raft.now:
@@ -394,7 +398,7 @@ class Operations:
         )
         drive.progress_tick = raft.now
         drive.waiting_for = ""
-        logger.info("%s: %s receive the log as learners", operation.id, names(plan.addresses))
+        learners_appended(operation, raft.log.last_index)
 
     def _tell(self, cluster: Cluster, operation: Operation, server: ServerId, address: str) -> None:
         drive = self._drive
@@ -475,7 +479,13 @@ class Operations:
             drive.waiting_for = str(refusal)
             return
         drive.waiting_for = ""
-        logger.info("%s: configuration appended at index %d", operation.id, raft.log.last_index)
+        rounds = {
+            server: leader.progress[server].rounds - caught_up.rounds_before
+            for server, caught_up in drive.catching_up.items()
+            if server in leader.progress
+        }
+        took_ms = (raft.now - drive.begun_tick) * self._tick_ms
+        change_appended(raft, operation, took_ms, rounds)
 
     def _stalled(self, raft: Raft, leader: Leader, lagging: Sequence[ServerId]) -> str:
         """Return in words why the operation cannot go on; empty while there is hope."""
@@ -542,7 +552,7 @@ class Operations:
                 time_ms=self._wall_clock_ms(),
             )
             if self._propose(Command(body), lambda _: None, self._reopen) is not None:
-                logger.warning("%s %s: %s", operation.id, outcome, reason)
+                operation_undone(operation, outcome, reason)
             return
         latest = raft.configuration
         assert latest is not None
@@ -560,7 +570,7 @@ class Operations:
                 tombstones=False,
             )
         )
-        logger.warning("%s %s: %s", operation.id, outcome, reason)
+        operation_undone(operation, outcome, reason)
 
     def _reopen(self, _: Reply) -> None:
         """The command that ends the operation was not appended: try again."""

@@ -25,8 +25,11 @@ from raftd.background import BackgroundSnapshots
 from raftd.config import ClusterConfig, ServerConfig
 from raftd.consumption import consumption
 from raftd.core.errors import Divergence
+from raftd.core.leader import Leader
 from raftd.core.types import server_name
+from raftd.event_log import tell
 from raftd.founding import lead_if_alone
+from raftd.log_words import milliseconds
 from raftd.network.dialling import split_address
 from raftd.network.inputs import Inbox
 from raftd.network.network import Network
@@ -36,6 +39,7 @@ from raftd.recovery import recover
 from raftd.reloading import Reloading
 from raftd.secrets import Secrets
 from raftd.service_notify import ServiceNotify, describe
+from raftd.standstill import SLOW_SYNC_MS, SlowSyncs, Standstill
 from raftd.storage.files import OsFileSystem, Remedy, StorageFault
 from raftd.storage.identity import DataDirectory, DataDirectoryLocked, WrongName
 from raftd.storage.lmdb_store import DamagedDatabase
@@ -158,7 +162,7 @@ def _run_with(
     garbage.put_off()
     recovered = recover(directory, files)
     wal, entry_count = recovered.log.wal, len(recovered.log.entries)
-    sync_times = SyncTimes(time.monotonic_ns)
+    sync_times = _sync_times()
     wal.run_sync = sync_times.measure
     inbox = Inbox()
     snapshots = BackgroundSnapshots(
@@ -209,8 +213,10 @@ def _run_with(
         del recovered
         redis = _redis_listener(server, inbox, network, node, state, secrets)
         reloading = _reloading(cluster, server, secrets)
+        standstill = Standstill(time.monotonic, server.election_timeout_ms, sync_times)
         running = _Server(
-            node, network, redis, snapshots, inbox, server, directory.path, service, reloading
+            *(node, network, redis, snapshots, inbox, server, directory.path),
+            *(service, reloading, standstill),
         )
         if server.http is not None:
             running.tell_by_http(cluster, sync_times, secrets)
@@ -238,6 +244,11 @@ def _reloading(cluster: ClusterConfig, server: ServerConfig, secrets: Secrets) -
         secrets.reload_password,
     )
     return Reloading(cluster, server, parts, frozenset({"tls", "redis_password_file"}))
+
+
+def _sync_times() -> SyncTimes:
+    slow_syncs = SlowSyncs(time.monotonic)
+    return SyncTimes(time.monotonic_ns, slow_ms=SLOW_SYNC_MS, was_slow=slow_syncs.took)
 
 
 def _measured(sync_times: SyncTimes, snapshots: BackgroundSnapshots, secrets: Secrets) -> Measured:
@@ -315,7 +326,12 @@ def _settings(server: ServerConfig) -> Settings:
 def _announce(node: Node, cluster: ClusterConfig, server: ServerConfig, entries: int) -> None:
     """Say who starts, and where the file and the replicated configuration differ."""
     identity = node.identity
-    logger.info("%s, version %s, at %s", identity.server, __version__, server.listen)
+    tell(
+        *(logger, "start", "%s, version %s, at %s, process %d"),
+        *(identity.server, __version__, server.listen, os.getpid()),
+        version=__version__,
+        pid=os.getpid(),
+    )
     if identity.is_blank:
         if node.raft.snapshot is not None:
             logger.info("holds a backup and belongs to no cluster; waits for `raftctl restore`")
@@ -332,10 +348,13 @@ def _announce(node: Node, cluster: ClusterConfig, server: ServerConfig, entries:
         node.raft.current_term,
     )
     if identity.cluster_name != cluster.cluster:
-        logger.warning(
+        tell(
+            logger,
+            "drift",
             "the file names the cluster %s, the data belongs to %s: the data is obeyed",
             cluster.cluster,
             identity.cluster_name,
+            level=logging.WARNING,
         )
     latest = node.raft.configuration
     if latest is None:
@@ -348,13 +367,17 @@ def _announce(node: Node, cluster: ClusterConfig, server: ServerConfig, entries:
         if in_log.get(name, address) != address
     ]
     if in_log != in_file:
-        logger.warning(
+        tell(
+            logger,
+            "drift",
             "the file and configuration %d of the log differ; the log is obeyed: file %s, log %s. "
             "raftctl apply -f FILE makes the cluster what the file says%s",
             latest.index,
             in_file,
             in_log,
             f"; members that have moved: raftctl readdress {' '.join(moved)}" if moved else "",
+            level=logging.WARNING,
+            index=latest.index,
         )
 
 
@@ -372,6 +395,7 @@ class _Server:
         data_dir: Path,
         service: ServiceNotify,
         reloading: Reloading,
+        standstill: Standstill,
     ) -> None:
         self._node = node
         self._network = network
@@ -382,8 +406,10 @@ class _Server:
         self._data_dir = data_dir
         self._service = service
         self._reloading = reloading
+        self._standstill = standstill
         self._monitor: Monitor | None = None
         self._tick_seconds = _settings(server).tick_ms / 1000
+        self._drain_began = 0.0
         self._drain_deadline = float("inf")
         self._exit_code = EXIT_DONE
         self.why = "an unexpected error, which the log shows"
@@ -469,6 +495,8 @@ class _Server:
             passed_ticks = 0
             if now >= ticks.not_before:
                 passed_ticks = ticks.passed(now, quiet_ticks())
+                if ticks.late_seconds >= self._standstill.bound_seconds:
+                    self._standstill.woke_late(ticks.late_seconds)
             if tick:
                 ticks.ticked(now)
             try:
@@ -476,7 +504,10 @@ class _Server:
             except (StorageFault, Divergence, UnknownEntry) as error:
                 self._fail(error)
                 return
-            ticks.worked(trio.current_time())
+            ended = trio.current_time()
+            ticks.worked(ended)
+            if ended - now >= self._standstill.bound_seconds:
+                self._standstill.turn_took(ended - now)
             self._network.listener.push()
             if self._redis is not None:
                 self._redis.flush()
@@ -485,18 +516,24 @@ class _Server:
             if node.is_behind:
                 self._inbox.wake()
             if tick or passed_ticks:
-                self._service.tick(node.raft, trio.current_time())
+                self._service.tick(node.raft, ended)
+                self._standstill.tick()
             if tick:
                 collection.tend(node.raft.log.last_index - node.raft.log.base_index)
             if node.stop is not None:
-                logger.warning("%s: ends with exit code %d", node.stop.message, EXIT_REMOVED)
+                tell(
+                    *(logger, "stop", "%s: ends with exit code %d"),
+                    *(node.stop.message, EXIT_REMOVED),
+                    level=logging.WARNING,
+                    exit_code=EXIT_REMOVED,
+                )
                 self.why = node.stop.message
                 self._exit_code = node.stop.exit_code
                 break
             if self.is_draining and (
                 node.is_drained or trio.current_time() >= self._drain_deadline
             ):
-                logger.info("stopped")
+                self._tell_stopped()
                 self.why = "stopped by a signal"
                 break
         if self._redis is not None:
@@ -508,11 +545,28 @@ class _Server:
         said = str(error)
         if isinstance(error, StorageFault):
             said = explain(error, self._config, self._data_dir)
-        logger.error("%s", said)
+        kind = "disk-fault" if isinstance(error, StorageFault) else "divergence"
+        tell(logger, kind, "%s", said, level=logging.ERROR, exit_code=EXIT_STORAGE)
         self.why = str(error)
         self._exit_code = EXIT_STORAGE
         if isinstance(error, DamagedDatabase | Divergence):
             self._distrust_state()
+
+    def _tell_stopped(self) -> None:
+        took_ms = (trio.current_time() - self._drain_began) * 1000
+        raft, words = self._node.raft, "it knows no leader"
+        if isinstance(raft.role, Leader):
+            words = "nobody could take over the leadership"
+        elif raft.leader_id is not None:
+            words = f"{server_name(raft.leader_id)} leads"
+        tell(
+            logger,
+            "stop",
+            "stopped, after %s: %s",
+            milliseconds(took_ms),
+            words,
+            leader=raft.leader_id,
+        )
 
     def _distrust_state(self) -> None:
         """Let the next start build its state from snapshot and log."""
@@ -539,8 +593,13 @@ class _Server:
                 if self.is_draining:
                     self._drain_deadline = 0
                     continue
-                logger.info("%s: drains", signal.Signals(number).name)
                 timeout_ms = self._config.election_timeout_ms * DRAIN_ELECTION_TIMEOUTS
-                self._drain_deadline = trio.current_time() + timeout_ms / 1000
+                next_step = "stops"
+                if isinstance(self._node.raft.role, Leader):
+                    limit = milliseconds(timeout_ms)
+                    next_step = f"hands leadership over, for {limit} at most, then stops"
+                tell(logger, "stopping", "%s: %s", signal.Signals(number).name, next_step)
+                self._drain_began = trio.current_time()
+                self._drain_deadline = self._drain_began + timeout_ms / 1000
                 self._service.stopping("hands leadership over, then stops")
                 self._node.drain()

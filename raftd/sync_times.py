@@ -6,6 +6,7 @@ synced, the driver answers no heartbeat.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -24,12 +25,21 @@ HIGH = 0.99
 class SyncTimes:
     """Measures the latest syncs. Cheap where it measures: nothing is sorted there."""
 
-    def __init__(self, clock_ns: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        clock_ns: Callable[[], int],
+        *,
+        slow_ms: float = math.inf,
+        was_slow: Callable[[float], None] = lambda took_ms: None,
+    ) -> None:
         """Begin without a sample.
 
         Args:
             clock_ns: nanoseconds that never go back.
+            slow_ms: from here on `was_slow` is called with the milliseconds that a sync took.
         """
+        self._slow_ns = slow_ms * 1_000_000
+        self._was_slow = was_slow
         self.histogram = Histogram()
         """All of them since the start."""
         self._clock_ns = clock_ns
@@ -45,6 +55,8 @@ class SyncTimes:
         duration_ns = self._clock_ns() - started_ns
         self._samples_ns.append(duration_ns)
         self.histogram.add(duration_ns)
+        if duration_ns >= self._slow_ns:
+            self._was_slow(duration_ns / 1_000_000)
 
     def percentiles_ms(self) -> tuple[float, float] | None:
         """Return the median and the 99th percentile in milliseconds; None before the first sync.

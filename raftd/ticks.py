@@ -24,6 +24,8 @@ class Ticks:
         """Begin with a tick that was just now."""
         self._tick_seconds = tick_seconds
         self._ticked_at = now
+        self.late_seconds = 0.0
+        """By how much the latest wake-up that `passed` was asked about came too late."""
 
     @property
     def not_before(self) -> float:
@@ -36,7 +38,8 @@ class Ticks:
 
     def passed(self, now: float, quiet_ticks: int) -> int:
         """Count those that have passed quietly until a wait ended, at most `quiet_ticks`."""
-        if now - self.due_at(quiet_ticks) > LATE_TICKS * self._tick_seconds:
+        self.late_seconds = now - self.due_at(quiet_ticks)
+        if self.late_seconds > LATE_TICKS * self._tick_seconds:
             quiet_ticks = max(0, quiet_ticks - SPARED_TICKS)
         count = min(int((now - self._ticked_at) / self._tick_seconds), quiet_ticks)
         self._ticked_at += count * self._tick_seconds

@@ -32,6 +32,7 @@ ALLOWED = {
     ),
     "raftd.network": (
         *("raftd.core", "raftd.records", "raftd.commands", "raftd.transactions"),
+        "raftd.event_log",  # how something is told
         *("raftd.protocol", "raftd.codec", "raftd.inputs", "raftd.network"),
         *("raftd.tls", "raftd.roles", "raftd.passwords"),
     ),
@@ -50,11 +51,13 @@ ALLOWED = {
     "raftd.config_yaml": CONFIGURATION,
     "raftd.client": (
         *("raftd.client", "raftd.protocol", "raftd.codec", "raftd.commands"),
-        *("raftd.config_values", "raftd.core.types", "raftd.tls"),
+        *("raftd.config_values", "raftd.core.types", "raftd.records", "raftd.transactions"),
+        *("raftd.tls",),
     ),
     "raftd": ("raftd",),
     "raftctl": (
         *("raftctl", "raftd.client", "raftd.protocol", "raftd.codec", "raftd.commands"),
+        *("raftd.transactions",),
         *CONFIGURATION,
         *("raftd.cluster_status",),  # what the answers of the servers say, for raftd as well
         *("raftd.core.availability", "raftd.core.quorum", "raftd.core.types"),

@@ -12,6 +12,7 @@ unknown, and the error says so instead of guessing.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections import deque
@@ -23,6 +24,7 @@ import attrs
 from raftd.client.deadlines import Deadline
 from raftd.client.errors import (
     CertificateRefused,
+    ClientClosed,
     ClientError,
     ConnectionProblem,
     NoCluster,
@@ -55,6 +57,7 @@ from raftd.client.members import Members
 from raftd.client.sessions import Session
 from raftd.config_values import format_duration
 from raftd.protocol import (
+    REVISION_GONE,
     ErrorReply,
     OpenSessionRequest,
     Reply,
@@ -183,6 +186,10 @@ class Calls:
             if call.is_open:
                 raise WriteInterrupted from None
             raise
+        except ClientClosed:
+            if call.is_open:
+                raise call.unknown() from None
+            raise
         return reply
 
     def leader_status(self, deadline: Deadline) -> Steps[StatusReply]:
@@ -246,9 +253,12 @@ class Calls:
                 # Not executed, since this was its first and only answer: a new session is safe.
                 if is_last:
                     raise
+            except SessionExpired:
+                session.expired = True
+                raise
             except OutcomeUnknown as error:
-                session.expired = session.expired or isinstance(error, SessionExpired)
                 # Whoever settles it needs the answer that the cluster keeps.
+                error.release = functools.partial(session.answered, serial)
                 keep = True
                 raise
             finally:
@@ -366,7 +376,7 @@ class _Call:
 
     def _give_up_unless_repeatable(self) -> None:
         if self.may_have_happened and not may_be_repeated(self._request):
-            raise self._unknown()
+            raise self.unknown()
 
     def _note(self, address: str, failure: Failure) -> None:
         # What was seen before the time was over says more than that it is over.
@@ -374,13 +384,13 @@ class _Call:
             self._failures[address] = failure
 
     def _is_hopeless(self) -> bool:
-        """Whether waiting cannot help: every server says that there is no cluster, or is too old to
-        know what is asked."""
+        """Whether waiting cannot help: every server says that there is no cluster, is too old to
+        know what is asked, or does not have it any more."""
         kinds = {
             self._failures[address].kind if address in self._failures else ""
             for address in self._members.addresses
         }
-        return kinds in ({"blank"}, {"too-old"}, {"certificate"})
+        return kinds in ({"blank"}, {"too-old"}, {"certificate"}, {REVISION_GONE})
 
     def _maybe_notice(self) -> None:
         if not self._noticed and self._calls.clock() - self._started_s >= NOTICE_MS / 1000:
@@ -405,7 +415,10 @@ class _Call:
 
     def _give_up(self) -> ClientError:
         if self.may_have_happened:
-            return self._unknown()
+            return self.unknown()
+        for failure in self._failures.values():
+            if failure.reply is not None:
+                return error_of(failure.reply)
         kinds = {failure.kind for failure in self._failures.values()}
         cause = self._describe_failures()
         if kinds == {"blank"}:
@@ -442,7 +455,8 @@ class _Call:
             refused_later=True,
         )
 
-    def _unknown(self) -> OutcomeUnknown:
+    def unknown(self) -> OutcomeUnknown:
+        """Return the error for a request that was sent and is not answered."""
         return OutcomeUnknown(
             "it was sent, but no answer came: it may or may not have taken effect",
             request=self._request,

@@ -26,6 +26,11 @@ class Deadline:
         other_s = self._clock() + timeout_ms / 1000
         return Deadline(other_s if self._at_s is None else min(self._at_s, other_s), self._clock)
 
+    def later_by_ms(self, milliseconds: float) -> Deadline:
+        """Return the moment so many milliseconds after this one."""
+        at_s = None if self._at_s is None else self._at_s + milliseconds / 1000
+        return Deadline(at_s, self._clock)
+
     @property
     def at_s(self) -> float | None:
         """The moment on its clock, in seconds; None means never."""

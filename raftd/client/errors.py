@@ -6,7 +6,10 @@ result has `applied` False.
 
 from __future__ import annotations
 
-from raftd.protocol import ErrorReply, Request
+from collections.abc import Callable
+from typing import Any
+
+from raftd.protocol import REVISION_GONE, ErrorReply, Reply, Request
 
 
 class ConnectionProblem(Exception):
@@ -94,6 +97,12 @@ class ServerTooOld(Unavailable):
     code = "too-old"
 
 
+class ClientClosed(Unavailable):
+    """The client was closed before it was sent."""
+
+    code = "closed"
+
+
 class Busy(Unavailable):
     """This client had too many requests under way for as long as the call might take."""
 
@@ -122,6 +131,17 @@ class InvalidRequest(Refused):
     """It can never be done as it was asked: too long a value, a counter that is no number."""
 
     code = "invalid"
+
+
+class RevisionGone(Refused):
+    """The changes that were to be watched are not kept any more, by no server that answers.
+
+    Read the keys as they are, and watch from the revision of that.
+    """
+
+    code = REVISION_GONE
+    oldest_revision = 0
+    """Of the oldest change that the server has that said so last."""
 
 
 class UnexpectedReply(NotApplied):
@@ -155,6 +175,14 @@ class OutcomeUnknown(ClientError):
         """What was sent."""
         self.refused_later = refused_later
         """Whether it was sent again and then refused, which says nothing about the first time."""
+        self.is_settled = False
+        """Whether the outcome is known by now, see `settled_with`."""
+        self.settled_with: Any = None
+        """What the call has come to: what it returns, or the `NotApplied` that it raises."""
+        self.interpret: Callable[[Reply], Any] | None = None
+        """Makes of the cluster's answer what the call returns; None for what cannot be settled."""
+        self.release: Callable[[], None] = lambda: None
+        """Tells the session that nobody will ask for this write again."""
 
     @property
     def session(self) -> str:
@@ -201,15 +229,20 @@ def error_of(reply: ErrorReply, request: Request | None = None) -> ClientError:
             kind = Forbidden
         case "invalid":
             kind = InvalidRequest
+        case "revision-gone":
+            kind = RevisionGone
         case _:
             kind = Refused
-    return kind(
+    error = kind(
         reply.message,
         cause=reply.cause,
         hint=reply.hint,
         code=reply.code,
         operation=reply.operation,
     )
+    if isinstance(error, RevisionGone):
+        error.oldest_revision = reply.oldest_revision
+    return error
 
 
 def unknown_of(reply: ErrorReply, request: Request | None) -> OutcomeUnknown:

@@ -8,6 +8,8 @@ import attrs
 
 from raftd.core.types import ServerId, server_name
 from raftd.protocol import (
+    LIVES_VERSION,
+    REVISION_GONE,
     BootstrapRequest,
     ChangeRequest,
     CompareAndSetRequest,
@@ -25,14 +27,17 @@ from raftd.protocol import (
     Request,
     StatusReply,
     StatusRequest,
+    TransactionRequest,
     TransferRequest,
+    WatchReply,
+    WatchRequest,
 )
 
 SILENT = ("refused", "unreachable", "unresolved", "timed-out", "not-raftd", "certificate", "lost")
 """Kinds of failure of a server that did not answer at all."""
 ANSWERED = ("follower", "unavailable", "unknown-outcome", "blank")
 """Kinds of failure of a server that answered, but could not serve."""
-_WRITES = (PutRequest, DeleteRequest, CompareAndSetRequest)
+_WRITES = (PutRequest, DeleteRequest, CompareAndSetRequest, TransactionRequest)
 """Of keys: what the state machine does once for each session and serial."""
 _READS = (
     StatusRequest,
@@ -41,9 +46,13 @@ _READS = (
     OperationsRequest,
     HistoryRequest,
     ReadIndexRequest,
+    WatchRequest,
     OpenSessionRequest,
 )
-_VERSION_MIN: dict[type, int] = {}
+_VERSION_MIN: dict[type, int] = {
+    TransactionRequest: LIVES_VERSION,
+    WatchRequest: LIVES_VERSION,
+}
 """Of the wire format, for requests that older servers do not know."""
 
 
@@ -54,10 +63,12 @@ class Failure:
     reason: str
     """In words, without the server's name."""
     kind: str
-    """That of `ConnectionProblem`, or follower, unavailable or unknown-outcome."""
+    """That of `ConnectionProblem`, or follower, unavailable, unknown-outcome or revision-gone."""
     leader: str = ""
     """Whom a follower follows: a name, or empty if it knows no leader."""
     leader_address: str = ""
+    reply: ErrorReply | None = None
+    """What it has answered, where that is the answer if no other server has a better one."""
 
 
 class Judge(Protocol):
@@ -91,6 +102,16 @@ def judge_status(reply: Reply) -> Failure | None:
     if reply.role == "removed":
         return Failure(reason="removed from the cluster", kind="unavailable")
     return _follower(reply.leader, reply.leader_address, role=reply.role)
+
+
+def judge_watch(reply: Reply) -> Failure | None:
+    """Return why another server may know more of changes than the one that gave `reply`."""
+    if isinstance(reply, WatchReply) and not reply.events and not reply.leader:
+        return Failure(reason="knows no leader, and so of no changes", kind="unavailable")
+    if isinstance(reply, ErrorReply) and reply.code == REVISION_GONE:
+        # Each keeps the changes since its own start at most.
+        return Failure(reason=reply.message, kind=REVISION_GONE, reply=reply)
+    return judge_leader(reply)
 
 
 def _follower(leader: ServerId, leader_address: str, role: str = "follower") -> Failure:

@@ -54,6 +54,7 @@ from raftd.core.progress import (
 from raftd.core.quorum import VoteResult, committed_index, majority, vote_result
 from raftd.core.reads import LeaderReads
 from raftd.core.ready import Chunk, ReadAnswer
+from raftd.core.role_changes import Why
 from raftd.core.snapshot import SnapshotId
 from raftd.core.types import Entry, EntryKind, Index, ServerId, Term, server_name
 
@@ -131,10 +132,10 @@ class Leader:
                 # The TimeoutNow may be lost: it is sent again, but not with every answer.
                 self._transfer.told = False
             if not self._check_quorum():
-                self._raft.step_down()
+                self._raft.step_down(Why.QUORUM_LOST)
                 return
         if self._retire_tick is not None and now >= self._retire_tick:
-            self._raft.step_down()
+            self._raft.step_down(Why.RETIRED)
         elif self._transfer is not None and now >= self._transfer.deadline_tick:
             self._transfer = None
 

@@ -42,13 +42,14 @@ from raftd.core.messages import (
 )
 from raftd.core.options import Options
 from raftd.core.quorum import VoteResult, vote_result
-from raftd.core.reads import ForwardedReads, RemoteRead
+from raftd.core.reads import ForwardedReads, send_to_others
 from raftd.core.ready import Chunk, ReadAnswer, Ready
 from raftd.core.receiving import SnapshotReceiver
+from raftd.core.role_changes import RoleChanges, Why
 from raftd.core.snapshot import Snapshot, SnapshotId, included_index
 from raftd.core.status import Status
 from raftd.core.types import Entry, HardState, Index, ServerId, Term
-from raftd.core.view import status_of
+from raftd.core.view import addresses_of, snapshots_in_use, status_of
 
 APPLY_ENTRIES_MAX = 512
 """Committed entries handed out at once: bounds one transaction of the state machine, and so how
@@ -115,6 +116,7 @@ class Raft:
         self.rollback_note = ""
         """Set by the driver; follows the reason where this leader itself undoes a joint change, for
         people only."""
+        self.role_changes = RoleChanges()
         self._random = random
         self._durable_hard_state = hard_state
         self._leader_contact_tick: int | None = None
@@ -229,7 +231,7 @@ class Raft:
         is_bound = self._vote_promise.binds(self.monotonic_ns)
         if not isinstance(self.role, Leader) and self.may_campaign() and not is_bound:
             self._reset_election_timer()
-            self._pre_campaign()
+            self._pre_campaign(Why.ASKED)
 
     def propose(self, command: bytes) -> tuple[Term, Index]:
         """Append a command and return its position; it is neither durable nor committed yet.
@@ -347,7 +349,7 @@ class Raft:
             self.role.report_unreachable(server)
         elif process_ended and server == self.leader_id:
             self.leader_id = self._leader_contact_tick = None
-            self._campaign_early()
+            self._campaign_early(Why.LEADER_ENDED, server)
 
     def report_connected(self, server: ServerId) -> None:
         """Note that there is a link to `server` now, so that nothing waits for a heartbeat."""
@@ -375,10 +377,7 @@ class Raft:
 
     def snapshots_in_use(self) -> frozenset[SnapshotId]:
         """Return the snapshots that have to stay readable: the newest, and what is being sent."""
-        newest = {self.snapshot.id} if self.snapshot is not None else set()
-        if isinstance(self.role, Leader):
-            newest |= self.role.snapshots_being_sent()
-        return frozenset(newest)
+        return snapshots_in_use(self)
 
     def snapshot_progress(
         self, snapshot: SnapshotId, received_bytes: int, installed_bytes: int
@@ -407,7 +406,7 @@ class Raft:
         if is_needed:
             if not isinstance(self.role, Follower):
                 # It asked for votes for another log, perhaps under another configuration.
-                self._become_follower(self.current_term, None)
+                self._become_follower(self.current_term, None, Why.SNAPSHOT)
             self.log.restore(snapshot)
             self.snapshot = self._restore = snapshot
         self._receiver.answer_whole(incoming, snapshot)
@@ -513,6 +512,12 @@ class Raft:
         """The term that a restart would find."""
         return self._durable_hard_state.current_term
 
+    @property
+    def leader_contact_age(self) -> int | None:
+        """The ticks since the leader that is followed was heard; None if it never was."""
+        heard = self._leader_contact_tick
+        return None if heard is None else self.now - heard
+
     def leader(self) -> Leader:
         """Return the leader's side of this server.
 
@@ -526,14 +531,7 @@ class Raft:
 
     def addresses(self) -> Mapping[ServerId, str]:
         """Return HOST:PORT of every server that this one may have to talk to on its own."""
-        latest = self.configuration
-        if latest is None:
-            return {}
-        known = dict(latest.entry.addresses)
-        if isinstance(self.role, Leader):
-            known.update(self.role.departing_addresses())
-        known.pop(self.server, None)
-        return known
+        return addresses_of(self)
 
     def may_campaign(self) -> bool:
         """Return whether this server may start an election."""
@@ -556,17 +554,12 @@ class Raft:
         self._chunks_to_send.append(chunk)
 
     def answer_reads(self, answers: list[ReadAnswer]) -> None:
-        """Queue the answers of reads; those of other servers, where there is something to say."""
-        for answer in answers:
-            read, index = answer.token, answer.read_index
-            if not isinstance(read, RemoteRead):
-                self._reads.append(answer)
-            elif index is not None:
-                self.send(read.source, ReadIndexResponse(self.current_term, read.id, index))
+        """Queue the answers of reads, also those for other servers."""
+        self._reads += send_to_others(self, answers)
 
-    def step_down(self) -> None:
+    def step_down(self, why: Why) -> None:
         """Become a follower in the same term; the vote stays as it is."""
-        self._become_follower(self.current_term, None)
+        self._become_follower(self.current_term, None, why)
 
     # --- terms and transitions ---
 
@@ -592,7 +585,7 @@ class Raft:
             if not message.vote_granted and message.term > self.current_term:
                 # A refusal shows a term in which we could not win: adopt it, or the group could
                 # stay without a leader for ever, each refusing the other.
-                self._learn_term(message.term)
+                self._learn_term(source, message.term)
             return True
         if message.term < self.current_term:
             answer = answer_to_stale(message, self.current_term, self.log.commit_index)
@@ -609,17 +602,17 @@ class Raft:
             self._answer_vote(source, message, granted=False)
             return False
         if message.term > self.current_term:
-            self._become_follower(message.term, None)
+            self._become_follower(message.term, None, Why.HIGHER_TERM, source)
         return True
 
-    def _learn_term(self, term: Term) -> None:
+    def _learn_term(self, source: ServerId, term: Term) -> None:
         """Adopt the term of a refused pre-vote; who was asking asks anew a moment later.
 
         Its time-out has passed already, and a refusal for the term says nothing about the log. But
         not at once: the election of that term may just be won.
         """
         asks = isinstance(self.role, PreCandidate)
-        self._become_follower(term, None)
+        self._become_follower(term, None, Why.HIGHER_TERM, source)
         if asks:
             self._election_timeout_ticks = give_way_ticks(self.options)
 
@@ -632,11 +625,8 @@ class Raft:
             return True
         if isinstance(self.role, Leader):
             return self.role.in_contact_with_quorum()
-        return (
-            self.leader_id is not None
-            and self._leader_contact_tick is not None
-            and self.now - self._leader_contact_tick < self.options.election_ticks
-        )
+        age = self.leader_contact_age
+        return self.leader_id is not None and age is not None and age < self.options.election_ticks
 
     def _reset_election_timer(self) -> None:
         """Choose the next time-out from [T, 2T), so that split votes are rare (paper 5.2)."""
@@ -644,7 +634,13 @@ class Raft:
         self._election_elapsed_ticks = 0
         self._election_timeout_ticks = ticks + self._random.randrange(ticks)
 
-    def _become_follower(self, term: Term, leader_id: ServerId | None) -> None:
+    def _become_follower(
+        self,
+        term: Term,
+        leader_id: ServerId | None,
+        why: Why = Why.LEADER_HEARD,
+        server: ServerId | None = None,
+    ) -> None:
         assert term >= self.current_term
         if leader_id is not None and term == self.current_term and type(self.role) is Follower:
             self.leader_id = leader_id
@@ -660,13 +656,15 @@ class Raft:
             # candidate of this term could win with it.
             self.voted_for = None
         if not isinstance(self.role, Follower):
+            self.role_changes.note(self, "follower", why, term=term, server=server or leader_id)
             self._reset_election_timer()
         self.role = Follower()
         self.leader_id = leader_id
 
-    def _pre_campaign(self) -> None:
+    def _pre_campaign(self, why: Why = Why.SILENCE, server: ServerId | None = None) -> None:
         """Ask everybody whether an election could be won (dissertation 9.6)."""
         assert self.may_campaign()
+        self.role_changes.note(self, "precandidate", why, term=self.current_term, server=server)
         self.leader_id = None
         self._leader_contact_tick = None
         request = PreVote(self.current_term + 1, self.log.last_index, self.log.last_term)
@@ -677,7 +675,9 @@ class Raft:
     def _campaign(self, *, leadership_transfer: bool = False) -> None:
         """Start an election (Figure 2, "Candidates"). The own vote counts once it is durable."""
         assert self.may_campaign()
+        why = Why.TRANSFER if leadership_transfer else Why.PRE_VOTES
         self.current_term += 1
+        self.role_changes.note(self, "candidate", why, term=self.current_term)
         self.voted_for = self.server
         self.leader_id = None
         self._leader_contact_tick = None
@@ -704,7 +704,7 @@ class Raft:
             self._election_elapsed_ticks, self.options
         ):
             self._reset_election_timer()
-            self._pre_campaign()
+            self._pre_campaign(Why.SPLIT_VOTE, role.rival)
             return
         # Paper 5.1: requests that are not answered in time are sent again. A new voter's links may
         # come up only after it has been told to take over.
@@ -723,12 +723,13 @@ class Raft:
             if result is VoteResult.WON and role.is_ready(self.now):
                 self._campaign()
         elif result is VoteResult.LOST and not role.goes_first:
-            self._become_follower(self.current_term, None)
+            self._become_follower(self.current_term, None, Why.REFUSED)
         elif result is VoteResult.WON:
             self._become_leader()
 
     def _become_leader(self) -> None:
         assert isinstance(self.role, Candidate)
+        self.role_changes.note(self, "leader", Why.VOTES, term=self.current_term)
         self.leader_id = self.server
         self.role = Leader(self)
         self.role.begin()
@@ -756,9 +757,9 @@ class Raft:
         ):
             # It has noticed first that there is no leader, and cannot win. This server has waited
             # for the minimum election timeout as well: the rest of its time-out would be lost.
-            self._campaign_early()
+            self._campaign_early(Why.RIVAL, source)
 
-    def _campaign_early(self) -> None:
+    def _campaign_early(self, why: Why, server: ServerId) -> None:
         """Ask for pre-votes before the time-out, unless this server is bound to a leader."""
         if (
             isinstance(self.role, Follower)
@@ -766,7 +767,7 @@ class Raft:
             and self.may_campaign()
         ):
             self._reset_election_timer()
-            self._pre_campaign()
+            self._pre_campaign(why, server)
 
     def _on_pre_vote_response(self, source: ServerId, message: PreVoteResponse) -> None:
         if not isinstance(self.role, PreCandidate):

@@ -16,7 +16,7 @@ Source: dissertation section 6.4.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ import attrs
 from raftd.core.errors import ProposalDropped
 from raftd.core.lease import Lease
 from raftd.core.membership import Configuration
-from raftd.core.messages import ReadIndex
+from raftd.core.messages import ReadIndex, ReadIndexResponse
 from raftd.core.options import Options
 from raftd.core.quorum import committed_index, majority
 from raftd.core.ready import ReadAnswer
@@ -47,6 +47,18 @@ class RemoteRead:
 
     source: ServerId
     id: int
+
+
+def send_to_others(raft: Raft, answers: Sequence[ReadAnswer]) -> list[ReadAnswer]:
+    """Send what other servers have asked for, where there is something to say; return the rest."""
+    own = []
+    for answer in answers:
+        read, index = answer.token, answer.read_index
+        if not isinstance(read, RemoteRead):
+            own.append(answer)
+        elif index is not None:
+            raft.send(read.source, ReadIndexResponse(raft.current_term, read.id, index))
+    return own
 
 
 @attrs.frozen

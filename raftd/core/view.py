@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from raftd.core.leader import Leader
+from raftd.core.snapshot import SnapshotId
 from raftd.core.status import PeerStatus, Status
+from raftd.core.types import ServerId
 
 if TYPE_CHECKING:
     from raftd.core.raft import Raft
@@ -33,6 +35,26 @@ def status_of(raft: Raft) -> Status:
         transfer_target=leader.transfer_target if leader else None,
         peers=peers_of(raft, leader) if leader else (),
     )
+
+
+def addresses_of(raft: Raft) -> dict[ServerId, str]:
+    """Return HOST:PORT of every server that this one may have to talk to on its own."""
+    latest = raft.configuration
+    if latest is None:
+        return {}
+    known = dict(latest.entry.addresses)
+    if isinstance(raft.role, Leader):
+        known.update(raft.role.departing_addresses())
+    known.pop(raft.server, None)
+    return known
+
+
+def snapshots_in_use(raft: Raft) -> frozenset[SnapshotId]:
+    """Return the snapshots that have to stay readable: the newest, and what is being sent."""
+    newest = {raft.snapshot.id} if raft.snapshot is not None else set()
+    if isinstance(raft.role, Leader):
+        newest |= raft.role.snapshots_being_sent()
+    return frozenset(newest)
 
 
 def peers_of(raft: Raft, leader: Leader) -> tuple[PeerStatus, ...]:

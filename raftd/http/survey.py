@@ -196,7 +196,9 @@ class Survey:
             failure = f"no answer within {format_duration(ANSWER_SECONDS * 1000)}"
         except WireError as error:
             failure = f"it does not speak the protocol of raftd: {error}"
-        except (DialError, trio.BrokenResourceError) as error:
+        except DialError as error:
+            failure = str(error)
+        except trio.BrokenResourceError as error:
             failure = describe(error)
         if each.answer.reply is None:
             each.answer = attrs.evolve(each.answer, failure=failure)

@@ -6,6 +6,8 @@ import logging
 
 import trio
 
+from raftd.event_log import tell
+
 COMPLAINTS_MAX = 5
 """Log lines about misbehaving connections in each `COMPLAINTS_SECONDS`; the others are counted."""
 COMPLAINTS_PER_HOST_MAX = 2
@@ -31,7 +33,8 @@ class Complaints:
         now = trio.current_time()
         if now - self._period_start >= COMPLAINTS_SECONDS:
             if self._untold:
-                logger.warning("%d more complaints about connections", self._untold)
+                words = "%d more complaints about connections"
+                tell(logger, "refused", words, self._untold, level=logging.WARNING)
             self._period_start, self._told, self._untold = now, 0, 0
             self._hosts.clear()
         told_of_host = self._hosts.get(host, 0) if host else 0
@@ -39,6 +42,6 @@ class Complaints:
             self._told += 1
             if host:
                 self._hosts[host] = told_of_host + 1
-            logger.warning(message, *arguments)
+            tell(logger, "refused", message, *arguments, level=logging.WARNING)
         else:
             self._untold += 1

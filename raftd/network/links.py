@@ -21,6 +21,7 @@ import trio
 from raftd.codec import decode_message
 from raftd.core.messages import Envelope
 from raftd.core.types import ServerId, server_name
+from raftd.event_log import Sparing, left_out_words, tell
 from raftd.network.connection import Connection
 from raftd.network.dialling import Dial, DialError, Introduced, connect, introduce
 from raftd.network.inputs import Inbox, LinkChanged, PeerRefused, Received
@@ -41,6 +42,9 @@ RETRY_SECONDS_MAX = 1.0
 STABLE_SECONDS = 1.0
 """A link that lived this long starts over with the shortest pause; one that is accepted and then
 dropped at once keeps backing off."""
+LINES_MAX = 6
+"""About one link in each `LINES_PERIOD_SECONDS`: it may break three times before it is too much."""
+LINES_PERIOD_SECONDS = 60.0
 PEER_OUTBOX_BYTES_MAX = 16 * 1024 * 1024
 """Two of the longest frames: several batches on their way to a server that is merely slow."""
 
@@ -86,6 +90,9 @@ class Link:
         self._randomness = randomness
         self._is_heard = is_heard
         self._scope = trio.CancelScope()
+        self._sparing = Sparing(
+            trio.current_time, lines_max=LINES_MAX, period_seconds=LINES_PERIOD_SECONDS
+        )
         self._hurried = trio.Event()
         self.connection: Connection | None = None
         """The established connection; None while there is none."""
@@ -203,7 +210,13 @@ class Link:
     def _came_up(self, version: int) -> None:
         self._problem = ""
         self._was_up, self._process_ended = True, False
-        logger.info("link to %s at %s is up", self.server, self._address)
+        if self._sparing.admits():
+            tell(
+                *(logger, "link-up", "link to %s at %s is up%s", self.server, self._address),
+                left_out_words(self._sparing.left_out()),
+                peer=self.server,
+                address=self._address,
+            )
         if self._address != self._addresses[0]:
             logger.warning(
                 "%s answers at %s, as the cluster file says; the configuration says %s. To correct "
@@ -223,9 +236,14 @@ class Link:
         if problem == self._problem and process_ended == self._process_ended:
             return
         # One line for each outage; that it is now refused in another way is for status.
-        if not self._problem:
-            logger.warning(
-                "link to %s at %s is down: %s; dialling again", self.server, self._address, problem
+        if not self._problem and self._sparing.admits():
+            tell(
+                *(logger, "link-down", "link to %s at %s is down: %s; dialling again%s"),
+                *(self.server, self._address, problem),
+                left_out_words(self._sparing.left_out()),
+                level=logging.WARNING,
+                peer=self.server,
+                address=self._address,
             )
         self._problem, self._process_ended = problem, process_ended
         self._inbox.put_nowait(

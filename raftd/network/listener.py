@@ -17,6 +17,7 @@ import trio
 
 from raftd.codec import WireError, decode_request, encode_frame, encode_opening, encode_reply
 from raftd.core.types import ServerId, server_name
+from raftd.event_log import tell
 from raftd.network.complaints import Complaints
 from raftd.network.connection import (
     Connection,
@@ -203,7 +204,8 @@ class Listener:
         addresses = [join_address(*listener.socket.getsockname()[:2]) for listener in listeners]
         async with trio.open_nursery() as nursery:
             await nursery.start(trio.serve_listeners, self.handle, listeners)
-            logger.info("listening on %s", ", ".join(addresses))
+            words = ", ".join(addresses)
+            tell(logger, "listening", "listening on %s", words, addresses=addresses)
             task_status.started(addresses)
 
     def push(self) -> None:

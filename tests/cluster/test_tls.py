@@ -122,7 +122,7 @@ def test_a_cluster_with_certificates_lives_through_changes_deaths_and_new_certif
     assert refused.error["code"] == "forbidden"
     assert cluster.json_status()["configuration"]["voters"] == ["n1", "n2", "n3"]
     checks = cluster.ctl("doctor", "-o", "json").document["checks"]
-    assert {each["check"] for each in checks if each["result"] == "fail"} == set()
+    assert {each["name"] for each in checks if each["result"] == "fail"} == set()
 
     writer = Writer(cluster)
     try:

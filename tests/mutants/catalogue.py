@@ -8,6 +8,7 @@ from tests.mutants import (
     clients,
     connections,
     elections,
+    lives,
     membership,
     node,
     reads,
@@ -34,7 +35,8 @@ ALL: tuple[Mutant, ...] = (
     *administration.MUTANTS,
     *benchmark.MUTANTS,
     *clients.MUTANTS,
+    *lives.MUTANTS,
     *connections.MUTANTS,
 )
 """In the order of the protocol: elections first, then the driver, what operators ask, many
-clients, and their connections."""
+clients, keys with a life, and connections."""

@@ -251,7 +251,7 @@ MUTANTS = (
         name="a-better-log-does-not-go-ahead",
         why="A server that cannot win notices first, and the others sleep on.",
         file=RAFT,
-        old="            self._campaign_early()\n\n    def _campaign_early",
+        old="            self._campaign_early(Why.RIVAL, source)\n\n    def _campaign_early",
         new="            pass\n\n    def _campaign_early",
         test=f"{ELECTIONS}::test_the_complete_log_is_elected_although_the_others_time_out_first",
     ),

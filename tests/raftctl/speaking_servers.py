@@ -45,6 +45,8 @@ class SpeakingServer:
         self.server = server
         self._tls = tls
         self.cluster_id = cluster_id
+        self.version = 1
+        """Of the protocol, that it speaks."""
         self.refusal: Refusal | None = None
         self.answer: Callable[[Request], Answer] = lambda request: SILENCE
         self.requests: list[Request] = []
@@ -103,7 +105,7 @@ class SpeakingServer:
         hello = decode_opening(payload)
         assert isinstance(hello, Hello)
         assert hello.role == "client"
-        welcome = Welcome(server=self.server, cluster_id=self.cluster_id, version=1)
+        welcome = Welcome(server=self.server, cluster_id=self.cluster_id, version=self.version)
         connection.sendall(encode_frame(encode_opening(self.refusal or welcome)))
 
     def _reply(self, connection: socket.socket, payload: bytes) -> Answer:
@@ -116,9 +118,13 @@ class SpeakingServer:
 
 
 @contextlib.contextmanager
-def speaking_servers(*servers: str, cluster_id: str = "c1") -> Iterator[list[SpeakingServer]]:
-    """Yield a server for each of these ids, `name/incarnation`."""
+def speaking_servers(
+    *servers: str, cluster_id: str = "c1", version: int = 1
+) -> Iterator[list[SpeakingServer]]:
+    """Yield a server for each of these ids, `name/incarnation`, that speaks `version`."""
     started = [SpeakingServer(server, cluster_id) for server in servers]
+    for server in started:
+        server.version = version
     try:
         yield started
     finally:

@@ -24,7 +24,8 @@ HANDED_ON = {
     ("raftd/preflight.py", "refusal_reply"): "what `Refused` says, which is a refusal itself",
     ("raftd/planning.py", "all_of"): "what several `Refused` say, each of them a refusal itself",
     ("raftd/client/calls.py", "_Call._refused"): "raftctl says where to look, see `cli_error`",
-    ("raftd/client/calls.py", "_Call._unknown"): "raftctl says where to look, see `cli_error`",
+    ("raftd/client/calls.py", "_Call.unknown"): "raftctl says where to look, see `cli_error`",
+    ("raftd/client/keys.py", "_interpreted"): "for programs; raftctl has `expect`",
     ("raftctl/playground.py", "ask"): "what the playground said, from where it was refused",
 }
 """Refusals whose texts are those of another one, which is checked at its own place."""
