@@ -586,7 +586,9 @@ class _Server:
             task_status.started()
             async for number in signals:
                 if number == signal.SIGHUP:
+                    self._service.reloading()
                     self._reloading.reload()
+                    self._service.ready()
                     continue
                 # It may be asleep for some ticks.
                 self._inbox.wake()

@@ -13,6 +13,7 @@ from tests.mutants import (
     node,
     reads,
     replication,
+    security,
     snapshot_files,
     snapshots,
     state,
@@ -37,6 +38,7 @@ ALL: tuple[Mutant, ...] = (
     *clients.MUTANTS,
     *lives.MUTANTS,
     *connections.MUTANTS,
+    *security.MUTANTS,
 )
 """In the order of the protocol: elections first, then the driver, what operators ask, many
-clients, keys with a life, and connections."""
+clients, keys with a life, connections, and who may use them."""
