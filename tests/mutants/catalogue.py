@@ -11,6 +11,7 @@ from tests.mutants import (
     lives,
     membership,
     node,
+    python_client,
     reads,
     replication,
     security,
@@ -39,6 +40,8 @@ ALL: tuple[Mutant, ...] = (
     *lives.MUTANTS,
     *connections.MUTANTS,
     *security.MUTANTS,
+    *python_client.MUTANTS,
 )
 """In the order of the protocol: elections first, then the driver, what operators ask, many
-clients, keys with a life, connections, and who may use them."""
+clients, keys with a life, connections, who may use them, and
+the client for programs."""
