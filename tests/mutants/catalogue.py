@@ -43,5 +43,4 @@ ALL: tuple[Mutant, ...] = (
     *python_client.MUTANTS,
 )
 """In the order of the protocol: elections first, then the driver, what operators ask, many
-clients, keys with a life, connections, who may use them, and
-the client for programs."""
+clients, keys with a life, connections, who may use them, and the client for programs."""
