@@ -40,7 +40,7 @@ In reading order:
 | `http` | health, metrics and live status for browsers and monitoring |
 | `certificate_files`, `tls`, `passwords` | by what servers and clients prove who they are |
 | `roles`, `secrets`, `reloading` | what each role may ask; what SIGHUP reads again |
-| `config_values`, `config_yaml`, `config_rules`, `config` | the cluster file, with positions in every error |
+| `config_values`, `config_yaml`, `config_rules`, `config` | the cluster file and its errors |
 | `client` | the Python client: finds the leader, and writes exactly once |
 | `offline` | what raftctl may read of the storage: data directories and backups |
 | `service_notify` | what the service manager is told: ready, alive, stopping |
