@@ -36,6 +36,7 @@ In reading order:
 | `network` | links to the members, the listeners for them, raftctl and Redis clients, in trio |
 | `redis_surroundings` | what Redis clients may see of the cluster |
 | `cluster_status` | how the cluster is, from the answers of its servers; for raftctl as well |
+| `telemetry`, `activity`, `chronicle` | counters, the last minutes and events, for whoever looks |
 | `http` | health, metrics and live status for browsers and monitoring |
 | `config_values`, `config_yaml`, `config` | the cluster file, with positions in every error |
 | `client` | the Python client: finds the leader, and writes exactly once |

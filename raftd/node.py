@@ -459,7 +459,6 @@ class Node:
                 self._reading.arrived(self.raft, item)
             case LinkChanged():
                 self._links[item.server] = item
-                self.telemetry.chronicle.link(item)
                 if item.connected:
                     self.raft.report_connected(item.server)
                 else:
@@ -835,7 +834,6 @@ class Node:
     def _on_configuration_applied(self, entry: Entry) -> None:
         configuration = decode_configuration(entry.data)
         self._lines.configuration_applied(self.raft, entry.index, configuration)
-        self.telemetry.chronicle.committed(entry.index, configuration)
         self._removed_peers |= configuration.tombstones
         if self.identity.server in configuration.tombstones:
             self._removed_peers.remove(self.identity.server)

@@ -820,7 +820,9 @@ def test_an_export_has_the_zones_that_the_servers_state(written):
         "  n3: {address: 127.0.0.1:3, zone: north}\n"
     )
     members = [(f"n{number}", f"127.0.0.1:{number}", "voter") for number in range(1, 5)]
-    zones = {"n1": "east", "n2": "west", "n4": "west"}
+    zones = {
+        name: {"zone": zone} for name, zone in (("n1", "east"), ("n2", "west"), ("n4", "west"))
+    }
     servers = export_document("orders", members, based_on, zones)["servers"]
     assert [server.get("zone") for server in servers.values()] == [None, "west", "north", "west"]
     found = written(export("orders", members, based_on, zones)).servers
@@ -830,6 +832,32 @@ def test_an_export_has_the_zones_that_the_servers_state(written):
         "n3": "north",
         "n4": "west",
     }
+
+
+def test_an_export_has_the_listeners_that_the_servers_state(written):
+    based_on = written(
+        "cluster: orders\nservers:\n"
+        "  n1: {address: 127.0.0.1:1, redis: 127.0.0.1:11, http: 127.0.0.1:21}\n"
+        "  n2: {address: 127.0.0.1:2, redis: 127.0.0.1:12}\n"
+    )
+    members = [(f"n{number}", f"127.0.0.1:{number}", "voter") for number in range(1, 4)]
+    stated = {
+        # What is written and not stated is kept: its server has yet to be started with it.
+        "n1": {"redis": "", "http": "127.0.0.1:31"},
+        "n3": {"redis": "127.0.0.1:13", "http": "localhost:23"},
+    }
+    servers = written(export("orders", members, based_on, stated)).servers
+    assert {name: (server.redis, server.http) for name, server in servers.items()} == {
+        "n1": ("127.0.0.1:11", "127.0.0.1:31"),
+        "n2": ("127.0.0.1:12", None),
+        "n3": ("127.0.0.1:13", "localhost:23"),
+    }
+
+
+def test_an_export_with_a_listener_that_others_reach_can_be_read_again(written):
+    stated = {"n1": {"http": "10.0.0.1:80"}}
+    exported = export("orders", [("n1", "127.0.0.1:1", "voter")], stated=stated)
+    assert written(exported).servers["n1"].http == "10.0.0.1:80"
 
 
 def test_where_a_zone_comes_from_is_shown(written):

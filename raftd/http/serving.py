@@ -243,6 +243,8 @@ class _Conversation:
             )
             return
         while True:
+            # Of a request that cannot be read nobody knows what it would have asked for.
+            self._is_head = False
             try:
                 with trio.fail_after(IDLE_SECONDS):
                     event = await self._next_request()

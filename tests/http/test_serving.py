@@ -356,3 +356,11 @@ def test_no_bytes_end_the_server_or_leave_a_connection_behind(pieces):
         assert 500 not in http.answers
 
     trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def test_what_cannot_be_read_behind_a_request_for_a_head_is_refused_with_its_reason() -> None:
+    head = GET.replace(b"GET", b"HEAD") % b"/"
+    received = await exchange(server(), head + b"GET / HTTP/1.1\r\n\r\n")
+    *_, refusal = received.split(b"HTTP/1.1 ")
+    assert refusal.startswith(b"400 ")
+    assert b"Host" in refusal.partition(b"\r\n\r\n")[2]

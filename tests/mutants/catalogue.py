@@ -11,6 +11,7 @@ from tests.mutants import (
     lives,
     membership,
     node,
+    python_client,
     reads,
     replication,
     snapshot_files,
@@ -37,6 +38,7 @@ ALL: tuple[Mutant, ...] = (
     *clients.MUTANTS,
     *lives.MUTANTS,
     *connections.MUTANTS,
+    *python_client.MUTANTS,
 )
 """In the order of the protocol: elections first, then the driver, what operators ask, many
-clients, keys with a life, and connections."""
+clients, keys with a life, connections, and the client for programs."""
