@@ -18,6 +18,7 @@ from tests.mutants import (
     state,
     states,
     storage,
+    telling,
 )
 from tests.mutants.mutant import Mutant
 
@@ -37,6 +38,7 @@ ALL: tuple[Mutant, ...] = (
     *clients.MUTANTS,
     *lives.MUTANTS,
     *connections.MUTANTS,
+    *telling.MUTANTS,
 )
 """In the order of the protocol: elections first, then the driver, what operators ask, many
-clients, keys with a life, and connections."""
+clients, keys with a life, connections, and what is told of all that."""
