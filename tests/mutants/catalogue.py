@@ -11,6 +11,7 @@ from tests.mutants import (
     lives,
     membership,
     node,
+    python_client,
     reads,
     replication,
     snapshot_files,
@@ -38,7 +39,8 @@ ALL: tuple[Mutant, ...] = (
     *clients.MUTANTS,
     *lives.MUTANTS,
     *connections.MUTANTS,
+    *python_client.MUTANTS,
     *telling.MUTANTS,
 )
 """In the order of the protocol: elections first, then the driver, what operators ask, many
-clients, keys with a life, connections, and what is told of all that."""
+clients, keys with a life, connections, the client for programs, and what is told by HTTP."""
