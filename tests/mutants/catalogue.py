@@ -19,6 +19,7 @@ from tests.mutants import (
     state,
     states,
     storage,
+    telling,
 )
 from tests.mutants.mutant import Mutant
 
@@ -39,6 +40,7 @@ ALL: tuple[Mutant, ...] = (
     *lives.MUTANTS,
     *connections.MUTANTS,
     *python_client.MUTANTS,
+    *telling.MUTANTS,
 )
 """In the order of the protocol: elections first, then the driver, what operators ask, many
-clients, keys with a life, connections, and the client for programs."""
+clients, keys with a life, connections, the client for programs, and what is told by HTTP."""
