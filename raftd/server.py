@@ -219,7 +219,7 @@ def _run_with(
             *(service, reloading, standstill),
         )
         if server.http is not None:
-            running.tell_by_http(cluster, sync_times, secrets)
+            running.tell_by_http(cluster, sync_times, state, secrets)
         try:
             exit_code = trio.run(running.run)
             return exit_code
@@ -415,7 +415,9 @@ class _Server:
         self.why = "an unexpected error, which the log shows"
         """Why it ended, for its trace."""
 
-    def tell_by_http(self, cluster: ClusterConfig, sync_times: SyncTimes, secrets: Secrets) -> None:
+    def tell_by_http(
+        self, cluster: ClusterConfig, sync_times: SyncTimes, state: StateMachine, secrets: Secrets
+    ) -> None:
         """Have it tell by HTTP how it is, from its `run` on."""
         # Imported only where it is wanted.
         from raftd.http.monitor import Monitor, Surroundings
@@ -436,6 +438,7 @@ class _Server:
             wake=self._inbox.wake,
             is_draining=lambda: self.is_draining,
             connections=connections,
+            lives=lambda: state.life_count,
             dropped_messages=lambda: self._network.dropped_messages,
             credentials=secrets.credentials,
         )

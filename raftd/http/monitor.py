@@ -40,6 +40,8 @@ class Surroundings:
     is_draining: Callable[[], bool]
     connections: Callable[[], Mapping[str, int]]
     """Open ones of the other listeners, by name."""
+    lives: Callable[[], int]
+    """Keys that have one."""
     dropped_messages: Callable[[], int]
     credentials: CurrentCredentials | None = None
     """TLS with these; None for plain connections."""
@@ -78,6 +80,8 @@ class Monitor:
             is_ready=lambda: passes(self._health.readiness()),
             connections=lambda: {**around.connections(), "http": self.http.connection_count},
             answers=lambda: self.http.answers,
+            lives=around.lives,
+            watchers=lambda: len(node.watches.waiting),
             dropped_messages=around.dropped_messages,
         )
         routes = Routes(

@@ -20,6 +20,7 @@ from tests.mutants import (
     state,
     states,
     storage,
+    telling,
 )
 from tests.mutants.mutant import Mutant
 
@@ -41,6 +42,8 @@ ALL: tuple[Mutant, ...] = (
     *connections.MUTANTS,
     *security.MUTANTS,
     *python_client.MUTANTS,
+    *telling.MUTANTS,
 )
 """In the order of the protocol: elections first, then the driver, what operators ask, many
-clients, keys with a life, connections, who may use them, and the client for programs."""
+clients, keys with a life, connections and who may use them, the client for programs, and what is
+told by HTTP."""
