@@ -130,6 +130,10 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
             "raftctl.commands.config:config",
             "Check, show or export cluster files.",
         ),
+        "certs": (
+            "raftctl.commands.certs:certs",
+            "Make and show certificates of servers and clients.",
+        ),
         "completion": (
             "raftctl.commands.completion:completion",
             "Print the completion script of a shell.",
@@ -159,6 +163,9 @@ class Context:
         self.yes: bool = False
         self.color: str = "auto"
         self.endpoints: tuple[str, ...] = ()
+        self.cacert_path: Path | None = None
+        self.cert_path: Path | None = None
+        self.key_path: Path | None = None
         self._given: set[str] = set()
         self._dialled: Endpoints | None = None
         self._cluster: Cluster | None = None
@@ -218,6 +225,9 @@ class Context:
             prefix += f" -e {shlex.quote(','.join(self.endpoints))}"
         elif "config_path" in self._given:
             prefix += f" -c {shlex.quote(str(self.config_path))}"
+        for name in ("cacert", "cert", "key"):
+            if f"{name}_path" in self._given:
+                prefix += f" --{name} {shlex.quote(str(getattr(self, f'{name}_path')))}"
         return f"{prefix} {words}"
 
     def again(self, *more: str, without: Collection[str] = ()) -> str:
@@ -241,12 +251,19 @@ class Context:
         from raftctl.endpoints import resolve_endpoints
 
         if self._dialled is not None:
-            return self._dialled
+            return self._with_certificates(self._dialled)
         endpoints, config_path = self.endpoints, self.config_path
         # Who types -c means it, whatever an exported RAFTCTL_ENDPOINTS still says.
         if "config_path" in self._given and "endpoints" not in self._given:
             endpoints = ()
-        return resolve_endpoints(endpoints=endpoints, config_path=config_path)
+        found = resolve_endpoints(endpoints=endpoints, config_path=config_path)
+        return self._with_certificates(found)
+
+    def _with_certificates(self, endpoints: Endpoints) -> Endpoints:
+        """Return `endpoints` with what it takes to be let in there."""
+        from raftctl.showing import with_certificates
+
+        return with_certificates(self, endpoints)
 
     def cluster(self) -> Cluster:
         """Return the client of the cluster, the same one each time; closed when the command ends.
@@ -452,6 +469,24 @@ def _global_options(*, of_group: bool) -> list[click.Parameter]:
             help="Give up after this long; for membership commands: this long without progress. "
             "0 = never. Default: 30s.",
         ),
+        *[
+            option(
+                f"--{name}",
+                f"{name}_path",
+                envvar=f"RAFTCTL_{name.upper()}",
+                type=click.Path(path_type=Path),
+                metavar="FILE",
+                help=words,
+            )
+            for name, words in (
+                (
+                    "cacert",
+                    "The CA that servers are trusted by. Default: that of the cluster file.",
+                ),
+                ("cert", "The certificate to show. Default: admin.pem beside the CA."),
+                ("key", "The private key of --cert. Default: admin.key beside the CA."),
+            )
+        ],
         option("-y", "--yes", is_flag=True, help="Answer yes to every question."),
         option(
             "--color",

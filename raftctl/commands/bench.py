@@ -436,6 +436,7 @@ class _Run:
             cluster_id=status.cluster_id,
             addresses=list(addresses.values()),
             leader=addresses.get(status.server, ""),
+            tls=self._cluster.endpoints.tls,
             report=self._line.show,
         )
         try:

@@ -14,11 +14,13 @@ from tests.mutants import (
     python_client,
     reads,
     replication,
+    security,
     snapshot_files,
     snapshots,
     state,
     states,
     storage,
+    telling,
 )
 from tests.mutants.mutant import Mutant
 
@@ -38,7 +40,10 @@ ALL: tuple[Mutant, ...] = (
     *clients.MUTANTS,
     *lives.MUTANTS,
     *connections.MUTANTS,
+    *security.MUTANTS,
     *python_client.MUTANTS,
+    *telling.MUTANTS,
 )
 """In the order of the protocol: elections first, then the driver, what operators ask, many
-clients, keys with a life, connections, and the client for programs."""
+clients, keys with a life, connections and who may use them, the client for programs, and what is
+told by HTTP."""
