@@ -14,7 +14,7 @@
 | `calls`, `keys` | the rules, as steps without sockets, clock or randomness |
 | `judging` | what requests and replies mean for them |
 | `members`, `sessions`, `deadlines` | whom to ask; what makes writes happen once; when to give up |
-| `pending` | what a watch has been told of |
+| `pending`, `certificates` | what a watch has been told of; what is wrong with certificates |
 | `conversation` | the bytes of one connection |
 | `blocking`, `links` | plain sockets, which raftctl uses too; connections for trio |
 """
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from raftd.client.blocking_client import Client
     from raftd.client.errors import (
         Busy,
+        CertificateRefused,
         ClientClosed,
         ClientError,
         Forbidden,
@@ -54,6 +55,7 @@ __all__ = [
     "Append",
     "AsyncClient",
     "Busy",
+    "CertificateRefused",
     "Client",
     "ClientClosed",
     "ClientError",
