@@ -16,6 +16,7 @@ from raftd.core.types import Index, ServerId, Term
 from raftd.inputs import StateView
 from raftd.network.redis_cursors import Cursors
 from raftd.network.redis_framing import NULL_2, NULL_3, bulk, error
+from raftd.passwords import CurrentPassword
 
 if TYPE_CHECKING:
     from raftd.network.redis_plans import Plan
@@ -163,6 +164,8 @@ class Surroundings:
     """Where the clients are that go through the keys."""
     sessions: int = 0
     """How many connections there were: the last one's number."""
+    password: CurrentPassword = attrs.field(factory=lambda: CurrentPassword(None))
+    """What clients have to say first that show no certificate."""
 
 
 @attrs.define
@@ -183,6 +186,9 @@ class Session:
 
     protocol: int = 2
     """2 or 3."""
+    locked: bool = False
+    """Whether it has to say the password before anything else."""
+    wrong_passwords: int = 0
     stale_reads: bool = False
     """Whether its reads are answered from this server's own state, however old: READONLY."""
     queued: list[Plan] | None = None

@@ -11,13 +11,16 @@ from tests.mutants import (
     lives,
     membership,
     node,
+    python_client,
     reads,
     replication,
+    security,
     snapshot_files,
     snapshots,
     state,
     states,
     storage,
+    telling,
 )
 from tests.mutants.mutant import Mutant
 
@@ -37,6 +40,10 @@ ALL: tuple[Mutant, ...] = (
     *clients.MUTANTS,
     *lives.MUTANTS,
     *connections.MUTANTS,
+    *security.MUTANTS,
+    *python_client.MUTANTS,
+    *telling.MUTANTS,
 )
 """In the order of the protocol: elections first, then the driver, what operators ask, many
-clients, keys with a life, and connections."""
+clients, keys with a life, connections and who may use them, the client for programs, and what is
+told by HTTP."""

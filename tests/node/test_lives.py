@@ -32,7 +32,9 @@ from raftd.protocol import (
 )
 from raftd.storage import lives as lives_module
 from raftd.transactions import decode_outcomes, encode_steps
+from tests.node.growing import did, snapshot_world
 from tests.node.test_batches import Told
+from tests.node.test_installing import compact_past
 from tests.node.world import ELECTION_TICKS, HEARTBEAT_TICKS, TICK_MS, Asked, Server, World
 
 SECOND_TICKS = round(1000 / TICK_MS)
@@ -338,3 +340,25 @@ def test_bytes_that_are_no_steps_are_refused_and_not_appended() -> None:
     )
     assert world.ask(leader, request).error.code == "invalid"
     assert leader.running.raft.log.last_index == before
+
+
+# --- snapshots ------------------------------------------------------------------------------
+
+
+def test_a_server_that_got_a_snapshot_knows_the_lives_and_the_time_and_can_end_them() -> None:
+    world = snapshot_world(features_max=FEATURES_MAX)
+    ready(world)
+    began = put(world, "k", 20_000)
+    late = next(server for server in world.up() if not server.leads)
+    world.cut([server.name for server in world.up() if server is not late], [late.name])
+    world.run(2 * ELECTION_TICKS)
+    compact_past(world, late)
+    world.heal()
+    world.until(world.is_settled, 400)
+    assert did(late, "receive")
+    assert (late.state.life_count, late.state.clock_ms) == (1, world.leader().state.clock_ms)
+    world.call(world.leader(), TransferRequest(target=late.name))
+    assert world.leader() is late
+    lived = ends_at(world, "k") - began
+    # It was away when the time was written down, and counts on from the snapshot.
+    assert 20 * SECOND_TICKS <= lived <= 30 * SECOND_TICKS + ELECTIONS_TICKS

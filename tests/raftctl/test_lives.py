@@ -284,7 +284,7 @@ def test_nobody_that_answers_ends_it_after_the_time_out(
         server.version = LIVES_VERSION
         words = ["watch", "--from", "1", "-e", server.address, "--timeout", "200ms"]
         assert main(words) == 3
-    assert "no server answered within 200ms" in capsys.readouterr().err
+    assert "no server answered within" in capsys.readouterr().err
 
 
 def test_interrupted_it_ends_with_what_was_printed_and_nothing_more(
