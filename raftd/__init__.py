@@ -38,7 +38,9 @@ In reading order:
 | `cluster_status` | how the cluster is, from the answers of its servers; for raftctl as well |
 | `telemetry`, `activity`, `chronicle` | counters, the last minutes and events, for whoever looks |
 | `http` | health, metrics and live status for browsers and monitoring |
-| `config_values`, `config_yaml`, `config` | the cluster file, with positions in every error |
+| `certificate_files`, `tls`, `passwords` | by what servers and clients prove who they are |
+| `roles`, `secrets`, `reloading` | what each role may ask; what SIGHUP reads again |
+| `config_values`, `config_yaml`, `config_rules`, `config` | the cluster file and its errors |
 | `client` | the Python client: finds the leader, and writes exactly once |
 | `offline` | what raftctl may read of the storage: data directories and backups |
 | `service_notify` | what the service manager is told: ready, alive, stopping |

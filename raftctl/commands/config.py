@@ -11,6 +11,7 @@ from raftctl.cli import CommandGroup, Context, pass_context
 from raftctl.errors import EXIT_USAGE, CliError, Refused, UsageProblem
 
 if TYPE_CHECKING:
+    from raftctl.endpoints import Endpoints
     from raftd.config import ClusterConfig
     from raftd.protocol import ConfigurationView
 
@@ -151,7 +152,7 @@ def export(context: Context, target: Path | None) -> None:
     if status.configuration.joint:
         context.message("a change is under way: this is how it leaves the cluster if it succeeds")
     members = members_of(status.configuration, tuple(based_on.servers) if based_on else ())
-    stated = _stated(status.configuration)
+    stated = _stated(status.configuration, cluster.endpoints)
     try:
         if target is not None:
             _write(target, export_text(name, members, based_on, stated))
@@ -168,7 +169,7 @@ def export(context: Context, target: Path | None) -> None:
         ) from None
 
 
-def _stated(configuration: ConfigurationView) -> dict[str, dict[str, str]]:
+def _stated(configuration: ConfigurationView, dialled: Endpoints) -> dict[str, dict[str, str]]:
     """Return what the members that answer say of themselves: zone and listeners, where they have
     them."""
     from raftctl.endpoints import Endpoints
@@ -177,7 +178,7 @@ def _stated(configuration: ConfigurationView) -> dict[str, dict[str, str]]:
 
     members = {*configuration.voters, *configuration.learners, *configuration.learners_next}
     addresses = tuple(configuration.addresses[server] for server in sorted(members))
-    answers = survey(Endpoints(addresses=addresses, source="the configuration"))
+    answers = survey(Endpoints(addresses=addresses, source="the configuration", tls=dialled.tls))
     return {
         server_name(reply.server): {
             "zone": reply.zone,

@@ -14,6 +14,7 @@ from raftd.http.feed import Feed, Own
 from raftd.http.health import Health, passes
 from raftd.http.metrics import Sources, make_metrics
 from raftd.http.routes import Routes
+from raftd.http.secured import SecuredReaders
 from raftd.http.serving import HttpServer, allowed_hosts
 from raftd.http.survey import Survey
 from raftd.network.dialling import Dial, split_address
@@ -21,6 +22,7 @@ from raftd.node import Node
 from raftd.protocol import ActivityReply
 from raftd.surroundings import Settings
 from raftd.telemetry import RATE_INTERVAL_MS, Histogram
+from raftd.tls import CurrentCredentials
 
 
 @attrs.frozen(kw_only=True)
@@ -41,6 +43,8 @@ class Surroundings:
     lives: Callable[[], int]
     """Keys that have one."""
     dropped_messages: Callable[[], int]
+    credentials: CurrentCredentials | None = None
+    """TLS with these; None for plain connections."""
 
 
 class Monitor:
@@ -84,7 +88,8 @@ class Monitor:
             health=self._health, survey=survey, feed=self._feed, metrics=make_metrics(sources)
         )
         hosts = allowed_hosts((server.http, server.address, server.listen))
-        self.http = HttpServer(routes.respond, hosts)
+        readers = None if around.credentials is None else SecuredReaders(around.credentials)
+        self.http = HttpServer(routes.respond, hosts, readers)
         """Also for streams that come from elsewhere: see its `handle`."""
 
     def _activity(self) -> ActivityReply:

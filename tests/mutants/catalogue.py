@@ -14,6 +14,7 @@ from tests.mutants import (
     python_client,
     reads,
     replication,
+    security,
     snapshot_files,
     snapshots,
     state,
@@ -39,8 +40,10 @@ ALL: tuple[Mutant, ...] = (
     *clients.MUTANTS,
     *lives.MUTANTS,
     *connections.MUTANTS,
+    *security.MUTANTS,
     *python_client.MUTANTS,
     *telling.MUTANTS,
 )
 """In the order of the protocol: elections first, then the driver, what operators ask, many
-clients, keys with a life, connections, the client for programs, and what is told by HTTP."""
+clients, keys with a life, connections and who may use them, the client for programs, and what is
+told by HTTP."""
