@@ -28,6 +28,10 @@ STEP_NUMBER_MIN, STEP_NUMBER_MAX = -(2**63), 2**63 - 1
 """Of the numbers in a step: 64 bits with a sign."""
 RETURNED_BYTES_MAX = 4 * 1024 * 1024
 """Bytes of the values that one transaction returns: they fit a frame of the native protocol."""
+WRITTEN_BYTES_MAX = 8 * 1024 * 1024
+"""Bytes of the values that one transaction writes: twice what its entry can hold. A step that
+appends one byte writes the whole value again, so that what it takes to apply an entry, in memory
+and in time, is not seen from its length."""
 SESSION_RETURNED_BYTES_MAX = 64 * 1024
 """Bytes of the values that the kept results of one session hold together: they are in the state
 until the client acknowledges them, and are written again with each batch that the session is in."""

@@ -89,15 +89,11 @@ from raftd.storage.events import DELETED, EXPIRED, Change, EventRing
 from raftd.storage.history import History, configuration_record
 from raftd.storage.ledger import Ledger
 from raftd.storage.lives import Lives
-from raftd.storage.results import (
-    pack_result,
-    result_checksum,
-    unpack_result,
-)
+from raftd.storage.results import pack_result, result_checksum, unpack_result
 from raftd.storage.sessions import Session
 from raftd.storage.store import CountedStore, Store
-from raftd.storage.transacting import FEATURES_OFF, Draft, problem_of, too_much
-from raftd.transactions import RETURNED_BYTES_MAX, SESSION_RETURNED_BYTES_MAX
+from raftd.storage.transacting import FEATURES_OFF, Draft, problem_of
+from raftd.transactions import RETURNED_BYTES_MAX, SESSION_RETURNED_BYTES_MAX, WRITTEN_BYTES_MAX
 
 STATE_FORMAT = 1
 """Version of the layout above while no features are switched on."""
@@ -338,19 +334,25 @@ class StateMachine:
         """Apply `entries`, which go on right after `applied_index`, and return their results.
 
         A no-op and a configuration have None. What the entries change is visible in the store when
-        this returns, as one transaction; whether it is durable is the store's business.
+        this returns, as one transaction, or as several where one would take too much memory;
+        whether it is durable is the store's business.
 
         Raises:
-            UnknownEntry: nothing of the batch is visible then. It would fail in the same way again:
-                the process has to stop.
+            UnknownEntry: nothing of its transaction is visible then. It would fail in the same way
+                again: the process has to stop.
         """
         results: Results = []
-        if not entries:
-            return results
+        while len(results) < len(entries):
+            self._apply_some(entries[len(results) :] if results else entries, results)
+        return results
+
+    def _apply_some(self, entries: Sequence[Entry], results: Results) -> None:
+        """Apply the first of `entries`, as one transaction, and add their results."""
         hashes: list[int] = []
         index, effects, effects_hash = self.applied_index, self._effects, self.effects_hash
         changes = self._changes
         changes.clear()
+        effects.written_bytes = 0
         try:
             with self._store.transaction():
                 for entry in entries:
@@ -381,7 +383,9 @@ class StateMachine:
                         + effects.checksum
                     ) % _HASH_PRIME
                     hashes.append(effects_hash)
-                self.applied_index, self.applied_term = index, entries[-1].term
+                    if effects.written_bytes > WRITTEN_BYTES_MAX:
+                        break
+                self.applied_index, self.applied_term = index, entry.term
                 self.effects_hash = effects_hash
                 self._flush()
         except BaseException:
@@ -396,7 +400,6 @@ class StateMachine:
             del self._hashes[:-HASHES_KEPT]
         while len(self._sessions) > SESSIONS_CACHED_MAX:
             del self._sessions[next(iter(self._sessions))]
-        return results
 
     def hash_at(self, index: Index) -> int | None:
         """Return `effects_hash` as it was after the entry at `index`; None if that is not known.
@@ -771,7 +774,7 @@ class StateMachine:
             returned_max = SESSION_RETURNED_BYTES_MAX - kept_bytes
         outcomes = draft.carry_out(body.steps, returned_max)
         if outcomes is None:
-            return self._refused("too-much-returned", too_much(returned_max, command.session))
+            return self._refused(*draft.refusal(returned_max, command.session))
         draft.commit(self._effects)
         self._changes += draft.changes
         self.revision = draft.revision

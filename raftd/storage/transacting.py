@@ -33,6 +33,7 @@ from raftd.transactions import (
     STEP_NUMBER_MIN,
     STEPS_MAX,
     TOO_LONG,
+    WRITTEN_BYTES_MAX,
     AddTo,
     Append,
     Outcome,
@@ -105,15 +106,6 @@ def _bad_key(key: str) -> str:
     return f"a key has 1 to {KEY_BYTES_MAX} bytes, not {len(key.encode())}"
 
 
-def too_much(bytes_max: int, session: str) -> str:
-    """Return why a transaction is refused that would return more than `bytes_max` bytes."""
-    why = f"it would return more than {bytes_max} bytes of values"
-    if not session:
-        return why
-    limit = f"the unacknowledged results of session {session} may have"
-    return f"{why}: {limit} {SESSION_RETURNED_BYTES_MAX} together"
-
-
 class Draft:
     """The keys as a transaction has left them so far. Nothing of it is in the store."""
 
@@ -131,6 +123,8 @@ class Draft:
         """The last one that it has taken."""
         self.changes: list[Change] = []
         """What it has done to keys, in order."""
+        self.written_bytes = 0
+        """Of all values that it has given to keys, also of those that it has replaced again."""
         self._written: dict[bytes, bytes | None] = {}
         """Keys of the store with what they come to; None for what is removed."""
         self._deadlines: dict[bytes, int] = {}
@@ -158,20 +152,37 @@ class Draft:
         """Carry out `steps` and return what became of each.
 
         Returns:
-            None where the outcomes would take more than `returned_max` bytes: forget the draft.
+            None where the outcomes would take more than `returned_max` bytes, or the values that
+            are written more than `WRITTEN_BYTES_MAX`: forget the draft, `refusal` says why.
         """
         outcomes = []
         returned_bytes = 0
         for step in steps:
             outcome = self._handlers[type(step)](step)
             returned_bytes += OUTCOME_BYTES + len(outcome.value or b"")
-            if returned_bytes > returned_max:
+            if returned_bytes > returned_max or self.written_bytes > WRITTEN_BYTES_MAX:
                 return None
             outcomes.append(outcome)
         return tuple(outcomes)
 
+    def refusal(self, returned_max: int, session: str) -> tuple[str, str]:
+        """Return the code of a transaction that could not be carried out, and why it could not.
+
+        Args:
+            returned_max: as in `carry_out`.
+            session: whose transaction it is; empty for none.
+        """
+        if self.written_bytes > WRITTEN_BYTES_MAX:
+            return "too-much-written", f"it would write more than {WRITTEN_BYTES_MAX} bytes"
+        why = f"it would return more than {returned_max} bytes of values"
+        if session:
+            limit = f"the unacknowledged results of session {session} may have"
+            why += f": {limit} {SESSION_RETURNED_BYTES_MAX} together"
+        return "too-much-returned", why
+
     def commit(self, effects: Effects) -> None:
         """Write what it has come to into the store. It is of no use any more then."""
+        effects.written_bytes += self.written_bytes
         for store_key, stored in self._written.items():
             if stored is None:
                 effects.delete(store_key)
@@ -258,6 +269,7 @@ class Draft:
 
     def _write(self, key: bytes, value: bytes, stored: bytes | None) -> None:
         self.revision += 1
+        self.written_bytes += len(value)
         written = with_revisions(value, stored, self.revision)
         store_key = _KEY + key
         self._written[store_key] = written

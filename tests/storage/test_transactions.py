@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import msgpack
 import pytest
 from hypothesis import given
@@ -30,6 +32,7 @@ from raftd.commands import (
     has_to_be_stamped,
     stamp,
 )
+from raftd.core.types import Entry, EntryKind
 from raftd.storage.events import Event
 from raftd.storage.state import KeyValue, StateMachine
 from raftd.storage.store import MemoryStore
@@ -38,6 +41,7 @@ from raftd.transactions import (
     RETURNED_BYTES_MAX,
     SESSION_RETURNED_BYTES_MAX,
     STEPS_MAX,
+    WRITTEN_BYTES_MAX,
     decode_outcomes,
     decode_steps,
     encode_outcomes,
@@ -215,6 +219,45 @@ def test_a_transaction_that_would_return_too_much_does_nothing(replica: Replica)
     assert replica.keys() == ["long"]
     assert [pair[0] for pair in contents(replica.store)[1:]] == [pair[0] for pair in before]
     assert len(events(replica)) == 3
+
+
+def test_a_transaction_that_would_write_too_much_does_nothing(replica: Replica) -> None:
+    replica.run(Put("long", b"x" * (VALUE_BYTES_MAX - 100)))
+    fitting = WRITTEN_BYTES_MAX // VALUE_BYTES_MAX * (Append("long", b"y"),)
+    assert replica.transact(*fitting).applied
+    revision = replica.machine.revision
+    for step in (Append("long", b"y"), SetKey("other", b"z" * VALUE_BYTES_MAX)):
+        result = replica.transact(*fitting, step)
+        assert (result.applied, result.code, result.outcomes) == (False, "too-much-written", ())
+    assert replica.machine.revision == revision
+    assert replica.keys() == ["long"]
+
+
+def test_a_batch_that_writes_much_is_several_transactions_of_the_store_and_the_same_state() -> None:
+    class Counting(MemoryStore):
+        transactions = 0
+
+        def transaction(self) -> AbstractContextManager[None]:
+            self.transactions += 1
+            return super().transaction()
+
+    whole, single = Replica(Counting()), Replica(MemoryStore())
+    store = whole.store
+    assert isinstance(store, Counting)
+    append = encode_command(Command(Transaction((), (Append("k", b"y"),), 1)))
+    commands = [encode_put("k", b"x" * (VALUE_BYTES_MAX - 100)), *30 * [append]]
+    entries = [Entry(at, 1, EntryKind.COMMAND, data) for at, data in enumerate(commands, 2)]
+    before = store.transactions
+    results = whole.machine.apply(entries)
+    assert [result.revision for result in results if result] == [*range(1, 32)]
+    # Each has a bit more than is allowed, and eight appends have that.
+    assert store.transactions - before == 1 + 30 // 8
+    for entry in entries:
+        single.machine.apply([entry])
+    assert contents(whole.store) == contents(single.store)
+    assert whole.machine.effects_hash == single.machine.effects_hash
+    assert whole.machine.hash_at(5) == single.machine.hash_at(5)
+    assert events(whole, 28) == events(single, 28) != []
 
 
 def test_what_a_session_keeps_of_values_is_bounded_until_they_are_acknowledged(
