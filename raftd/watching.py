@@ -29,8 +29,8 @@ from raftd.storage.events import PUT_EVENT, Event
 from raftd.storage.state import StateMachine
 
 WATCHES_MAX = 512
-"""Requests that wait at once. Each of them is looked at whenever keys change: so many take a
-millisecond."""
+"""Requests that wait at once. A change is looked at once for all of them, as far as their prefixes
+have the same length, and they are looked at only if it concerns any."""
 WATCH_BYTES_MAX = 4 * 1024 * 1024
 """Keys and values of one reply: half a frame, so that the rest of each event fits too."""
 
@@ -62,6 +62,8 @@ class Watches:
         self._ticks = ticks
         self.waiting: list[_Watch] = []
         """Requests that were not answered yet."""
+        self._looked_revision = 0
+        """Up to here there is nothing for any of them."""
 
     def request(self, raft: Raft, request: WatchRequest, respond: Respond) -> None:
         """Answer now or later, exactly once."""
@@ -80,11 +82,25 @@ class Watches:
             why = f"{WATCHES_MAX} requests wait for changes here already"
             respond(unavailable("too many watch", why))
         else:
+            if not self.waiting:
+                self._looked_revision = self._state.revision
             self.waiting.append(watch)
 
     def changed(self, raft: Raft) -> None:
         """Answer those for whom something has come. To be called while anybody waits."""
-        self.waiting = [watch for watch in self.waiting if not self._answer(watch, raft)]
+        ring, looked_revision = self._state.events, self._looked_revision
+        self._looked_revision = revision = ring.revision
+        waiting, self.waiting = self.waiting, []
+        if looked_revision < ring.oldest_revision - 1:
+            self.waiting = [watch for watch in waiting if not self._answer(watch, raft)]
+            return
+        concerned = ring.prefixes_of(looked_revision, {watch.prefix for watch in waiting})
+        for watch in waiting:
+            if watch.prefix not in concerned:
+                watch.after_revision = max(watch.after_revision, revision)
+                self.waiting.append(watch)
+            elif not self._answer(watch, raft):
+                self.waiting.append(watch)
 
     def tick(self, raft: Raft) -> None:
         """Answer those who have waited for long enough. To be called while anybody waits."""

@@ -133,6 +133,16 @@ class EventRing:
             events.append(_event(at, key[skipped:].decode(), stored))
         return events, revision
 
+    def prefixes_of(self, revision: int, prefixes: set[bytes]) -> set[bytes]:
+        """Return those of `prefixes` that a key has which has changed behind `revision`."""
+        assert revision >= self.oldest_revision - 1, f"revision {revision} is gone"
+        ends = {_KEY_PREFIX_BYTES + len(prefix) for prefix in prefixes}
+        keys = {key for _, key, _ in self._behind(revision)}
+        found: set[bytes] = set()
+        for end in ends:
+            found.update([key[_KEY_PREFIX_BYTES:end] for key in keys])
+        return found & prefixes
+
     def _behind(self, revision: int) -> Iterator[tuple[int, bytes, bytes]]:
         position = len(self._segments) - 1
         while position > 0 and self._segments[position].first_revision > revision + 1:

@@ -120,6 +120,33 @@ def test_a_revision_that_is_not_there_yet_is_waited_for(world: World) -> None:
     assert revisions(asked.reply) == [3]
 
 
+def test_a_change_that_concerns_nobody_is_not_looked_at_for_each_who_waits(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader = world.leader()
+    write(world, "before")
+    requests = [WatchRequest(after_revision=0, prefix=f"{n:03}", wait_ms=500) for n in range(300)]
+    waiting = [world.ask(leader, request) for request in requests]
+    looked: list[bytes] = []
+    after = leader.state.events.after
+
+    def counted(revision: int, prefix: bytes, *limits: int) -> object:
+        looked.append(prefix)
+        return after(revision, prefix, *limits)
+
+    monkeypatch.setattr(leader.state.events, "after", counted)
+    for key in ("other", "007/a", "0"):
+        write(world, key)
+    assert looked == [b"007"]
+    reply = waiting.pop(7).reply
+    assert isinstance(reply, WatchReply)
+    assert (revisions(reply), reply.next_after_revision) == ([3], 3)
+    world.run(round(500 / TICK_MS) + 1)
+    for asked in waiting:
+        assert isinstance(asked.reply, WatchReply)
+        assert (asked.reply.events, asked.reply.next_after_revision) == ((), 4)
+
+
 def test_a_server_without_a_leader_says_so(world: World) -> None:
     alone = next(server for server in world.up() if not server.leads)
     world.cut([server.name for server in world.up() if server is not alone], [alone.name])

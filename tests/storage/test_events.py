@@ -138,6 +138,22 @@ def test_every_command_that_changes_keys_is_seen_by_those_who_watch() -> None:
     assert until == replica.machine.revision == 7
 
 
+@given(
+    st.lists(st.text("ab", max_size=4), max_size=20),
+    st.sets(st.text("ab", max_size=3), max_size=6),
+    st.integers(0, 20),
+)
+def test_prefixes_of_changes_are_those_that_some_change_would_be_returned_for(
+    keys: list[str], prefixes: set[str], revision: int
+) -> None:
+    ring = EventRing(0)
+    ring.extend([(b"K" + key.encode(), b"") for key in keys])
+    wanted = {prefix.encode() for prefix in prefixes}
+    assert ring.prefixes_of(revision, wanted) == {
+        prefix for prefix in wanted if ring.after(revision, prefix, 1, ALL)[0]
+    }
+
+
 def test_a_machine_that_starts_again_begins_behind_its_state() -> None:
     replica = Replica(MemoryStore())
     replica.run(Put("a", b"1"))
