@@ -23,6 +23,9 @@ from raftd.network.redis_auth import auth, authenticate
 from raftd.network.redis_framing import OK, array, bulk, error, integer, mapping, simple
 from raftd.network.redis_scan import matcher
 
+SETTING_PATTERNS_BYTES_MAX = 256
+"""Of all patterns of one CONFIG GET: more than all settings have together. To make them ready takes
+half a millisecond at most."""
 NAME_BYTES_MAX = 256
 """Of the name of a connection, and of what its library says of itself."""
 SYNTAX_ERROR_IN_HELLO = "Syntax error in HELLO option"
@@ -208,6 +211,8 @@ def config(command: list[bytes], session: Session, features: int) -> Action:
             "ERR CONFIG knows only GET: settings stand in the cluster file, see "
             "`raftctl config show`"
         )
+    if sum(map(len, command[2:])) > SETTING_PATTERNS_BYTES_MAX:
+        raise CommandError(f"ERR CONFIG GET takes at most {SETTING_PATTERNS_BYTES_MAX} bytes")
     patterns = [matcher(pattern.lower()) for pattern in command[2:]]
     found = [
         (bulk(name), bulk(str(setting(session)).encode()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from raftd.commands import KEY_BYTES_MAX
 from raftd.inputs import StateView
 from raftd.network.redis_actions import (
     SYNTAX_ERROR,
@@ -29,8 +30,15 @@ COUNTED_MAX = 50_000
 """What DBSIZE counts one by one: likewise."""
 PATTERN_BYTES_MAX = 1_024
 """Of a pattern: longer than any key."""
+SCAN_WORK_MAX = 2_500_000
+"""Bytes of keys times bytes of a pattern that one SCAN compares: some 5 ms where they were made to
+take long. It looks at fewer keys than it was asked to if these could be more."""
+KEYS_WORK_MAX = 32_000_000
+"""Likewise one KEYS: some 60 ms."""
 _CURSOR_END = 2**64
 """No cursor of any server is so large."""
+_BYTES_OF_COST = 16
+"""To make so much of a pattern ready takes as long as a read of one key."""
 _COST_OF_MANY = 1_024
 """Of a command that may look at thousands of keys, as reads of one key."""
 
@@ -139,6 +147,8 @@ def scan(command: list[bytes], session: Session, features: int) -> Action:
             case _:
                 raise CommandError(SYNTAX_ERROR)
     matches, prefix = matcher(pattern), literal_prefix(pattern)
+    compared_bytes = max(1, (len(pattern) - len(prefix)) * KEY_BYTES_MAX)
+    count = min(count, max(1, SCAN_WORK_MAX // compared_bytes))
     cursors = session.surroundings.cursors
 
     def run(state: StateView) -> bytes:
@@ -148,7 +158,8 @@ def scan(command: list[bytes], session: Session, features: int) -> Action:
         keys = [bulk(key) for key in found if matches(key)] if kind == b"string" else []
         return array([bulk(b"%d" % following), array(keys)])
 
-    return Query(run=run, cost=1 + count // SCAN_COUNT, stale=session.stale_reads)
+    cost = 1 + count // SCAN_COUNT + len(pattern) // _BYTES_OF_COST
+    return Query(run=run, cost=cost, stale=session.stale_reads)
 
 
 def keys(command: list[bytes], session: Session, features: int) -> Action:
@@ -161,6 +172,10 @@ def keys(command: list[bytes], session: Session, features: int) -> Action:
             raise CommandError(
                 f"ERR more than {KEYS_MAX} keys would have to be looked at: use SCAN, or a pattern "
                 "that begins with more characters"
+            )
+        if (len(command[1]) - len(prefix)) * sum(map(len, found)) > KEYS_WORK_MAX:
+            raise CommandError(
+                "ERR so many keys would take too long to compare with so long a pattern: use SCAN"
             )
         return array([bulk(key) for key in found if matches(key)])
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raftd.commands import (
+    KEY_BYTES_MAX,
     BeginOperation,
     Command,
     OpenSession,
@@ -149,6 +150,24 @@ def test_keys_and_dbsize_say_where_they_would_take_too_long(
     assert console.ask("KEYS a*1") == [b"a1"]
     assert console.ask("KEYS a1") == [b"a1"]
     assert console.ask("DBSIZE") == 16
+
+
+def test_patterns_that_are_slow_to_compare_do_not_hold_up_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(redis_scan, "SCAN_WORK_MAX", 4 * 3 * KEY_BYTES_MAX)
+    monkeypatch.setattr(redis_scan, "KEYS_WORK_MAX", 4 * 3 * 8)
+    console = Console()
+    console.ask("MSET " + " ".join(f"a{n:03} x" for n in range(9)))
+    # What comes before the first star is looked up and not compared.
+    assert len(console.ask("SCAN 0 MATCH a0* COUNT 100")[1]) == 9
+    cursor, found = console.ask("SCAN 0 MATCH a0*0* COUNT 100")
+    assert (cursor != b"0", len(found)) == (True, 4)
+    assert len(scanned(console, "MATCH a0*0* COUNT 100")) == 9
+    assert "too long" in console.refused("KEYS a0*0*")
+    assert len(console.ask("KEYS a0**")) == 9
+    # No cost would cover that many patterns.
+    assert "at most" in console.refused("CONFIG GET " + "*a " * 200)
 
 
 def test_what_is_not_keys_is_not_counted() -> None:
