@@ -91,8 +91,10 @@ class Client:
     def _go_on(self) -> None:
         """Put those into the inbox that have waited and need not any more."""
         waiting = self._waiting
-        count = min(len(waiting), CLIENT_REQUESTS_MAX - len(self._unanswered))
-        self._inbox.arrived(self._accept_all([waiting.popleft() for _ in range(count)]))
+        # Those that are refused here leave room at once, and no answer comes that would go on.
+        while waiting and len(self._unanswered) < CLIENT_REQUESTS_MAX:
+            count = min(len(waiting), CLIENT_REQUESTS_MAX - len(self._unanswered))
+            self._inbox.arrived(self._accept_all([waiting.popleft() for _ in range(count)]))
         if not waiting:
             self._connection.resume()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import socket
 import struct
 import termios
@@ -11,8 +12,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 
 from raftd.codec import (
+    FrameDecoder,
     decode_reply,
     encode_frame,
     encode_message,
@@ -22,9 +25,16 @@ from raftd.codec import (
 from raftd.core.messages import PreVote, PreVoteResponse
 from raftd.inputs import LinkChanged, Received, Requested
 from raftd.network.connection import Connection
-from raftd.network.inputs import BATCH_INPUTS_MAX, INBOX_INPUTS_MAX, PEERS_INPUTS_MAX
-from raftd.network.listener import CLIENT_REQUESTS_MAX
-from raftd.protocol import DoneReply, GetRequest, PutRequest
+from raftd.network.inputs import (
+    BATCH_INPUTS_MAX,
+    INBOX_INPUTS_MAX,
+    PEERS_INPUTS_MAX,
+    Inbox,
+)
+from raftd.network.listener import CLIENT_REQUESTS_MAX, RestrictedClient
+from raftd.protocol import DoneReply, ErrorReply, GetRequest, PutRequest, TransferRequest
+from raftd.roles import FORBIDDEN
+from raftd.tls import APPLICATION, Holder
 from tests.network.harness import (
     CLIENT_HELLO,
     Fabric,
@@ -534,3 +544,27 @@ async def test_the_newer_connection_of_a_server_takes_the_place_of_the_older_one
     bed.server.send("n2/b", PreVoteResponse(2, 1, True))
     await newer.receive()
     assert bed.server.network.dropped_messages == 0
+
+
+async def test_a_client_may_ask_on_behind_many_requests_that_are_not_for_its_role(
+    nursery: trio.Nursery,
+) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    inbox = Inbox()
+    connection = Connection(ours, FrameDecoder(), inbox=inbox, outbox_bytes_max=1 << 20)
+    holder = Holder(APPLICATION, "orders")
+    client = RestrictedClient(connection, inbox, lambda replied: None, holder)
+    nursery.start_soon(connection.run, client.handle, [])
+    stranger = Stranger(theirs)
+    count = 2 * CLIENT_REQUESTS_MAX
+    await stranger.send(*[encode_request(number, TransferRequest()) for number in range(count)])
+    for number in range(count):
+        answered, reply = decode_reply(await stranger.receive())
+        assert isinstance(reply, ErrorReply)
+        assert (answered, reply.code) == (number, FORBIDDEN)
+    await stranger.send(encode_request(count, GetRequest(key="k")))
+    with trio.fail_after(PATIENCE_SECONDS):
+        inputs, _ = await inbox.take(lambda: math.inf)
+    (asked,) = inputs
+    assert isinstance(asked, Requested)
+    connection.close("the test is over")
