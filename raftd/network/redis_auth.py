@@ -59,7 +59,10 @@ def authenticate(user: bytes, password: bytes, session: Session) -> None:
         WrongPassword: it does not know the password.
     """
     known = session.surroundings.password
-    if user != USER or (known.is_set and not known.matches(password)):
+    # Who had to say a password is not let in because there is none any more: with TLS it has shown
+    # no certificate, and would be refused if it came now.
+    has_to_match = known.is_set or session.locked
+    if user != USER or (has_to_match and not known.matches(password)):
         raise WrongPassword(WRONG_PASSWORD)
     session.locked = False
 

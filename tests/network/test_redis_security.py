@@ -133,6 +133,18 @@ async def test_a_new_password_is_asked_of_new_clients_and_old_ones_go_on(
         assert await new.ask("AUTH", "another") == b"OK"
 
 
+async def test_who_had_to_say_a_password_is_not_let_in_when_there_is_none_any_more(
+    password: CurrentPassword,
+) -> None:
+    async with opened_bed(password=password) as bed:
+        client = await bed.client()
+        assert text(await client.ask("GET", "k")) == NO_AUTH
+        assert password.load(None)
+        assert text(await client.ask("AUTH", "default", "x")) == WRONG_PASSWORD
+        assert text(await client.ask("GET", "k")) == NO_AUTH
+        assert await (await bed.client()).ask("SET", "k", "v") == b"OK"
+
+
 # --- limits ---------------------------------------------------------------------------------------
 
 
