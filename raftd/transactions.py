@@ -184,6 +184,9 @@ def decode_steps(content: bytes) -> tuple[tuple[tuple[str, int], ...], tuple[Ste
     """
     try:
         packed_conditions, packed_steps = msgpack.unpackb(content)
+        if max(len(packed_conditions), len(packed_steps)) > STEPS_MAX:
+            # Before they are taken apart here, and on every server that would apply them.
+            raise ValueError(f"it has at most {STEPS_MAX} conditions and steps each")
         conditions = []
         for key, revision in packed_conditions:
             if type(key) is not str or type(revision) is not int:

@@ -387,6 +387,14 @@ def test_a_strangers_bytes_are_a_value_error_and_nothing_else(packed: object) ->
         decode_steps(content)
 
 
+def test_a_stranger_s_transaction_is_not_taken_apart_where_it_has_too_many_parts() -> None:
+    fitting = STEPS_MAX * [("k", 0)], STEPS_MAX * [ReadKey("k")]
+    assert len(decode_steps(encode_steps(*fitting))[1]) == STEPS_MAX
+    for conditions, steps in (([("k", 0), *fitting[0]], []), ([], [ReadKey("k"), *fitting[1]])):
+        with pytest.raises(ValueError, match=f"at most {STEPS_MAX}"):
+            decode_steps(encode_steps(conditions, steps))
+
+
 @given(st.binary(max_size=40))
 def test_any_bytes_are_steps_or_a_value_error(content: bytes) -> None:
     for decode in (decode_steps, decode_outcomes):
