@@ -347,7 +347,8 @@ class Result(Value):
     configuration-moved, no-such-operation, operation-ended, rolling-moved (the record of a rolling
     operation is not as the asker has seen it), not-a-number (of a counter), too-much-returned (a
     transaction asks for more bytes of values than it may return, or than its session may keep),
-    too-much-written (it writes more of them than it may), invalid (a size over its limit, or what no release of ours asks)."""
+    too-much-written (it writes more of them than it may), invalid (a size over its limit, or what
+    no release of ours asks)."""
     message: str = ""
     number: int = 0
     """What a counter has come to, or how many keys were removed."""
