@@ -48,6 +48,8 @@ TIMEOUT_MS_MAX = 365 * 24 * 3_600_000.0
 """A year. Nobody waits longer, and the operating system's timers can hold it."""
 WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 """What write(2) says of a stream that takes no more; a reader that went away is no error."""
+SHORTEST_MEANT_MS = 100.0
+"""Who writes less without a unit means seconds: nobody waits for so short a time by hand."""
 SHORT_HELP_CHARACTERS_MAX = 200
 """Longer than any first sentence."""
 TRACEBACK_VARIABLE = "RAFTCTL_TRACEBACK"
@@ -330,8 +332,12 @@ pass_context = click.make_pass_decorator(Context, ensure=True)
 # --- global options ---------------------------------------------------------------------------
 
 
-def parse_timeout_ms(text: str) -> float:
+def parse_timeout_ms(text: str, *, most_ms: float = TIMEOUT_MS_MAX) -> float:
     """Return a duration such as `30s` in milliseconds; `0`, and only that, may lack its unit.
+
+    Args:
+        text: what somebody has written.
+        most_ms: what makes sense there: the unit of a number without one is guessed by it.
 
     Raises:
         ValueError: anything else; the message says what is expected.
@@ -340,7 +346,7 @@ def parse_timeout_ms(text: str) -> float:
 
     if text == "0":
         return 0.0
-    duration_ms = parse_duration_ms(text)
+    duration_ms = parse_duration_ms(text, least_ms=SHORTEST_MEANT_MS, most_ms=most_ms)
     if duration_ms > TIMEOUT_MS_MAX:
         raise ValueError(f"{text} is longer than a year; 0 means for ever")
     return duration_ms
@@ -351,6 +357,8 @@ class DurationParameter(click.ParamType):  # type: ignore[type-arg]
     """A duration with its unit, or 0; becomes milliseconds."""
 
     name = "duration"
+    most_ms = TIMEOUT_MS_MAX
+    """What makes sense, for hints."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -359,7 +367,7 @@ class DurationParameter(click.ParamType):  # type: ignore[type-arg]
         if isinstance(value, float):
             return value
         try:
-            return parse_timeout_ms(value)
+            return parse_timeout_ms(value, most_ms=self.most_ms)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

@@ -356,16 +356,14 @@ def _apply_rule(rule: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
 
 def _key_meant(key: str, schema: type) -> str:
     """Return a hint for a key that `schema` does not know, or nothing."""
-    here = rules.did_you_mean(key, _keys(schema))
-    if here:
-        return here
+    # A key that is right at another place is meant, not one that is like it and allowed here.
     if schema is ClusterKeys and key in _keys(SharedKeys):
         return f" (did you mean defaults.{key}?)"
     if schema is SharedKeys and key in _keys(ServerKeys):
         return f"; each server has its own (did you mean servers.ID.{key}?)"
     if key in _keys(ClusterKeys):
         return f" (did you mean {key} at the top of the file?)"
-    return ""
+    return rules.did_you_mean(key, _keys(schema))
 
 
 # --- loading --------------------------------------------------------------------------------

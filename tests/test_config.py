@@ -266,11 +266,41 @@ def test_every_problem_is_reported_in_one_run_in_the_order_of_the_file(problems)
         (with_default("data_dir", '"d/{name}"'), "only {id} can stand in braces"),
         (with_default("data_dir", '""'), "defaults.data_dir: '' is not the name of a folder"),
         (with_default("log_level", "warn"), "(did you mean 'warning'?)"),
+        (
+            with_default("redis", '"127.0.0.1:7201"'),
+            "unknown key; each server has its own (did you mean servers.ID.redis?)",
+        ),
     ],
 )
 def test_what_is_not_as_the_schema_says_is_refused(problems, text, expected):
     found = problems(text)
     assert any(expected in problem for problem in found), found
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [("0.05", "5%"), ("5", "5%"), ("0.5", "0.5%"), ("0.001", "0.1%"), ("90", "")],
+)
+def test_a_percentage_without_its_sign_is_what_the_limits_allow(problems, value, meant):
+    (problem,) = problems(with_default("clock_drift", value))
+    hint = f" (did you mean {meant}?)" if meant else ""
+    assert problem.endswith(f"expected a percentage with its sign, got the number {value}{hint}")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "meant"),
+    [
+        ("heartbeat_interval", "50", "50ms"),
+        ("heartbeat_interval", "0.5", "0.5s"),
+        ("catch_up_timeout", '"30"', "30s"),
+        ("catch_up_timeout", "500", "500ms"),
+        ("election_timeout", "900000000", ""),
+    ],
+)
+def test_a_duration_without_its_unit_is_what_the_limits_allow(problems, key, value, meant):
+    problem = next(found for found in problems(with_default(key, value)) if key in found)
+    assert ("did you mean" in problem) == bool(meant)
+    assert f"(did you mean {meant}?)" in problem or not meant
 
 
 @pytest.mark.parametrize(
@@ -283,8 +313,8 @@ def test_what_is_not_as_the_schema_says_is_refused(problems, text, expected):
         ("1_000", "'1_000' is not a duration"),
         ("0x10", "'0x10' is not a duration"),
         ('"12"', "'12' is not a duration"),
-        ("12", "got the number 12 (did you mean 12ms?)"),
-        ("1.5", "got the number 1.5 (did you mean 1.5ms?)"),
+        ("12", "got the number 12 (did you mean 12s?)"),
+        ("1.5", "got the number 1.5 (did you mean 1.5s?)"),
         ("true", "got true"),
         ("~", "got nothing"),
         ("2 sec", "(did you mean 2s?)"),

@@ -15,7 +15,7 @@
 | `judging` | what requests and replies mean for them |
 | `certificates` | how connections are protected |
 | `members`, `sessions`, `deadlines` | whom to ask; what makes writes happen once; when to give up |
-| `pending` | what a watch has been told of |
+| `pending`, `certificates` | what a watch has been told of; what is wrong with certificates |
 | `conversation` | the bytes of one connection |
 | `blocking`, `links` | plain sockets, which raftctl uses too; connections for trio |
 """

@@ -134,7 +134,6 @@ class ClusterSeen:
     members: tuple[MemberSeen, ...] = ()
     """In the order of their names."""
     uptime_ms: int = 0
-    rss_bytes: int = 0
 
     @property
     def leads(self) -> bool:
@@ -155,6 +154,8 @@ class Surroundings:
     """Whether this server is the leader, as far as it knows."""
     wall_clock_ms: Callable[[], int] = lambda: 0
     """Milliseconds since 1970, for commands that name a moment."""
+    memory_bytes: Callable[[], int] = lambda: 0
+    """What the process takes of the machine's memory."""
     connection_count: Callable[[], int] = lambda: 0
     connections_max: int = 0
     queued_bytes: int = 0

@@ -69,7 +69,7 @@ def hello(command: list[bytes], session: Session, features: int) -> Action:
     session.protocol = protocol
     if name is not None:
         session.name = name
-    leads = session.surroundings.cluster().leads
+    leads = session.surroundings.leads()
     fields = (
         ("server", bulk(b"raftd")),
         ("version", bulk(REDIS_VERSION.encode())),
@@ -256,9 +256,10 @@ def _about_clients(cluster: ClusterSeen, session: Session) -> dict[str, object]:
 
 
 def _about_memory(cluster: ClusterSeen, session: Session) -> dict[str, object]:
+    memory_bytes = session.surroundings.memory_bytes()
     return {
-        "used_memory": cluster.rss_bytes,
-        "used_memory_rss": cluster.rss_bytes,
+        "used_memory": memory_bytes,
+        "used_memory_rss": memory_bytes,
         "maxmemory": 0,
         "maxmemory_policy": "noeviction",
     }

@@ -248,7 +248,7 @@ def test_hello_is_a_map_in_the_protocol_that_it_asks_for() -> None:
     assert flat[:2] == [b"server", b"raftd"]
     found = read(asked("HELLO 3 SETNAME me", session).content)
     assert session.name == "me"
-    assert (found[b"proto"], found[b"role"], found[b"modules"]) == (3, b"replica", [])
+    assert (found[b"proto"], found[b"role"], found[b"modules"]) == (3, b"master", [])
     assert session.protocol == 3
     assert read(asked("CONFIG GET save", session).content) == {b"save": b""}
     assert isinstance(read(asked("HELLO 2", session).content), list)
