@@ -8,6 +8,7 @@ from tests.mutants import (
     clients,
     connections,
     elections,
+    logs,
     membership,
     node,
     reads,
@@ -35,6 +36,7 @@ ALL: tuple[Mutant, ...] = (
     *benchmark.MUTANTS,
     *clients.MUTANTS,
     *connections.MUTANTS,
+    *logs.MUTANTS,
 )
 """In the order of the protocol: elections first, then the driver, what operators ask, many
-clients, and their connections."""
+clients and their connections, and what people are told."""
