@@ -53,8 +53,8 @@ MUTANTS = (
         name="an-idle-server-sleeps-longer-than-its-watchdog",
         why="The service manager kills a healthy server that has nothing to do.",
         file="raftd/service_notify.py",
-        old="        return max(0, int(self._watchdog_seconds / PINGS_PER_WATCHDOG / tick_seconds) - 1)\n",
-        new="        return max(0, int(self._watchdog_seconds * PINGS_PER_WATCHDOG / tick_seconds) - 1)\n",
+        old="int(self._watchdog_seconds / PINGS_PER_WATCHDOG / tick_seconds) - 1)\n",
+        new="int(self._watchdog_seconds * PINGS_PER_WATCHDOG / tick_seconds) - 1)\n",
         test=f"{NOTIFY}::test_pings_come_at_half_of_the_watchdog_however_the_loop_sleeps",
     ),
     Mutant(
