@@ -14,6 +14,7 @@ import heapq
 import itertools
 import random
 import selectors
+import ssl
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -144,6 +145,7 @@ class Bench:
         cluster_id: str,
         addresses: Sequence[str],
         leader: str,
+        tls: ssl.SSLContext | None = None,
         report: Callable[[Progress], None] = lambda progress: None,
     ) -> None:
         """Prepare it; nothing is sent yet.
@@ -153,6 +155,7 @@ class Bench:
             cluster_id: servers of other clusters are not asked.
             addresses: of the members, HOST:PORT.
             leader: which of them leads.
+            tls: how connections are protected; None for not at all.
             report: called about once a second.
         """
         self.options = options
@@ -174,14 +177,14 @@ class Bench:
         """1 for each key that was written, or may be."""
         self._report = report
         self._selector = selectors.DefaultSelector()
-        self._servers = Servers(self._selector, cluster_id, addresses)
+        self._servers = Servers(self._selector, cluster_id, addresses, tls)
         self._servers.leader = leader
         self._latencies = {
             kind: Latencies()
             for kind, share in ((PUT, 1 - options.read_fraction), (GET, options.read_fraction))
             if share
         }
-        self._clients = self._make_clients(cluster_id)
+        self._clients = self._make_clients(cluster_id, tls)
         self._pauses: list[tuple[int, int, Callable[[], None]]] = []
         self._pause_numbers = itertools.count()
         self._tend_ns = 0
@@ -191,7 +194,7 @@ class Bench:
         self._began_cpu_ns = self._ended_cpu_ns = 0
         self._phase = _Phase(name=CONNECTING, began_ns=self._heard_ns)
 
-    def _make_clients(self, cluster_id: str) -> list[BenchClient]:
+    def _make_clients(self, cluster_id: str, tls: ssl.SSLContext | None) -> list[BenchClient]:
         options = self.options
         value = value_of(options.value_bytes)
         slots = max(options.pipeline, BATCH_SLOTS)
@@ -211,6 +214,7 @@ class Bench:
                 number,
                 selector=self._selector,
                 cluster_id=cluster_id,
+                tls=tls,
                 slots=slots,
                 make_frames=frames,
                 latencies=self._latencies,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -157,9 +158,10 @@ class Lane(Link):
         selector: selectors.BaseSelector,
         cluster_id: str,
         *,
+        tls: ssl.SSLContext | None,
         follows_leader: bool,
     ) -> None:
-        super().__init__(selector, cluster_id)
+        super().__init__(selector, cluster_id, tls)
         self._client = client
         self._bench = client.bench
         self._follows_leader = follows_leader
@@ -304,6 +306,7 @@ class BenchClient:
         *,
         selector: selectors.BaseSelector,
         cluster_id: str,
+        tls: ssl.SSLContext | None,
         slots: int,
         make_frames: Callable[[str], Frames],
         latencies: dict[str, Latencies],
@@ -316,6 +319,7 @@ class BenchClient:
             number: which client it is, from 0.
             selector: of the loop.
             cluster_id: of the cluster that is meant.
+            tls: how its connections are protected; None for not at all.
             slots: requests that may be on their way at once.
             make_frames: makes the frames of a session.
             latencies: where to count those of puts and gets.
@@ -331,10 +335,10 @@ class BenchClient:
         self._unacknowledged: dict[int, None] = {}
         """Serials whose results are not known, oldest first."""
         self._uncounted = Errors()
-        self._lane = Lane(self, selector, cluster_id, follows_leader=True)
+        self._lane = Lane(self, selector, cluster_id, tls=tls, follows_leader=True)
         self._reading = self._lane
         if reads_elsewhere:
-            self._reading = Lane(self, selector, cluster_id, follows_leader=False)
+            self._reading = Lane(self, selector, cluster_id, tls=tls, follows_leader=False)
         self._lanes = tuple({self._lane: None, self._reading: None})
 
     # --- for the benchmark ---

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import selectors
 import socket
+import ssl
 import time
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from raftd.client.errors import ConnectionProblem
 from raftd.codec import (
     FrameDecoder,
     WireError,
@@ -25,6 +27,7 @@ RECEIVE_BYTES = 256 * 1024
 NANOSECONDS = 1_000_000_000
 BUSY = "busy"
 """Code of the refusal of a server that has no connection left."""
+_NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _BOTH = selectors.EVENT_READ | selectors.EVENT_WRITE
 
 
@@ -51,13 +54,26 @@ class Link:
     It is closed, on its way, or up: welcomed by a server of the cluster that is meant.
     """
 
-    def __init__(self, selector: selectors.BaseSelector, cluster_id: str) -> None:
-        """Prepare a link to servers of the cluster `cluster_id`; nothing is dialled yet."""
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        cluster_id: str,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Prepare a link to servers of the cluster `cluster_id`; nothing is dialled yet.
+
+        Args:
+            selector: of the loop.
+            cluster_id: servers of others are not talked to.
+            tls: how the connection is protected; None for not at all.
+        """
         self._selector = selector
         self._cluster_id = cluster_id
+        self._tls = tls
         self._decoder = FrameDecoder()
         self._outbox: list[bytes] = []
         self._is_connected = False
+        self._is_shaking_hands = False
         self._events = 0
         self.stream: socket.socket | None = None
         """None while it is closed."""
@@ -101,6 +117,7 @@ class Link:
         self._decoder = FrameDecoder()
         self._outbox = [_hello()]
         self._is_connected = False
+        self._is_shaking_hands = False
         self.stream = stream
         self._events = _BOTH
         self._selector.register(stream, _BOTH, self)
@@ -131,15 +148,16 @@ class Link:
 
     def flush(self) -> None:
         """Hand what is queued to the kernel; what it does not take goes when it does."""
-        if not self._outbox or self.stream is None or not self._is_connected:
+        is_ready = self._is_connected and not self._is_shaking_hands
+        if not self._outbox or self.stream is None or not is_ready:
             return
         joined = self._outbox[0] if len(self._outbox) == 1 else b"".join(self._outbox)
         try:
             sent = self.stream.send(joined)
-        except BlockingIOError:
+        except _NOT_NOW:
             sent = 0
         except OSError as error:
-            self.fail((error.strerror or str(error)).lower())
+            self.fail(_words(error))
             return
         if sent == len(joined):
             self._outbox.clear()
@@ -150,17 +168,60 @@ class Link:
 
     def ready(self, events: int) -> None:
         """Do what the selector says can be done."""
-        if events & selectors.EVENT_WRITE:
+        if not self._is_connected and events & selectors.EVENT_WRITE:
             assert self.stream is not None
-            if not self._is_connected:
-                error = self.stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                if error:
-                    self.fail(os.strerror(error).lower())
-                    return
-                self._is_connected = True
+            error = self.stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                self.fail(os.strerror(error).lower())
+                return
+            self._is_connected = True
+            if self._tls is not None:
+                self._protect(self._tls)
+        if self._is_shaking_hands:
+            self._shake_hands()
+            return
+        if events & selectors.EVENT_WRITE:
             self.flush()
         if events & selectors.EVENT_READ and self.stream is not None:
             self._receive()
+
+    def _protect(self, tls: ssl.SSLContext) -> None:
+        """Begin with a handshake."""
+        assert self.stream is not None
+        self._selector.unregister(self.stream)
+        host, _ = parse_address(self.address)
+        try:
+            # It takes the descriptor from the one that there was.
+            self.stream = tls.wrap_socket(
+                self.stream, server_hostname=host, do_handshake_on_connect=False
+            )
+        finally:
+            self._selector.register(self.stream, self._events, self)
+        self._is_shaking_hands = True
+
+    def _shake_hands(self) -> None:
+        """Go on with the handshake as far as that is possible."""
+        from raftd.client.certificates import certificate_problem, check_certificate
+
+        stream: Any = self.stream
+        try:
+            stream.do_handshake()
+        except ssl.SSLWantReadError:
+            self._watch(selectors.EVENT_READ)
+            return
+        except ssl.SSLWantWriteError:
+            self._watch(selectors.EVENT_WRITE)
+            return
+        except OSError as error:
+            self.fail(str(certificate_problem(self.address, error)))
+            return
+        self._is_shaking_hands = False
+        try:
+            check_certificate(self.address, stream.getpeercert())
+        except ConnectionProblem as problem:
+            self.fail(str(problem))
+            return
+        self.flush()
 
     def _watch(self, events: int) -> None:
         if events != self._events and self.stream is not None:
@@ -171,10 +232,10 @@ class Link:
         assert self.stream is not None
         try:
             brought = self.stream.recv(RECEIVE_BYTES)
-        except BlockingIOError:
+        except _NOT_NOW:
             return
         except OSError as error:
-            self.fail((error.strerror or str(error)).lower())
+            self.fail(_words(error))
             return
         if not brought:
             self.fail("it closed the connection")
@@ -197,6 +258,14 @@ class Link:
         else:
             self.is_up = True
             self.up()
+
+
+def _words(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        from raftd.tls import explain
+
+        return explain(error)
+    return (error.strerror or str(error)).lower()
 
 
 def serve(selector: selectors.BaseSelector, timeout_s: float) -> None:

@@ -7,6 +7,7 @@ connections are those of the loop that makes the load: they cost it next to noth
 from __future__ import annotations
 
 import selectors
+import ssl
 import time
 from collections.abc import Mapping, Sequence
 
@@ -73,7 +74,7 @@ class _Observer(Link):
     def __init__(
         self, servers: Servers, selector: selectors.BaseSelector, cluster_id: str, address: str
     ) -> None:
-        super().__init__(selector, cluster_id)
+        super().__init__(selector, cluster_id, servers.tls)
         self._servers = servers
         self.at = address
         self.name = ""
@@ -180,9 +181,14 @@ class Servers:
     """The members of the cluster, as far as a benchmark has to know them."""
 
     def __init__(
-        self, selector: selectors.BaseSelector, cluster_id: str, addresses: Sequence[str]
+        self,
+        selector: selectors.BaseSelector,
+        cluster_id: str,
+        addresses: Sequence[str],
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """Prepare to watch the servers at `addresses`; `tend` dials them."""
+        self.tls = tls
         self._selector = selector
         self._cluster_id = cluster_id
         self._observers: dict[str, _Observer] = {}

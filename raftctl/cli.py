@@ -48,6 +48,8 @@ TIMEOUT_MS_MAX = 365 * 24 * 3_600_000.0
 """A year. Nobody waits longer, and the operating system's timers can hold it."""
 WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 """What write(2) says of a stream that takes no more; a reader that went away is no error."""
+SHORTEST_MEANT_MS = 100.0
+"""Who writes less without a unit means seconds: nobody waits for so short a time by hand."""
 SHORT_HELP_CHARACTERS_MAX = 200
 """Longer than any first sentence."""
 TRACEBACK_VARIABLE = "RAFTCTL_TRACEBACK"
@@ -105,6 +107,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "delete": ("raftctl.commands.data:delete", "Delete a key."),
         "cas": ("raftctl.commands.data:cas", "Set a key if its value is the expected one."),
         "list": ("raftctl.commands.data:list_keys", "List keys and values in order."),
+        "watch": ("raftctl.commands.watch_keys:watch", "Print changes of keys as they come."),
     },
     "Safety net": {
         "backup": ("raftctl.commands.backup:backup", "Write all that the cluster holds to a file."),
@@ -130,6 +133,10 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "config": (
             "raftctl.commands.config:config",
             "Check, show or export cluster files.",
+        ),
+        "certs": (
+            "raftctl.commands.certs:certs",
+            "Make and show certificates of servers and clients.",
         ),
         "completion": (
             "raftctl.commands.completion:completion",
@@ -160,6 +167,9 @@ class Context:
         self.yes: bool = False
         self.color: str = "auto"
         self.endpoints: tuple[str, ...] = ()
+        self.cacert_path: Path | None = None
+        self.cert_path: Path | None = None
+        self.key_path: Path | None = None
         self._given: set[str] = set()
         self._dialled: Endpoints | None = None
         self._cluster: Cluster | None = None
@@ -219,6 +229,9 @@ class Context:
             prefix += f" -e {shlex.quote(','.join(self.endpoints))}"
         elif "config_path" in self._given:
             prefix += f" -c {shlex.quote(str(self.config_path))}"
+        for name in ("cacert", "cert", "key"):
+            if f"{name}_path" in self._given:
+                prefix += f" --{name} {shlex.quote(str(getattr(self, f'{name}_path')))}"
         return f"{prefix} {words}"
 
     def again(self, *more: str, without: Collection[str] = ()) -> str:
@@ -242,12 +255,19 @@ class Context:
         from raftctl.endpoints import resolve_endpoints
 
         if self._dialled is not None:
-            return self._dialled
+            return self._with_certificates(self._dialled)
         endpoints, config_path = self.endpoints, self.config_path
         # Who types -c means it, whatever an exported RAFTCTL_ENDPOINTS still says.
         if "config_path" in self._given and "endpoints" not in self._given:
             endpoints = ()
-        return resolve_endpoints(endpoints=endpoints, config_path=config_path)
+        found = resolve_endpoints(endpoints=endpoints, config_path=config_path)
+        return self._with_certificates(found)
+
+    def _with_certificates(self, endpoints: Endpoints) -> Endpoints:
+        """Return `endpoints` with what it takes to be let in there."""
+        from raftctl.showing import with_certificates
+
+        return with_certificates(self, endpoints)
 
     def cluster(self) -> Cluster:
         """Return the client of the cluster, the same one each time; closed when the command ends.
@@ -316,8 +336,12 @@ pass_context = click.make_pass_decorator(Context, ensure=True)
 # --- global options ---------------------------------------------------------------------------
 
 
-def parse_timeout_ms(text: str) -> float:
+def parse_timeout_ms(text: str, *, most_ms: float = TIMEOUT_MS_MAX) -> float:
     """Return a duration such as `30s` in milliseconds; `0`, and only that, may lack its unit.
+
+    Args:
+        text: what somebody has written.
+        most_ms: what makes sense there: the unit of a number without one is guessed by it.
 
     Raises:
         ValueError: anything else; the message says what is expected.
@@ -326,7 +350,7 @@ def parse_timeout_ms(text: str) -> float:
 
     if text == "0":
         return 0.0
-    duration_ms = parse_duration_ms(text)
+    duration_ms = parse_duration_ms(text, least_ms=SHORTEST_MEANT_MS, most_ms=most_ms)
     if duration_ms > TIMEOUT_MS_MAX:
         raise ValueError(f"{text} is longer than a year; 0 means for ever")
     return duration_ms
@@ -337,6 +361,8 @@ class DurationParameter(click.ParamType):  # type: ignore[type-arg]
     """A duration with its unit, or 0; becomes milliseconds."""
 
     name = "duration"
+    most_ms = TIMEOUT_MS_MAX
+    """What makes sense, for hints."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -345,7 +371,7 @@ class DurationParameter(click.ParamType):  # type: ignore[type-arg]
         if isinstance(value, float):
             return value
         try:
-            return parse_timeout_ms(value)
+            return parse_timeout_ms(value, most_ms=self.most_ms)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -447,6 +473,24 @@ def _global_options(*, of_group: bool) -> list[click.Parameter]:
             help="Give up after this long; for membership commands: this long without progress. "
             "0 = never. Default: 30s.",
         ),
+        *[
+            option(
+                f"--{name}",
+                f"{name}_path",
+                envvar=f"RAFTCTL_{name.upper()}",
+                type=click.Path(path_type=Path),
+                metavar="FILE",
+                help=words,
+            )
+            for name, words in (
+                (
+                    "cacert",
+                    "The CA that servers are trusted by. Default: that of the cluster file.",
+                ),
+                ("cert", "The certificate to show. Default: admin.pem beside the CA."),
+                ("key", "The private key of --cert. Default: admin.key beside the CA."),
+            )
+        ],
         option("-y", "--yes", is_flag=True, help="Answer yes to every question."),
         option(
             "--color",

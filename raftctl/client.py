@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from raftctl.endpoints import Endpoints
 from raftctl.endpoints import playground_file as playground_file
@@ -42,9 +42,6 @@ from raftd.protocol import (
     TransferRequest,
 )
 
-if TYPE_CHECKING:
-    import ssl
-
 ReplyType = TypeVar("ReplyType")
 Value = TypeVar("Value")
 
@@ -57,7 +54,6 @@ class Cluster(BlockingCluster):
         timeout_ms: the time for a whole call unless the call has its own; 0 means for ever.
         command: makes a command for hints out of its words, as `Context.command` does.
         notice: told, once in a call, what is being waited for.
-        tls: how to protect connections; None for not at all.
     """
 
     def __init__(
@@ -67,7 +63,6 @@ class Cluster(BlockingCluster):
         timeout_ms: float,
         command: Callable[[str], str] = bare_command,
         notice: Callable[[str], None] = lambda text: None,
-        tls: ssl.SSLContext | None = None,
     ) -> None:
         config = endpoints.config
         super().__init__(
@@ -75,7 +70,7 @@ class Cluster(BlockingCluster):
             timeout_ms=timeout_ms,
             names=endpoints.names,
             cluster_name=config.cluster if config is not None else "",
-            tls=tls,
+            tls=endpoints.tls,
             notice=notice,
         )
         self.endpoints = endpoints
@@ -143,10 +138,14 @@ def cli_error(error: errors.ClientError, command: Callable[[str], str]) -> CliEr
     """
     kind: type[CliError] = CliError
     hint = dialling(error.hint, command)
-    if isinstance(error, errors.Unavailable):
+    if isinstance(error, errors.ServerTooOld):
+        hint = f"upgrade every member: `{command('status -o wide')}` shows the releases"
+    elif isinstance(error, errors.Unavailable):
         kind = Unreachable
         if isinstance(error, errors.NoCluster):
             hint = command("init")
+        elif isinstance(error, errors.CertificateRefused):
+            hint = "raftctl --cacert CA.pem --cert FILE.pem --key FILE.key status"
         elif not hint:
             hint = f"`{command('status')}` shows each server's own view"
     elif isinstance(error, errors.Refused):

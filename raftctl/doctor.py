@@ -1,7 +1,6 @@
 """What `raftctl doctor` judges, in which order, and its document.
 
-Pure functions on an `Examination` (`raftctl.examining`), which is all that was asked. Certificates
-are not checked: without TLS there are none.
+Pure functions on an `Examination` (`raftctl.examining`), which is all that was asked.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from raftctl import doctor_cluster, doctor_reach, doctor_servers
+from raftctl import doctor_certificates, doctor_cluster, doctor_reach, doctor_servers
 from raftctl.errors import dialling
 from raftctl.examining import Examination
 from raftctl.findings import Finding, Result, worst
@@ -27,6 +26,7 @@ CHECKS: dict[str, Callable[[Examination], list[Finding]]] = {
     doctor_servers.TIMEOUTS: doctor_servers.check_timeouts,
     doctor_servers.VERSIONS: doctor_servers.check_versions,
     doctor_servers.DISK: doctor_servers.check_disk,
+    doctor_certificates.CERTIFICATES: doctor_certificates.check_certificates,
     doctor_cluster.VOTERS: doctor_cluster.check_voters,
     doctor_cluster.PLACEMENT: doctor_cluster.check_placement,
     doctor_cluster.FILE: doctor_cluster.check_file,

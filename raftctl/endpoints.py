@@ -14,6 +14,8 @@ import attrs
 from raftctl.errors import UsageProblem
 
 if TYPE_CHECKING:
+    import ssl
+
     from raftd.config import ClusterConfig
 
 CLUSTER_FILE_DEFAULT = Path("cluster.yaml")
@@ -33,6 +35,8 @@ class Endpoints:
     """Who said so, for people."""
     config: ClusterConfig | None = None
     """The cluster file, if they are from one."""
+    tls: ssl.SSLContext | None = None
+    """How connections are protected; None for not at all."""
 
 
 def resolve_endpoints(*, endpoints: tuple[str, ...], config_path: Path | None) -> Endpoints:

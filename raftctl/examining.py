@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -37,6 +38,9 @@ from raftd.protocol import (
     StatusReply,
     StatusRequest,
 )
+
+if TYPE_CHECKING:
+    import ssl
 
 ROUND_TRIPS = 3
 """Questions whose time is taken. The quickest tells of the network, the others also of whatever the
@@ -127,7 +131,7 @@ def examine(
     deadline = Deadline.after_ms(timeout_ms)
     answers, cluster = _look(endpoints, timeout_ms, deadline, notice)
     targets = targets_of(cluster)
-    visits = _Visits(cluster, answers, targets, deadline, notice).run()
+    visits = _Visits(cluster, answers, targets, deadline, notice, endpoints.tls).run()
     return Examination(
         cluster=cluster,
         answers=tuple(answers),
@@ -192,7 +196,9 @@ class _Visits:
         targets: Sequence[Target],
         deadline: Deadline,
         notice: Callable[[str], None],
+        tls: ssl.SSLContext | None,
     ) -> None:
+        self._tls = tls
         self._targets = targets
         self._deadline = deadline
         self._notice = notice
@@ -248,7 +254,8 @@ class _Visits:
     def _run_one(self, server: ServerId, address: str) -> None:
         latest = self._latest
         try:
-            connection = Connection.open(address, self._deadline.or_after_ms(ANSWER_TIMEOUT_MS))
+            deadline = self._deadline.or_after_ms(ANSWER_TIMEOUT_MS)
+            connection = Connection.open(address, deadline, tls=self._tls)
             try:
                 for visit in self._steps(latest[server], connection):
                     latest[server] = visit

@@ -398,7 +398,7 @@ class _Fetching:
             self._patience.sleep(POLL_MS)
 
     def _dial(self, source: _Source) -> Stream:
-        stream = Stream.dial(source.address, self._patience)
+        stream = Stream.dial(source.address, self._patience, tls=self._cluster.endpoints.tls)
         if stream.cluster_id != self._cluster.cluster_id:
             stream.close()
             raise _Lost("it belongs to another cluster")

@@ -272,7 +272,8 @@ def _alive(
         names = {**dict.fromkeys(endpoints.addresses, ""), **endpoints.names, **names}
     if not names:
         return ()
-    asked = Endpoints(addresses=tuple(names), names=names, source="the directories")
+    tls = endpoints.tls if endpoints is not None else None
+    asked = Endpoints(addresses=tuple(names), names=names, source="the directories", tls=tls)
     found = []
     for answer in survey(asked, SURVEY_TIMEOUT_MS):
         if answer.reply is not None and answer.reply.cluster_id == cluster_id:

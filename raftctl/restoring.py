@@ -298,7 +298,7 @@ class _Giving:
             CliError: it refuses.
         """
         size_bytes = self._backup.id.size_bytes
-        stream = Stream.dial(self._first.address, self._patience)
+        stream = Stream.dial(self._first.address, self._patience, tls=self._context.dialled().tls)
         try:
             # Without bytes first: it may have some, or all.
             reply = self._reply_to(stream.call(self._part(0, 0), self._patience))

@@ -55,6 +55,7 @@ def server_text(row: Row, cluster: ClusterView, layout: Layout) -> list[str]:
     reply = row.reply
     facts = [*_identity(row), *_addresses(row, cluster)]
     if reply is not None:
+        facts += _listeners(reply)
         facts.append(("SAYS", _view(reply)))
     for at, words in facts:
         lines += labelled(at, words, layout)
@@ -107,6 +108,14 @@ def _addresses(row: Row, cluster: ClusterView) -> list[tuple[str, str]]:
         if name == row.name:
             words += f"; the cluster file has {listed_address}"
     return [("ADDRESS", words)]
+
+
+def _listeners(reply: StatusReply) -> list[tuple[str, str]]:
+    """Return where else than at its address it serves, if it does."""
+    found = [f"Redis clients at {reply.redis}"] if reply.redis else []
+    if reply.http:
+        found.append(f"health, metrics and status page at {reply.http}")
+    return [("", printable(words)) for words in found]
 
 
 def _view(reply: StatusReply) -> str:

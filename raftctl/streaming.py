@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from raftctl.client import CONNECT_TIMEOUT_MS, Connection, Deadline
 from raftd.protocol import Reply, Request
+
+if TYPE_CHECKING:
+    import ssl
 
 CHUNK_BYTES = 512 * 1024
 """Of a backup in one request or reply: some milliseconds of a server's time."""
@@ -69,13 +73,13 @@ class Stream(Connection):
     """
 
     @classmethod
-    def dial(cls, address: str, patience: Patience) -> Stream:
-        """Return a connection to `address`, HOST:PORT.
+    def dial(cls, address: str, patience: Patience, *, tls: ssl.SSLContext | None) -> Stream:
+        """Return a connection to `address`, HOST:PORT, protected by `tls` unless that is None.
 
         Raises:
             ConnectionProblem: nobody welcomes us there.
         """
-        return cls.open(address, patience.deadline(CONNECT_TIMEOUT_MS))
+        return cls.open(address, patience.deadline(CONNECT_TIMEOUT_MS), tls=tls)
 
     def post(self, request: Request, patience: Patience) -> None:
         """Send `request`.

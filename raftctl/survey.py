@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -19,6 +20,9 @@ from raftd.cluster_status.answers import Answer
 from raftd.config_values import format_duration
 from raftd.core.types import server_name
 from raftd.protocol import ErrorReply, StatusReply, StatusRequest
+
+if TYPE_CHECKING:
+    import ssl
 
 ANSWER_TIMEOUT_MS = 2_000.0
 """For one server. All are asked at once, so one that hangs costs this much and no more."""
@@ -44,6 +48,7 @@ class _Survey:
     def __init__(self, endpoints: Endpoints, timeout_ms: float) -> None:
         self._timeout_ms = timeout_ms
         self._listed = endpoints.addresses
+        self._tls = endpoints.tls
         self._names: dict[str, str] = dict(endpoints.names)
         self._give_up_s: dict[str, float] = {}
         """When to stop waiting for an address, on the monotonic clock."""
@@ -82,7 +87,9 @@ class _Survey:
             )
             # Daemons: a look-up of a host name that hangs must not keep the command from ending.
             threading.Thread(
-                target=_ask_one, args=(address, self._timeout_ms, self._arrived), daemon=True
+                target=_ask_one,
+                args=(address, self._timeout_ms, self._tls, self._arrived),
+                daemon=True,
             ).start()
 
     def _give_up(self, waiting: set[str]) -> None:
@@ -120,11 +127,16 @@ class _Arrival:
     """The wall clock here, half-way between question and answer."""
 
 
-def _ask_one(address: str, timeout_ms: float, arrived: queue.SimpleQueue[_Arrival]) -> None:
+def _ask_one(
+    address: str,
+    timeout_ms: float,
+    tls: ssl.SSLContext | None,
+    arrived: queue.SimpleQueue[_Arrival],
+) -> None:
     """Put the answer of one server, or why there is none, into `arrived`."""
     deadline = Deadline.after_ms(timeout_ms)
     try:
-        connection = Connection.open(address, deadline)
+        connection = Connection.open(address, deadline, tls=tls)
         try:
             asked_s = time.monotonic()
             reply = connection.ask(StatusRequest(), deadline)

@@ -7,6 +7,7 @@ In reading order:
 | `core` | the protocol, pure: its own `__init__` tells it as a story |
 | `records` | the bytes of log entries, the same on the wire and on disk |
 | `commands` | what the commands in the log say; operation records |
+| `transactions` | several keys in one command: steps, and what becomes of each |
 | `values` | what those and the messages of the native protocol have in common |
 | `storage` | log, snapshots and identity on disk; the state machine and what it lives in |
 | `protocol`, `codec` | what servers, clients and administrators ask each other; frames |
@@ -31,11 +32,15 @@ In reading order:
 | `trace` | what a server does, event by event, for programs and people |
 | `replies`, `views` | what the node answers, and how it describes itself |
 | `reading`, `state_seen` | who waits to read, from when on, and what the state shows |
+| `cluster_time`, `watching` | when the lives of keys end; who waits for changes of keys |
 | `network` | links to the members, the listeners for them, raftctl and Redis clients, in trio |
 | `redis_surroundings` | what Redis clients may see of the cluster |
 | `cluster_status` | how the cluster is, from the answers of its servers; for raftctl as well |
+| `telemetry`, `activity`, `chronicle` | counters, the last minutes and events, for whoever looks |
 | `http` | health, metrics and live status for browsers and monitoring |
-| `config_values`, `config_yaml`, `config` | the cluster file, with positions in every error |
+| `certificate_files`, `tls`, `passwords` | by what servers and clients prove who they are |
+| `roles`, `secrets`, `reloading` | what each role may ask; what SIGHUP reads again |
+| `config_values`, `config_yaml`, `config_rules`, `config` | the cluster file and its errors |
 | `client` | the Python client: finds the leader, and writes exactly once |
 | `offline` | what raftctl may read of the storage: data directories and backups |
 | `service_notify` | what the service manager is told: ready, alive, stopping |

@@ -34,8 +34,9 @@ from raftd.replies import features_are_off, unavailable
 from raftd.storage.state import StateMachine
 
 CLOCK_INTERVAL_MS = 10_000
-"""While keys have a life, the time is written down this often: so much longer they live at most
-when all servers stop at once."""
+"""While keys have a life, the time is written down this often. A server that has just started
+counts on from what was written last: so much longer they live at most, each time that such a one
+leads."""
 _MS_NS = 1_000_000
 
 

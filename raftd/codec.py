@@ -408,7 +408,30 @@ def _decode_get_reply(fields: dict[str, Any]) -> protocol.GetReply:
     )
 
 
-_QUICK_DECODERS: dict[type, Callable[[dict[str, Any]], Request | Reply]] = {
+def _decode_hello(fields: dict[str, Any]) -> Hello:
+    return Hello(
+        role=_text(fields["role"]),
+        cluster_id=_text(fields["cluster_id"]),
+        source=_text(fields["source"]),
+        dest=_text(fields["dest"]),
+        version_min=_integer(fields.get("version_min", protocol.PROTOCOL_VERSION_MIN)),
+        version_max=_integer(fields.get("version_max", protocol.PROTOCOL_VERSION_MAX)),
+    )
+
+
+def _decode_welcome(fields: dict[str, Any]) -> Welcome:
+    return Welcome(
+        server=_text(fields["server"]),
+        cluster_id=_text(fields["cluster_id"]),
+        version=_integer(fields["version"]),
+        cluster_name=_text(fields.get("cluster_name", "")),
+        redis=_text(fields.get("redis", "")),
+    )
+
+
+_QUICK_DECODERS: dict[type, Callable[[dict[str, Any]], Request | Reply | Opening]] = {
+    Hello: _decode_hello,
+    Welcome: _decode_welcome,
     protocol.GetRequest: _decode_get,
     protocol.PutRequest: _decode_put,
     protocol.DeleteRequest: _decode_delete,
@@ -433,7 +456,7 @@ def _fields_of(value: Any) -> Any:
 
 def encode_opening(value: Opening) -> bytes:
     """Return the payload of a connection's first frame in either direction."""
-    tagged = [_TAGS[type(value)], _converter().unstructure(value)]
+    tagged = [_TAGS[type(value)], _fields_of(value)]
     payload = OPENING_MAGIC + cast("bytes", msgpack.packb(tagged))
     assert len(payload) <= OPENING_BYTES_MAX
     return payload

@@ -356,16 +356,14 @@ def _apply_rule(rule: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
 
 def _key_meant(key: str, schema: type) -> str:
     """Return a hint for a key that `schema` does not know, or nothing."""
-    here = rules.did_you_mean(key, _keys(schema))
-    if here:
-        return here
+    # A key that is right at another place is meant, not one that is like it and allowed here.
     if schema is ClusterKeys and key in _keys(SharedKeys):
         return f" (did you mean defaults.{key}?)"
     if schema is SharedKeys and key in _keys(ServerKeys):
         return f"; each server has its own (did you mean servers.ID.{key}?)"
     if key in _keys(ClusterKeys):
         return f" (did you mean {key} at the top of the file?)"
-    return ""
+    return rules.did_you_mean(key, _keys(schema))
 
 
 # --- loading --------------------------------------------------------------------------------
@@ -703,7 +701,7 @@ def export_document(
     cluster_name: str,
     members: Sequence[tuple[str, str, str]],
     based_on: ClusterConfig | None = None,
-    zones: Mapping[str, str] | None = None,
+    stated: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, Any]:
     """Return the plain content of a cluster file that has exactly `members`.
 
@@ -712,7 +710,8 @@ def export_document(
         members: name, HOST:PORT and role (voter or learner) of each, in the order of the file.
         based_on: its `defaults`, and its settings of servers that are still members, are kept as
             they are written. None: nothing but the members is known.
-        zones: by name, of the members that state one; it counts more than what is written.
+        stated: by name, what members say of themselves: their zone, and where they serve Redis
+            clients and HTTP. It counts more than what is written.
 
     Raises:
         ValueError: two members have the same name.
@@ -724,9 +723,15 @@ def export_document(
     written = based_on.written if based_on else {}
     content: dict[str, Any] = {"cluster": cluster_name}
     defaults = written.get("defaults", {})
+    dialled = [address for _, address, _ in members]
+    dialled += [
+        address
+        for name in names
+        for key, address in (stated or {}).get(name, {}).items()
+        if key in OPTIONAL_LISTENERS and address
+    ]
     if written.get("insecure") or not (
-        "tls" in defaults
-        or all(is_loopback(parse_address(address)[0]) for _, address, _ in members)
+        "tls" in defaults or all(is_loopback(parse_address(address)[0]) for address in dialled)
     ):
         content["insecure"] = True
     if defaults:
@@ -738,9 +743,9 @@ def export_document(
             server["role"] = role
         kept = written.get("servers", {}).get(name, {})
         server |= {key: value for key, value in kept.items() if key not in ("address", "role")}
-        stated = (zones or {}).get(name)
-        if stated and stated != server.get("zone", defaults.get("zone")):
-            server["zone"] = stated
+        for key, value in (stated or {}).get(name, {}).items():
+            if value and value != server.get(key, defaults.get(key)):
+                server[key] = value
         content["servers"][name] = server
     return content
 
@@ -749,7 +754,7 @@ def export(
     cluster_name: str,
     members: Sequence[tuple[str, str, str]],
     based_on: ClusterConfig | None = None,
-    zones: Mapping[str, str] | None = None,
+    stated: Mapping[str, Mapping[str, str]] | None = None,
 ) -> str:
     """Return the text of a cluster file that has exactly `members`, as `export_document` says.
 
@@ -758,7 +763,7 @@ def export(
     Raises:
         ValueError: two members have the same name.
     """
-    content = export_document(cluster_name, members, based_on, zones)
+    content = export_document(cluster_name, members, based_on, stated)
     servers = content.pop("servers")
     lines = [
         f"# The members of the cluster {cluster_name}, as the cluster itself lists them.\n",

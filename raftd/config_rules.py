@@ -6,13 +6,16 @@ with what is wrong, in the words of somebody who looks at the file. Nothing is c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any
 
 import attrs
 
 from raftd.config_values import (
     check_name,
+    duration_unit_meant,
+    format_percent,
     parse_address,
     parse_dialled_address,
     parse_duration_ms,
@@ -123,6 +126,24 @@ class OneOf:
         return text
 
 
+def _as_text_with_unit(value: Any, wanted: str, meant: Callable[[float], str]) -> str:
+    """Return a value that has to be text: a number and its unit.
+
+    Args:
+        value: what stands in the file.
+        wanted: what it should have been, for people.
+        meant: makes of a number without a unit what its author has most likely meant; empty if
+            that would not be allowed either.
+    """
+    if isinstance(value, str):
+        return value
+    hint = ""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < inf:
+        found = meant(value)
+        hint = f" (did you mean {found}?)" if found else ""
+    raise ValueError(f"expected {wanted}, got {describe(value)}{hint}")
+
+
 @attrs.frozen
 class Duration:
     """A duration within limits; the value is its milliseconds."""
@@ -131,18 +152,18 @@ class Duration:
     maximum: str
 
     def __call__(self, value: Any) -> float:
-        if not isinstance(value, str):
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            hint = f" (did you mean {value}ms?)" if number else ""
-            raise ValueError(
-                "expected a duration with its unit (us, ms, s, m or h), "
-                f"got {describe(value)}{hint}"
-            )
-        milliseconds = parse_duration_ms(value)
-        if milliseconds < parse_duration_ms(self.minimum):
-            raise ValueError(f"{value} is too short; at least {self.minimum} is needed")
-        if milliseconds > parse_duration_ms(self.maximum):
-            raise ValueError(f"{value} is too long; at most {self.maximum} is allowed")
+        least_ms, most_ms = parse_duration_ms(self.minimum), parse_duration_ms(self.maximum)
+
+        def meant(number: float) -> str:
+            unit = duration_unit_meant(number, least_ms, most_ms)
+            return f"{number}{unit}" if unit else ""
+
+        text = _as_text_with_unit(value, "a duration with its unit (us, ms, s, m or h)", meant)
+        milliseconds = parse_duration_ms(text, least_ms=least_ms, most_ms=most_ms)
+        if milliseconds < least_ms:
+            raise ValueError(f"{text} is too short; at least {self.minimum} is needed")
+        if milliseconds > most_ms:
+            raise ValueError(f"{text} is too long; at most {self.maximum} is allowed")
         return milliseconds
 
 
@@ -154,13 +175,17 @@ class Percent:
     maximum: str
 
     def __call__(self, value: Any) -> float:
-        if not isinstance(value, str):
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            hint = f" (did you mean {value}%?)" if number else ""
-            raise ValueError(f"expected a percentage with its sign, got {describe(value)}{hint}")
-        part = parse_percent(value)
-        if not parse_percent(self.minimum) <= part <= parse_percent(self.maximum):
-            raise ValueError(f"{value} is not within {self.minimum} and {self.maximum}")
+        least, most = parse_percent(self.minimum), parse_percent(self.maximum)
+
+        def meant(number: float) -> str:
+            # Who leaves out the sign has written how many of a hundred, or what part of one.
+            parts = (part for part in (number / 100, number) if least <= part <= most)
+            return next(map(format_percent, parts), "")
+
+        text = _as_text_with_unit(value, "a percentage with its sign", meant)
+        part = parse_percent(text)
+        if not least <= part <= most:
+            raise ValueError(f"{text} is not within {self.minimum} and {self.maximum}")
         return part
 
 
@@ -172,17 +197,17 @@ class Size:
     maximum: str
 
     def __call__(self, value: Any) -> int:
-        if not isinstance(value, str):
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
-            hint = f" (did you mean {value}{size_unit_meant(value)}?)" if number else ""
-            raise ValueError(
-                f"expected a size with its unit (B, KiB, MiB or GiB), got {describe(value)}{hint}"
-            )
-        size_bytes = parse_size_bytes(value)
-        if size_bytes < parse_size_bytes(self.minimum):
-            raise ValueError(f"{value} is too little; at least {self.minimum} is needed")
-        if size_bytes > parse_size_bytes(self.maximum):
-            raise ValueError(f"{value} is too much; at most {self.maximum} is allowed")
+        least_bytes, most_bytes = parse_size_bytes(self.minimum), parse_size_bytes(self.maximum)
+        text = _as_text_with_unit(
+            value,
+            "a size with its unit (B, KiB, MiB or GiB)",
+            lambda number: f"{number}{size_unit_meant(number, most_bytes)}",
+        )
+        size_bytes = parse_size_bytes(text, most_bytes=most_bytes)
+        if size_bytes < least_bytes:
+            raise ValueError(f"{text} is too little; at least {self.minimum} is needed")
+        if size_bytes > most_bytes:
+            raise ValueError(f"{text} is too much; at most {self.maximum} is allowed")
         return size_bytes
 
 

@@ -7,6 +7,7 @@ standard library, so that a short-lived command can use it without paying for a 
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from decimal import Decimal
 
@@ -22,7 +23,6 @@ _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(us|ms|s|m|h)")
 _ALMOST_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)[ \t]*([A-Za-zµ]*)")
 _MICROSECONDS = {"us": 1, "ms": 1000, "s": 1000_000, "m": 60_000_000, "h": 3600_000_000}
 _UNIT_MEANT = {
-    "": "ms",
     "µs": "us",
     "usec": "us",
     "msec": "ms",
@@ -204,8 +204,13 @@ def parse_member_argument(text: str) -> tuple[str, str]:
 # --- durations ------------------------------------------------------------------------------
 
 
-def parse_duration_ms(text: str) -> float:
+def parse_duration_ms(text: str, *, least_ms: float = 0.0, most_ms: float = math.inf) -> float:
     """Return the milliseconds of a duration such as 100us, 50ms, 1.5s, 2m or 1h.
+
+    Args:
+        text: what somebody has written.
+        least_ms: what makes sense there, with `most_ms`: the unit of a number without one is
+            guessed by it. A duration outside is returned all the same.
 
     Raises:
         ValueError: not a number directly followed by one of these units.
@@ -220,12 +225,25 @@ def parse_duration_ms(text: str) -> float:
     if almost:
         number, unit = almost.groups()
         meant = _UNIT_MEANT.get(unit.lower(), unit.lower())
+        if not unit:
+            meant = duration_unit_meant(Decimal(number), least_ms, most_ms)
         if meant in _MICROSECONDS:
             hint = f" (did you mean {number}{meant}?)"
     raise ValueError(
         f"{quoted(text)} is not a duration: a number and its unit us, ms, s, m or h, "
         f"such as 500ms{hint}"
     )
+
+
+def duration_unit_meant(number: Decimal | float, least_ms: float, most_ms: float) -> str:
+    """Return the unit that somebody most likely had in mind who wrote a number without one.
+
+    It is the shortest from ms on that makes something of it that is allowed; empty if none does.
+    """
+    for unit in ("ms", "s", "m", "h"):
+        if least_ms <= float(number) * _MICROSECONDS[unit] / 1000 <= most_ms:
+            return unit
+    return ""
 
 
 def format_duration(ms: float) -> str:
@@ -244,8 +262,13 @@ def format_duration(ms: float) -> str:
 # --- sizes ----------------------------------------------------------------------------------
 
 
-def parse_size_bytes(text: str) -> int:
+def parse_size_bytes(text: str, *, most_bytes: float = math.inf) -> int:
     """Return the bytes of a size such as 512B, 64KiB, 1.5MiB or 2GiB; 1 KiB is 1024 bytes.
+
+    Args:
+        text: what somebody has written.
+        most_bytes: what makes sense there: the unit of a number without one is guessed by it. A
+            larger size is returned all the same.
 
     Raises:
         ValueError: not a number directly followed by one of these units, or no whole number of
@@ -264,17 +287,24 @@ def parse_size_bytes(text: str) -> int:
         number, unit = almost.groups()
         meant = _SIZE_UNIT_MEANT.get(unit.lower())
         if meant is not None:
-            hint = f" (did you mean {number}{meant or size_unit_meant(Decimal(number))}?)"
+            unit = meant or size_unit_meant(Decimal(number), most_bytes)
+            hint = f" (did you mean {number}{unit}?)"
     raise ValueError(
         f"{quoted(text)} is not a size: a number and its unit B, KiB, MiB or GiB, "
         f"such as 64MiB{hint}"
     )
 
 
-def size_unit_meant(number: Decimal | float) -> str:
-    """Return the unit that somebody most likely had in mind who wrote a number without one."""
+def size_unit_meant(number: Decimal | float, most_bytes: float = math.inf) -> str:
+    """Return the unit that somebody most likely had in mind who wrote a number without one.
+
+    Args:
+        number: what was written.
+        most_bytes: what is allowed there.
+    """
     # Whoever writes four digits and more has counted bytes; nobody means 65536 MiB.
-    return "B" if number == 0 or number >= 1024 else "MiB"
+    is_bytes = number == 0 or number >= 1024 or float(number) * _BYTES["MiB"] > most_bytes
+    return "B" if is_bytes else "MiB"
 
 
 def format_size(size_bytes: int) -> str:

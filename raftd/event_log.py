@@ -20,6 +20,7 @@ they are keys of the line, and a handler finds them in `record.event` and `recor
 | `slow-disk`, `stall`, `disk-full`, `disk-fault` | what holds it up, or ends it |
 | `fenced`, `divergence` | states or disks that are not what they should be |
 | `drift` | the cluster file and the log differ |
+| `certificate`, `reload` | what it shows who it is by; what SIGHUP has come to |
 | `log-level`, `dropped` | more or less is logged from now on; lines are missing here |
 
 What may come again and again goes through a `Sparing`, which counts what it leaves out.

@@ -205,7 +205,7 @@ class Node:
         self._mint_cluster_id, self._measure = mint_cluster_id, measure
         self._trace = trace
         self._time = ClusterTime(state, uptime_ns, self._propose)
-        self._watches = Watches(state, settings.ticks)
+        self.watches = Watches(state, settings.ticks)
         self._reading = Reading(state, settings, uptime_ns, self._not_leader, self._time.now_ms)
         self._handovers = Handovers()
         self._rates = CatchUpRates(settings.tick_ms)
@@ -311,8 +311,8 @@ class Node:
             self._fencing.tick(self.raft, self._network)
             self._lines.tick(self.raft)
             self._compare_states(None)
-            if self._watches.waiting:
-                self._watches.tick(self.raft)
+            if self.watches.waiting:
+                self.watches.tick(self.raft)
         if tick or passed_ticks or self._time.has_more:
             self._time.advance(self.raft)
         if self._draining:
@@ -457,7 +457,6 @@ class Node:
                 self._reading.arrived(self.raft, item)
             case LinkChanged():
                 self._links[item.server] = item
-                self.telemetry.chronicle.link(item)
                 if item.connected:
                     self.raft.report_connected(item.server)
                 else:
@@ -662,7 +661,7 @@ class Node:
             case GetRequest() | ListRequest():
                 self._reading.request(self.raft, self._links, request, respond)
             case WatchRequest():
-                self._watches.request(self.raft, request, respond)
+                self.watches.request(self.raft, request, respond)
             case (
                 PutRequest()
                 | DeleteRequest()
@@ -781,8 +780,8 @@ class Node:
             if entry.kind is EntryKind.CONFIGURATION:
                 self._on_configuration_applied(entry)
         self._reading.applied()
-        if self._watches.waiting:
-            self._watches.changed(self.raft)
+        if self.watches.waiting:
+            self.watches.changed(self.raft)
 
     def _compare_states(self, envelope: Envelope | None) -> None:
         """Take in a message about states, or do what is due; stop if this server's is wrong.
@@ -820,7 +819,7 @@ class Node:
         self._compaction.restore(self.raft, snapshot, self._state)
         self.telemetry.installed(snapshot)
         self._time.restored()
-        self._watches.changed(self.raft)
+        self.watches.changed(self.raft)
         self._note_that_log_has_begun()
         if self._trace is not None:
             self._trace.restored(self.raft, snapshot)
@@ -835,7 +834,6 @@ class Node:
     def _on_configuration_applied(self, entry: Entry) -> None:
         configuration = decode_configuration(entry.data)
         self._lines.configuration_applied(self.raft, entry.index, configuration)
-        self.telemetry.chronicle.committed(entry.index, configuration)
         self._removed_peers |= configuration.tombstones
         if self.identity.server in configuration.tombstones:
             self._removed_peers.remove(self.identity.server)

@@ -81,7 +81,7 @@ class Refusal(Value):
     `removed` (the dialling server is removed for good, at configuration index `removed_index`),
     `blank` (this server belongs to no cluster yet), `fenced` (the dialling server lacks what it
     acknowledged to this leader; told once in a while), `busy`, `forbidden` (the certificate that
-    was shown is not that of who speaks).
+    was shown is not that of who speaks), `tls` (said without TLS, to who did not begin with it).
     """
 
     code: str

@@ -58,7 +58,6 @@ class _View:
             quorum=quorum,
             members=members,
             uptime_ms=self._uptime_ms(),
-            rss_bytes=consumption().rss_bytes or 0,
         )
 
     def _member(self, server: ServerId) -> MemberSeen:
@@ -91,5 +90,6 @@ def surroundings(
     return Surroundings(
         cluster=view.cluster,
         leads=view.leads,
+        memory_bytes=lambda: consumption().rss_bytes or 0,
         wall_clock_ms=lambda: time.time_ns() // 1_000_000,
     )

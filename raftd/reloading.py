@@ -13,6 +13,7 @@ from typing import TypeAlias
 import attrs
 
 from raftd.config import ClusterConfig, ConfigError, ServerConfig, load
+from raftd.event_log import tell
 from raftd.tls import TlsProblem
 
 Part: TypeAlias = Callable[[ServerConfig], str]
@@ -47,27 +48,23 @@ class Reloading:
 
     def reload(self) -> None:
         """Read everything again, and log what became of it. Nothing is raised."""
-        logger.info("reads %s again", self._path)
+        tell(logger, "reload", "reads %s again", self._path)
         try:
             server = load(self._path).servers.get(self._started_with.id)
         except ConfigError as error:
-            logger.error("all stays as it was, since the cluster file cannot be used: %s", error)
+            self._refuse(f"the cluster file cannot be used: {error}")
             return
         if server is None:
-            logger.error(
-                "all stays as it was, since %s does not name %s any more",
-                self._path,
-                self._started_with.id,
-            )
+            self._refuse(f"{self._path} does not name {self._started_with.id} any more")
             return
         for part in self._parts:
             try:
                 done = part(server)
             except TlsProblem as problem:
-                logger.error("what was in force stays: %s", problem)
+                tell(logger, "reload", "what was in force stays: %s", problem, level=logging.ERROR)
                 continue
             if done:
-                logger.info("%s", done)
+                tell(logger, "reload", "%s", done)
         late = [
             field.name
             for field in attrs.fields(ServerConfig)
@@ -77,4 +74,9 @@ class Reloading:
         if (server.tls is None) != (self._started_with.tls is None):
             late.append("tls")
         if late:
-            logger.warning("takes effect at the next start only: %s", ", ".join(late))
+            words = "takes effect at the next start only: %s"
+            tell(logger, "reload", words, ", ".join(late), level=logging.WARNING)
+
+    def _refuse(self, why: str) -> None:
+        words = "all stays as it was, since %s"
+        tell(logger, "reload", words, why, level=logging.ERROR)

@@ -296,6 +296,8 @@ def write_reply(result: Result) -> Reply:
         return WriteReply(applied=result.applied, revision=result.revision)
     codes = {
         "session-expired": "session-expired",
+        # Likewise: it may have been done, and what it came to is forgotten.
+        "stale-serial": "session-expired",
         "too-many-unacknowledged": "unavailable",
     }
     return ErrorReply(

@@ -85,14 +85,14 @@ REDIS_ROLES = frozenset({ADMIN, APPLICATION})
 """Whose certificate takes the place of a password on the Redis listener."""
 
 
-def refusal(holder: Holder, request: Request) -> ErrorReply:
+def refusal_of(holder: Holder, request: Request) -> ErrorReply:
     """Return the reply to a request that `holder` has no right to."""
     kind = type(request)
     able = [role for role, kinds in ALLOWED.items() if kind in kinds]
     needed = f"the role {' or '.join(able)}" if able else "a role that this release does not know"
     return ErrorReply(
         code=FORBIDDEN,
-        message=f"{kind.__name__} is not for the role {holder.role}",
+        message=f"a {kind.__name__} is not for the role {holder.role}",
         cause=f"the certificate that was shown is that of {holder}, and this needs {needed}",
-        hint="use another certificate: --cert FILE --key FILE",
+        hint="raftctl --cert FILE.pem --key FILE.key status",
     )

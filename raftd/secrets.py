@@ -11,6 +11,7 @@ import logging
 
 from raftd.certificate_files import EXPIRY_WARNING_DAYS, days_left
 from raftd.config import ServerConfig
+from raftd.event_log import tell
 from raftd.passwords import CurrentPassword
 from raftd.tls import Credentials, CurrentCredentials
 
@@ -75,6 +76,9 @@ def _announce(credentials: Credentials, now_ms: int) -> None:
     days = days_left(credentials.expires_ms, now_ms)
     ends = datetime.datetime.fromtimestamp(credentials.expires_ms / 1000, datetime.UTC)
     level = logging.WARNING if days < EXPIRY_WARNING_DAYS else logging.INFO
-    logger.log(
-        level, "certificate of %s, valid until %s (%d days)", credentials.holder, f"{ends:%F}", days
+    words = "certificate of %s, valid until %s (%d days)"
+    tell(
+        *(logger, "certificate", words, credentials.holder, f"{ends:%F}", days),
+        level=level,
+        expires_ms=credentials.expires_ms,
     )

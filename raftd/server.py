@@ -212,7 +212,7 @@ def _run_with(
         lead_if_alone(node.raft)
         # Its list of entries would keep those alive that are compacted.
         del recovered
-        redis = _redis_listener(server, inbox, network, node, state)
+        redis = _redis_listener(server, inbox, network, node, state, secrets)
         reloading = _reloading(cluster, server, secrets)
         standstill = Standstill(time.monotonic, server.election_timeout_ms, sync_times)
         running = _Server(
@@ -220,7 +220,7 @@ def _run_with(
             *(service, reloading, standstill),
         )
         if server.http is not None:
-            running.tell_by_http(cluster, sync_times)
+            running.tell_by_http(cluster, sync_times, state, secrets)
         try:
             exit_code = trio.run(running.run)
             return exit_code
@@ -276,7 +276,12 @@ def _with_redis(answer: Welcome | Refusal, server: ServerConfig) -> Welcome | Re
 
 
 def _redis_listener(
-    server: ServerConfig, inbox: Inbox, network: Network, node: Node, state: StateMachine
+    server: ServerConfig,
+    inbox: Inbox,
+    network: Network,
+    node: Node,
+    state: StateMachine,
+    secrets: Secrets,
 ) -> RedisListener | None:
     if server.redis is None:
         return None
@@ -285,13 +290,16 @@ def _redis_listener(
     from raftd.redis_surroundings import surroundings
 
     started_ns = _clock_ns()
+    around = surroundings(
+        node, network, server.redis, lambda: (_clock_ns() - started_ns) // 1_000_000
+    )
+    around.password = secrets.password
     redis = RedisListener(
         inbox,
         features=lambda: state.features,
         redis_address=network.redis_address,
-        surroundings=surroundings(
-            node, network, server.redis, lambda: (_clock_ns() - started_ns) // 1_000_000
-        ),
+        surroundings=around,
+        credentials=secrets.credentials,
     )
     inbox.sources.append(redis)
     return redis
@@ -410,7 +418,9 @@ class _Server:
         self.why = "an unexpected error, which the log shows"
         """Why it ended, for its trace."""
 
-    def tell_by_http(self, cluster: ClusterConfig, sync_times: SyncTimes) -> None:
+    def tell_by_http(
+        self, cluster: ClusterConfig, sync_times: SyncTimes, state: StateMachine, secrets: Secrets
+    ) -> None:
         """Have it tell by HTTP how it is, from its `run` on."""
         # Imported only where it is wanted.
         from raftd.http.monitor import Monitor, Surroundings
@@ -431,7 +441,9 @@ class _Server:
             wake=self._inbox.wake,
             is_draining=lambda: self.is_draining,
             connections=connections,
+            lives=lambda: state.life_count,
             dropped_messages=lambda: self._network.dropped_messages,
+            credentials=secrets.credentials,
         )
         self._monitor = Monitor(self._node, around)
 
@@ -580,7 +592,9 @@ class _Server:
             task_status.started()
             async for number in signals:
                 if number == signal.SIGHUP:
+                    self._service.reloading()
                     self._reloading.reload()
+                    self._service.ready()
                     continue
                 # It may be asleep for some ticks.
                 self._inbox.wake()

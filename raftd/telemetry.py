@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from raftd.activity import ActivityReply
-from raftd.chronicle import Chronicle
+from raftd.activity import ActivityReply, NoticeView
 from raftd.core.leader import Leader
 from raftd.core.raft import Candidate, Raft
 from raftd.core.snapshot import Snapshot
@@ -159,7 +158,8 @@ class Telemetry:
             wall_clock_ms: milliseconds since 1970, for people only.
             proposals: which somebody else counts.
         """
-        self.chronicle = Chronicle(wall_clock_ms)
+        self.notices: Sequence[NoticeView] = ()
+        """The latest events of the log, where somebody keeps them; the newest last."""
         self.rates = Rates()
         """Where somebody calls `sample`."""
         self._wall_clock_ms = wall_clock_ms
@@ -203,7 +203,6 @@ class Telemetry:
         """Note that a snapshot of a leader was put in force."""
         self.snapshots_installed += 1
         self._snapshot = snapshot
-        self.chronicle.snapshot(snapshot.id.last_included_index, installed=True)
 
     def follow(self, raft: Raft) -> None:
         """Look who leads, and at the newest snapshot, after a turn that may have changed it."""
@@ -213,11 +212,8 @@ class Telemetry:
         if raft.snapshot is not self._snapshot:
             self._snapshot = raft.snapshot
             # The one that a start finds is no new one.
-            if self._has_looked and raft.snapshot is not None:
-                self.snapshots_taken += 1
-                self.chronicle.snapshot(raft.snapshot_index, installed=False)
+            self.snapshots_taken += self._has_looked
         self._has_looked = True
-        self.chronicle.follow(raft)
         term, leader = raft.current_term, raft.leader_id
         if isinstance(raft.role, Leader | Candidate) and term != self._campaign_term:
             self._campaign_term = term
@@ -240,7 +236,7 @@ class Telemetry:
             commits_per_second=tuple(point.commits_per_second for point in points),
             commit_p50_ms=tuple(point.commit_p50_ms for point in points),
             commit_p99_ms=tuple(point.commit_p99_ms for point in points),
-            notices=tuple(self.chronicle.notices),
+            notices=tuple(self.notices),
         )
 
     def _take_latencies_ns(self) -> Sequence[int]:

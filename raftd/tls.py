@@ -58,7 +58,6 @@ _REASONS = {
     "TLSV1_ALERT_PROTOCOL_VERSION": "it speaks other versions of TLS only",
     "UNSUPPORTED_PROTOCOL": "it speaks older versions of TLS only",
     "NO_SHARED_CIPHER": "it has no cipher in common with us",
-    "UNEXPECTED_EOF_WHILE_READING": "it closed the connection in the middle of it",
 }
 REJECTED_REASONS = (
     "TLSV13_ALERT_CERTIFICATE_REQUIRED",
@@ -345,11 +344,16 @@ def explain(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return _unverified(error)
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return _REASONS["UNEXPECTED_EOF_WHILE_READING"]
+        return "it closed the connection"
     reason = getattr(error, "reason", None) or ""
-    if reason in _NO_TLS:
+    if is_no_tls(error):
         return "it does not speak TLS"
     return _REASONS.get(reason) or f"TLS failed: {reason.lower().replace('_', ' ') or error}"
+
+
+def is_no_tls(error: BaseException) -> bool:
+    """Return whether what came was something else than TLS."""
+    return getattr(error, "reason", "") in _NO_TLS
 
 
 def _unverified(error: ssl.SSLCertVerificationError) -> str:

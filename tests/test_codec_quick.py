@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raftd import codec, protocol
-from raftd.codec import WireError, decode_reply, decode_request, encode_reply, encode_request
+from raftd.codec import (
+    OPENING_MAGIC,
+    WireError,
+    decode_opening,
+    decode_reply,
+    decode_request,
+    encode_opening,
+    encode_reply,
+    encode_request,
+)
 
 REQUESTS = [
     protocol.GetRequest,
@@ -20,6 +29,7 @@ REQUESTS = [
     protocol.CompareAndSetRequest,
     protocol.OpenSessionRequest,
 ]
+OPENINGS = [protocol.Hello, protocol.Welcome]
 REPLIES = [protocol.WriteReply, protocol.GetReply]
 VALUES = st.one_of(
     st.none(),
@@ -32,6 +42,7 @@ VALUES = st.one_of(
 )
 FITTING = {
     "str": st.text(max_size=8),
+    "ServerId": st.text(max_size=8),
     "bytes": st.binary(max_size=8),
     "int": st.integers(0, 2**63 - 1),
     "bool": st.booleans(),
@@ -83,3 +94,23 @@ def test_what_is_encoded_by_hand_are_the_bytes_of_the_converter(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(codec, "_QUICK_FIELDS", {})
         assert by_hand == encode(7, value)
+
+
+@pytest.mark.parametrize("kind", OPENINGS, ids=lambda kind: kind.__name__)
+@given(chosen=st.data())
+def test_a_greeting_is_taken_apart_and_made_as_the_converter_does(
+    kind: type, chosen: st.DataObject
+) -> None:
+    fields = {}
+    for field in attrs.fields(kind):
+        odds = chosen.draw(st.integers(0, 9))
+        if odds:
+            fields[field.name] = chosen.draw(VALUES if odds == 1 else fitting(field.type))
+    payload = OPENING_MAGIC + msgpack.packb([codec._TAGS[kind], fields])
+    value = kind(**{field.name: chosen.draw(fitting(field.type)) for field in attrs.fields(kind)})
+    taken, made = outcome(decode_opening, payload), encode_opening(value)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec, "_QUICK_DECODERS", {})
+        patch.setattr(codec, "_QUICK_FIELDS", {})
+        assert taken == outcome(decode_opening, payload)
+        assert made == encode_opening(value)

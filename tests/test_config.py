@@ -266,11 +266,41 @@ def test_every_problem_is_reported_in_one_run_in_the_order_of_the_file(problems)
         (with_default("data_dir", '"d/{name}"'), "only {id} can stand in braces"),
         (with_default("data_dir", '""'), "defaults.data_dir: '' is not the name of a folder"),
         (with_default("log_level", "warn"), "(did you mean 'warning'?)"),
+        (
+            with_default("redis", '"127.0.0.1:7201"'),
+            "unknown key; each server has its own (did you mean servers.ID.redis?)",
+        ),
     ],
 )
 def test_what_is_not_as_the_schema_says_is_refused(problems, text, expected):
     found = problems(text)
     assert any(expected in problem for problem in found), found
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [("0.05", "5%"), ("5", "5%"), ("0.5", "0.5%"), ("0.001", "0.1%"), ("90", "")],
+)
+def test_a_percentage_without_its_sign_is_what_the_limits_allow(problems, value, meant):
+    (problem,) = problems(with_default("clock_drift", value))
+    hint = f" (did you mean {meant}?)" if meant else ""
+    assert problem.endswith(f"expected a percentage with its sign, got the number {value}{hint}")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "meant"),
+    [
+        ("heartbeat_interval", "50", "50ms"),
+        ("heartbeat_interval", "0.5", "0.5s"),
+        ("catch_up_timeout", '"30"', "30s"),
+        ("catch_up_timeout", "500", "500ms"),
+        ("election_timeout", "900000000", ""),
+    ],
+)
+def test_a_duration_without_its_unit_is_what_the_limits_allow(problems, key, value, meant):
+    problem = next(found for found in problems(with_default(key, value)) if key in found)
+    assert ("did you mean" in problem) == bool(meant)
+    assert f"(did you mean {meant}?)" in problem or not meant
 
 
 @pytest.mark.parametrize(
@@ -283,8 +313,8 @@ def test_what_is_not_as_the_schema_says_is_refused(problems, text, expected):
         ("1_000", "'1_000' is not a duration"),
         ("0x10", "'0x10' is not a duration"),
         ('"12"', "'12' is not a duration"),
-        ("12", "got the number 12 (did you mean 12ms?)"),
-        ("1.5", "got the number 1.5 (did you mean 1.5ms?)"),
+        ("12", "got the number 12 (did you mean 12s?)"),
+        ("1.5", "got the number 1.5 (did you mean 1.5s?)"),
         ("true", "got true"),
         ("~", "got nothing"),
         ("2 sec", "(did you mean 2s?)"),
@@ -820,7 +850,9 @@ def test_an_export_has_the_zones_that_the_servers_state(written):
         "  n3: {address: 127.0.0.1:3, zone: north}\n"
     )
     members = [(f"n{number}", f"127.0.0.1:{number}", "voter") for number in range(1, 5)]
-    zones = {"n1": "east", "n2": "west", "n4": "west"}
+    zones = {
+        name: {"zone": zone} for name, zone in (("n1", "east"), ("n2", "west"), ("n4", "west"))
+    }
     servers = export_document("orders", members, based_on, zones)["servers"]
     assert [server.get("zone") for server in servers.values()] == [None, "west", "north", "west"]
     found = written(export("orders", members, based_on, zones)).servers
@@ -830,6 +862,32 @@ def test_an_export_has_the_zones_that_the_servers_state(written):
         "n3": "north",
         "n4": "west",
     }
+
+
+def test_an_export_has_the_listeners_that_the_servers_state(written):
+    based_on = written(
+        "cluster: orders\nservers:\n"
+        "  n1: {address: 127.0.0.1:1, redis: 127.0.0.1:11, http: 127.0.0.1:21}\n"
+        "  n2: {address: 127.0.0.1:2, redis: 127.0.0.1:12}\n"
+    )
+    members = [(f"n{number}", f"127.0.0.1:{number}", "voter") for number in range(1, 4)]
+    stated = {
+        # What is written and not stated is kept: its server has yet to be started with it.
+        "n1": {"redis": "", "http": "127.0.0.1:31"},
+        "n3": {"redis": "127.0.0.1:13", "http": "localhost:23"},
+    }
+    servers = written(export("orders", members, based_on, stated)).servers
+    assert {name: (server.redis, server.http) for name, server in servers.items()} == {
+        "n1": ("127.0.0.1:11", "127.0.0.1:31"),
+        "n2": ("127.0.0.1:12", None),
+        "n3": ("127.0.0.1:13", "localhost:23"),
+    }
+
+
+def test_an_export_with_a_listener_that_others_reach_can_be_read_again(written):
+    stated = {"n1": {"http": "10.0.0.1:80"}}
+    exported = export("orders", [("n1", "127.0.0.1:1", "voter")], stated=stated)
+    assert written(exported).servers["n1"].http == "10.0.0.1:80"
 
 
 def test_where_a_zone_comes_from_is_shown(written):

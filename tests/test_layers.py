@@ -52,10 +52,12 @@ ALLOWED = {
     "raftd.client": (
         *("raftd.client", "raftd.protocol", "raftd.codec", "raftd.commands"),
         *("raftd.config_values", "raftd.core.types", "raftd.records", "raftd.transactions"),
+        *("raftd.tls",),
     ),
     "raftd": ("raftd",),
     "raftctl": (
         *("raftctl", "raftd.client", "raftd.protocol", "raftd.codec", "raftd.commands"),
+        *("raftd.transactions",),
         *CONFIGURATION,
         *("raftd.cluster_status",),  # what the answers of the servers say, for raftd as well
         *("raftd.core.availability", "raftd.core.quorum", "raftd.core.types"),

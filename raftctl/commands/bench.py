@@ -52,6 +52,8 @@ PREFIX_DEFAULT = "raftctl-bench/"
 WORKLOADS = {"put": 0, "get": 100, "mixed": 50}
 """How many of a hundred requests are reads."""
 CLEANING_CLIENTS = 16
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""After each of them the keys are removed."""
 OTHER_FILES = 128
 """Open files beside the connections of clients: those to every server, and Python's own."""
 
@@ -84,7 +86,7 @@ class _Size(click.ParamType):  # type: ignore[type-arg]
         if isinstance(value, int):
             return value
         try:
-            found = parse_size_bytes(value)
+            found = parse_size_bytes(value, most_bytes=VALUE_BYTES_MAX)
         except ValueError as error:
             self.fail(str(error), param, ctx)
         if found > VALUE_BYTES_MAX:
@@ -96,15 +98,15 @@ class _Length(DurationParameter):
     """A duration within bounds; becomes milliseconds."""
 
     def __init__(self, least_ms: float, most_ms: float) -> None:
-        self._least_ms, self._most_ms = least_ms, most_ms
+        self._least_ms, self.most_ms = least_ms, most_ms
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """Return milliseconds."""
         found = super().convert(value, param, ctx)
-        if not self._least_ms <= found <= self._most_ms:
-            least, most = format_duration(self._least_ms), format_duration(self._most_ms)
+        if not self._least_ms <= found <= self.most_ms:
+            least, most = format_duration(self._least_ms), format_duration(self.most_ms)
             self.fail(f"{value} is not within {least} to {most}", param, ctx)
         return found
 
@@ -205,9 +207,9 @@ def bench(
     """Put load on the cluster; show throughput, latencies, errors, and what the servers use.
 
     It writes to the cluster that is dialled, without asking: the keys PREFIXbench-0000000 and so
-    on, and no others. They are removed at the end, also after Ctrl-C, unless --keep is given.
-    Writes are done exactly once and gets are linearizable, as with put and get. Where the leader
-    changes or dies, the clients follow; what that costs them is part of what is measured.
+    on, and no others. They are removed at the end, also after Ctrl-C or SIGTERM, unless --keep is
+    given. Writes are done exactly once and gets are linearizable, as with put and get. Where the
+    leader changes or dies, the clients follow; what that costs them is part of what is measured.
 
     \b
     Attempts without a result are counted by what is known of them:
@@ -234,6 +236,9 @@ def bench(
     from raftctl.bench import Options
 
     read_fraction = _read_fraction(workload, reads, context)
+    _check_contradictions(
+        context, read_fraction, stale=stale, verify=verify, keep=keep, clean=clean
+    )
     _check_prefix(prefix, context)
     _check_amounts(clients, pipeline, value_bytes, keys, context)
     _make_room(clients, stale, context)
@@ -267,6 +272,29 @@ def _read_fraction(workload: str | None, reads: float | None, context: Context) 
             hint=context.command(f"bench --reads {reads:.0%}"),
         )
     return reads
+
+
+def _check_contradictions(
+    context: Context, read_fraction: float, *, stale: bool, verify: bool, keep: bool, clean: bool
+) -> None:
+    """Refuse options that could have no effect: whoever gives them expects one."""
+    given = [
+        option
+        for option, is_given in (("--verify", verify), ("--keep", keep), ("--stale", stale))
+        if is_given
+    ]
+    if clean and given:
+        raise UsageProblem(
+            f"--clean and {', '.join(given)} exclude each other",
+            cause="--clean only removes keys and measures nothing; nothing was sent",
+            hint=context.command("bench --clean"),
+        )
+    if not clean and stale and not read_fraction:
+        raise UsageProblem(
+            "--stale says how to read, and there are no reads",
+            cause="the workload is puts only; nothing was sent",
+            hint=context.command("bench --workload put"),
+        )
 
 
 def _check_prefix(prefix: str, context: Context) -> None:
@@ -408,6 +436,7 @@ class _Run:
             cluster_id=status.cluster_id,
             addresses=list(addresses.values()),
             leader=addresses.get(status.server, ""),
+            tls=self._cluster.endpoints.tls,
             report=self._line.show,
         )
         try:
@@ -436,6 +465,8 @@ class _Run:
             bench.connect()
         except Ended as error:
             self._line.close()
+            if bench.is_interrupted:
+                raise Interrupted("interrupted; nothing was measured yet") from None
             if error.code == "busy":
                 raise Refused(
                     f"there is no room for {plural(self._options.clients, 'client')}",
@@ -577,9 +608,11 @@ class _Run:
 
 @contextlib.contextmanager
 def _interruptible(bench: Bench) -> Iterator[None]:
-    """Let Ctrl-C end the measurement; a second one ends the waiting for what comes after it."""
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    """Let Ctrl-C, or a signal that asks for the end, end the measurement.
+
+    A second one ends the waiting for what comes after it.
+    """
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
 
@@ -588,11 +621,16 @@ def _interruptible(bench: Bench) -> Iterator[None]:
             raise KeyboardInterrupt
         bench.interrupt()
 
-    before = signal.signal(signal.SIGINT, on_signal)
+    before = {
+        number: signal.signal(number, on_signal)
+        for number in ENDING_SIGNALS
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Line:

@@ -11,6 +11,7 @@ from raftctl.cli import CommandGroup, Context, pass_context
 from raftctl.errors import EXIT_USAGE, CliError, Refused, UsageProblem
 
 if TYPE_CHECKING:
+    from raftctl.endpoints import Endpoints
     from raftd.config import ClusterConfig
     from raftd.protocol import ConfigurationView
 
@@ -119,10 +120,10 @@ def _write(target: Path, text: str) -> None:
 def export(context: Context, target: Path | None) -> None:
     """Print the cluster file that matches the live cluster.
 
-    The members, their addresses and roles are those of the cluster, and the zones those that its
-    servers state. What --config says about servers that are still members, and its defaults, are
-    kept as they are written there. With `-o json` the same content is JSON, which is a cluster
-    file, too.
+    The members, their addresses and roles are those of the cluster; zones, Redis and HTTP addresses
+    are those that its servers state. What --config says about servers that are still members, and
+    its defaults, are kept as they are written there. With `-o json` the same content is JSON, which
+    is a cluster file, too.
 
     \b
     Examples:
@@ -151,15 +152,15 @@ def export(context: Context, target: Path | None) -> None:
     if status.configuration.joint:
         context.message("a change is under way: this is how it leaves the cluster if it succeeds")
     members = members_of(status.configuration, tuple(based_on.servers) if based_on else ())
-    zones = _zones_stated(status.configuration)
+    stated = _stated(status.configuration, cluster.endpoints)
     try:
         if target is not None:
-            _write(target, export_text(name, members, based_on, zones))
+            _write(target, export_text(name, members, based_on, stated))
             context.message(f"{target} is the file that matches the cluster now")
         elif context.output == "json":
-            context.print_document(export_document(name, members, based_on, zones))
+            context.print_document(export_document(name, members, based_on, stated))
         else:
-            click.echo(export_text(name, members, based_on, zones), nl=False)
+            click.echo(export_text(name, members, based_on, stated), nl=False)
     except ValueError as error:
         raise Refused(
             f"the present members do not fit into a cluster file: {error}",
@@ -168,19 +169,24 @@ def export(context: Context, target: Path | None) -> None:
         ) from None
 
 
-def _zones_stated(configuration: ConfigurationView) -> dict[str, str]:
-    """Return the zone of each member that answers and states one."""
+def _stated(configuration: ConfigurationView, dialled: Endpoints) -> dict[str, dict[str, str]]:
+    """Return what the members that answer say of themselves: zone and listeners, where they have
+    them."""
     from raftctl.endpoints import Endpoints
     from raftctl.survey import survey
     from raftd.core.types import server_name
 
     members = {*configuration.voters, *configuration.learners, *configuration.learners_next}
     addresses = tuple(configuration.addresses[server] for server in sorted(members))
-    answers = survey(Endpoints(addresses=addresses, source="the configuration"))
+    answers = survey(Endpoints(addresses=addresses, source="the configuration", tls=dialled.tls))
     return {
-        server_name(answer.reply.server): answer.reply.zone
-        for answer in answers
-        if answer.reply is not None and answer.reply.server in members and answer.reply.zone
+        server_name(reply.server): {
+            "zone": reply.zone,
+            "redis": reply.redis or "",
+            "http": reply.http or "",
+        }
+        for reply in (answer.reply for answer in answers)
+        if reply is not None and reply.server in members
     }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from raftctl.cli import Context, NumberParameter, pass_context, stdin_is_closed
+from raftctl.cli import Context, DurationParameter, NumberParameter, pass_context, stdin_is_closed
 from raftctl.client import (
     RETRY_MS_MAX,
     RETRY_MS_MIN,
@@ -27,6 +27,7 @@ from raftctl.client import (
 from raftctl.completing import members
 from raftctl.errors import CliError, Refused, Unreachable, UsageProblem
 from raftctl.render import (
+    duration,
     listed,
     natural_key,
     number,
@@ -51,14 +52,20 @@ from raftd.protocol import (
     Reply,
     StatusReply,
     StatusRequest,
+    TransactionReply,
+    TransactionRequest,
     WriteReply,
 )
 
 LIST_LIMIT_DEFAULT = 1000
 
 
-def _checked_key(key: str) -> str:
-    """Return `key` if the state machine can have it."""
+def checked_key(key: str) -> str:
+    """Return `key` if the state machine can have it.
+
+    Raises:
+        UsageProblem: it cannot.
+    """
     shown = printable(key if len(key) <= 60 else key[:60] + "…")
     try:
         size = len(key.encode())
@@ -105,7 +112,8 @@ def _value_argument(value: str) -> bytes:
     return _checked_value(os.fsencode(value))
 
 
-def _value_document(value: bytes) -> dict[str, str]:
+def value_document(value: bytes) -> dict[str, str]:
+    """Return a value for programs, with its encoding."""
     try:
         return {"value": value.decode(), "encoding": "utf-8"}
     except UnicodeDecodeError:
@@ -199,7 +207,7 @@ def get(context: Context, key: str, stale: bool, server: str | None) -> None:
       raftctl get orders/17 -o json
       raftctl get photo > photo.jpg
     """
-    request = GetRequest(key=_checked_key(key), stale=stale, through_follower=bool(server))
+    request = GetRequest(key=checked_key(key), stale=stale, through_follower=bool(server))
     reply = expect(_ask(context, request, server), GetReply)
     if not reply.found:
         raise Refused(
@@ -213,13 +221,16 @@ def get(context: Context, key: str, stale: bool, server: str | None) -> None:
         context.print_document(
             {
                 "key": key,
-                **_value_document(reply.value),
+                **value_document(reply.value),
                 "create_revision": reply.create_revision,
                 "mod_revision": reply.mod_revision,
                 "version": reply.version,
+                "ttl_ms": reply.ttl_ms,
             }
         )
         return
+    if context.output == "wide" and reply.ttl_ms is not None:
+        context.message(f"it lives for {duration(reply.ttl_ms)} more")
     sys.stdout.flush()
     sys.stdout.buffer.write(reply.value)
     if sys.stdout.isatty():
@@ -237,8 +248,23 @@ def get(context: Context, key: str, stale: bool, server: str | None) -> None:
     metavar="N",
     help="Only if the key's mod revision is still N; 0 means that it does not exist.",
 )
+@click.option(
+    "--ttl",
+    "ttl_ms",
+    type=DurationParameter(),
+    metavar="DURATION",
+    help="Let the key live for so long; then the cluster removes it. Without it the key lives for "
+    "ever, also where it had a life.",
+)
 @pass_context
-def put(context: Context, key: str, value: str, if_absent: bool, if_revision: int | None) -> None:
+def put(
+    context: Context,
+    key: str,
+    value: str,
+    if_absent: bool,
+    if_revision: int | None,
+    ttl_ms: float | None,
+) -> None:
     """Set KEY to VALUE; VALUE - reads stdin, every byte of it.
 
     It is durable on a majority when the command returns. Put -- before a VALUE that starts with a
@@ -250,25 +276,32 @@ def put(context: Context, key: str, value: str, if_absent: bool, if_revision: in
       raftctl put photo - < photo.jpg
       raftctl put lock me --if-absent
       raftctl put orders/17 billed --if-revision 42
+      raftctl put leases/printer me --if-absent --ttl 30s
     """
     if if_absent and if_revision is not None:
         raise click.UsageError("--if-absent and --if-revision exclude each other")
-    _checked_key(key)
+    if ttl_ms is not None and ttl_ms < 1:
+        raise click.UsageError("--ttl is at least 1ms; without it the key lives for ever")
+    checked_key(key)
     value_bytes = _value_argument(value)
-    reply = expect(
-        context.cluster().write(
-            lambda session, serial, lowest: PutRequest(
-                session=session,
-                serial=serial,
-                lowest_unacknowledged=lowest,
-                key=key,
-                value=value_bytes,
-                if_absent=if_absent,
-                if_revision=if_revision,
-            )
-        ),
-        WriteReply,
-    )
+    if ttl_ms is not None:
+        condition = 0 if if_absent else if_revision
+        reply = _put_with_life(context.cluster(), key, value_bytes, round(ttl_ms), condition)
+    else:
+        reply = expect(
+            context.cluster().write(
+                lambda session, serial, lowest: PutRequest(
+                    session=session,
+                    serial=serial,
+                    lowest_unacknowledged=lowest,
+                    key=key,
+                    value=value_bytes,
+                    if_absent=if_absent,
+                    if_revision=if_revision,
+                )
+            ),
+            WriteReply,
+        )
     _print_write(context, key, reply, "set")
     if not reply.applied:
         because = (
@@ -284,6 +317,29 @@ def put(context: Context, key: str, value: str, if_absent: bool, if_revision: in
         )
 
 
+def _put_with_life(
+    cluster: Cluster, key: str, value: bytes, ttl_ms: int, mod_revision: int | None
+) -> WriteReply:
+    """Set a key that lives for so long, and return what came of it.
+
+    Args:
+        mod_revision: what its mod revision has to be, 0 if it must not exist; None for any.
+    """
+    from raftd.transactions import SetKey, encode_steps
+
+    conditions = [] if mod_revision is None else [(key, mod_revision)]
+    content = encode_steps(conditions, [SetKey(key, value, ttl_ms)])
+    reply = expect(
+        cluster.write(
+            lambda session, serial, lowest: TransactionRequest(
+                session=session, serial=serial, lowest_unacknowledged=lowest, content=content
+            )
+        ),
+        TransactionReply,
+    )
+    return WriteReply(applied=reply.applied, revision=reply.revision)
+
+
 @click.command()
 @click.argument("key")
 @pass_context
@@ -294,7 +350,7 @@ def delete(context: Context, key: str) -> None:
     Example:
       raftctl delete orders/17
     """
-    _checked_key(key)
+    checked_key(key)
     reply = expect(
         context.cluster().write(
             lambda session, serial, lowest: DeleteRequest(
@@ -320,7 +376,7 @@ def cas(context: Context, key: str, expected: str, new: str) -> None:
     Example:
       raftctl cas orders/17 packed shipped
     """
-    _checked_key(key)
+    checked_key(key)
     expected_bytes = _checked_value(os.fsencode(expected), "expected value")
     new_bytes = _checked_value(os.fsencode(new), "new value")
     reply = expect(
@@ -384,7 +440,7 @@ def list_keys(
       raftctl list orders/ -o json
     """
     for key in filter(None, (prefix, after)):
-        _checked_key(key)
+        checked_key(key)
     request = ListRequest(
         prefix=prefix, limit=limit, stale=stale, after=after, through_follower=bool(server)
     )
@@ -407,9 +463,9 @@ def list_keys(
         return
     if reply.entries:
         wide = context.output == "wide"
-        headers = ["KEY", "VALUE", *(["CREATED", "MODIFIED", "VERSION"] if wide else [])]
+        headers = ["KEY", "VALUE", *(["CREATED", "MODIFIED", "VERSION", "TTL"] if wide else [])]
         rows = [_entry_row(entry, wide) for entry in reply.entries]
-        numbers = ("CREATED", "MODIFIED", "VERSION")
+        numbers = ("CREATED", "MODIFIED", "VERSION", "TTL")
         width = None if wide else terminal_width(sys.stdout)
         click.echo(table(headers, rows, right=numbers, width=width))
     else:
@@ -435,19 +491,25 @@ def _next_page(context: Context, request: ListRequest, reply: ListReply, server:
 def _entry_document(entry: ListEntry) -> dict[str, Any]:
     return {
         "key": entry.key,
-        **_value_document(entry.value),
+        **value_document(entry.value),
         "create_revision": entry.create_revision,
         "mod_revision": entry.mod_revision,
         "version": entry.version,
+        "ttl_ms": entry.ttl_ms,
     }
 
 
-def _entry_row(entry: ListEntry, wide: bool) -> list[str]:
+def value_text(value: bytes) -> str:
+    """Return a value as a person sees it in a table."""
     try:
-        shown = printable(entry.value.decode())
+        return printable(value.decode())
     except UnicodeDecodeError:
-        shown = f"({plural(len(entry.value), 'byte')}, not text)"
-    row = [printable(entry.key), shown]
+        return f"({plural(len(value), 'byte')}, not text)"
+
+
+def _entry_row(entry: ListEntry, wide: bool) -> list[str]:
+    row = [printable(entry.key), value_text(entry.value)]
     if wide:
         row += [number(entry.create_revision), number(entry.mod_revision), str(entry.version)]
+        row.append("-" if entry.ttl_ms is None else duration(entry.ttl_ms))
     return row

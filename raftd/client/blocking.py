@@ -102,7 +102,13 @@ class Connection:
             payload = self._receive(deadline)
         except WireError as error:
             raise self._conversation.stranger(error) from None
-        except (EOFError, ConnectionError):
+        except TimeoutError:
+            raise
+        except (EOFError, OSError) as error:
+            if hasattr(self._stream, "getpeercert"):
+                from raftd.client.certificates import refused_certificate
+
+                raise refused_certificate(self.address, error) from None
             raise self._conversation.stranger(None) from None
         self.welcome = self._conversation.welcome(payload)
 
@@ -219,20 +225,27 @@ def _protected(
     address: str, host: str, stream: socket.socket, deadline: Deadline, tls: ssl.SSLContext
 ) -> socket.socket:
     """Return `stream` after a TLS handshake."""
+    from raftd.client.certificates import certificate_problem, check_certificate
+
     try:
         stream.settimeout(deadline.remaining_s())
-        return tls.wrap_socket(stream, server_hostname=host)
+        protected = tls.wrap_socket(stream, server_hostname=host)
     except TimeoutError:
         stream.close()
         reason = "connected, but no TLS handshake in time"
         raise ConnectionProblem(address, "timed-out", reason) from None
     except OSError as error:
         stream.close()
-        reason = f"the TLS handshake failed: {error.strerror or error}"
-        raise ConnectionProblem(address, "not-raftd", reason) from None
+        raise certificate_problem(address, error) from None
     except BaseException:
         stream.close()
         raise
+    try:
+        check_certificate(address, protected.getpeercert())
+    except ConnectionProblem:
+        protected.close()
+        raise
+    return protected
 
 
 def _within(started_s: float) -> str:

@@ -23,6 +23,7 @@ import attrs
 
 from raftd.client.deadlines import Deadline
 from raftd.client.errors import (
+    CertificateRefused,
     ClientClosed,
     ClientError,
     ConnectionProblem,
@@ -389,7 +390,7 @@ class _Call:
             self._failures[address].kind if address in self._failures else ""
             for address in self._members.addresses
         }
-        return kinds in ({"blank"}, {"too-old"}, {REVISION_GONE})
+        return kinds in ({"blank"}, {"too-old"}, {"certificate"}, {REVISION_GONE})
 
     def _maybe_notice(self) -> None:
         if not self._noticed and self._calls.clock() - self._started_s >= NOTICE_MS / 1000:
@@ -422,6 +423,8 @@ class _Call:
         cause = self._describe_failures()
         if kinds == {"blank"}:
             return NoCluster("there is no cluster yet: every server is blank", cause=cause)
+        if kinds == {"certificate"}:
+            return CertificateRefused("no server agrees to the connection", cause=cause)
         if kinds == {"too-old"}:
             return ServerTooOld("no server is of a release that knows this request", cause=cause)
         waited_s = self._calls.clock() - self._started_s

@@ -17,6 +17,9 @@ from raftd.codec import (
 )
 from raftd.protocol import Hello, Refusal, Reply, Request, Welcome
 
+CERTIFICATE_CODES = ("tls", "forbidden")
+"""Of refusals that another certificate would spare us."""
+
 
 class Conversation:
     """What has been said on a connection to the server at `address`."""
@@ -50,7 +53,8 @@ class Conversation:
             raise self.stranger(error) from None
         if isinstance(opening, Refusal):
             reason = f"it refused the connection: {opening.message}"
-            raise ConnectionProblem(self.address, "refusal", reason)
+            kind = "certificate" if opening.code in CERTIFICATE_CODES else "refusal"
+            raise ConnectionProblem(self.address, kind, reason)
         if isinstance(opening, Hello):
             raise ConnectionProblem(self.address, "not-raftd", "it greets like a client")
         return opening

@@ -16,7 +16,7 @@ class ConnectionProblem(Exception):
     """One server could not be asked, or did not answer. `str()` says how, in a few words.
 
     `kind` is refused, unreachable, unresolved, timed-out, expired (not even tried), not-raftd,
-    refusal, lost, blank, too-old or other-cluster.
+    refusal, certificate, lost, blank, too-old or other-cluster.
     """
 
     def __init__(self, address: str, kind: str, reason: str, *, sent: bool = False) -> None:
@@ -80,6 +80,15 @@ class NoCluster(Unavailable):
     """Every server is blank: nobody has formed a cluster of them yet."""
 
     code = "blank"
+
+
+class CertificateRefused(Unreachable):
+    """No server takes our certificate, or none shows one that we believe: asking again is no help.
+
+    Servers that speak TLS are no less foreign to who shows no certificate.
+    """
+
+    code = "certificate"
 
 
 class ServerTooOld(Unavailable):

@@ -33,7 +33,7 @@ from raftd.protocol import (
     WatchRequest,
 )
 
-SILENT = ("refused", "unreachable", "unresolved", "timed-out", "not-raftd", "lost")
+SILENT = ("refused", "unreachable", "unresolved", "timed-out", "not-raftd", "certificate", "lost")
 """Kinds of failure of a server that did not answer at all."""
 ANSWERED = ("follower", "unavailable", "unknown-outcome", "blank")
 """Kinds of failure of a server that answered, but could not serve."""

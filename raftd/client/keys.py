@@ -12,6 +12,7 @@ from raftd.client.errors import (
     NotApplied,
     OutcomeUnknown,
     Refused,
+    SessionExpired,
     UnexpectedReply,
 )
 from raftd.client.judging import judge_watch
@@ -277,10 +278,14 @@ class KeyCalls:
         try:
             reply = yield from self._calls.ask(unknown.request, deadline, sent_before=True)
             result = _interpreted(unknown.interpret, reply)
-        except OutcomeUnknown as error:
-            if error.request is unknown.request:
-                error.interpret, error.release = unknown.interpret, unknown.release
+        except SessionExpired:
             raise
+        except OutcomeUnknown as error:
+            if error.request is not unknown.request:
+                raise
+            # The same one: whoever has kept it must see when it is settled.
+            unknown.cause = error.cause
+            raise unknown from None
         except Refused as error:
             result = error
         unknown.is_settled, unknown.settled_with = True, result

@@ -220,7 +220,7 @@ async def open_link(address: str, tls: ssl.SSLContext | None) -> Link:
         while not payloads:
             received = await stream.receive_some(RECEIVE_BYTES)
             if not received:
-                raise conversation.stranger(None)
+                raise _ended(conversation, tls, EOFError())
             payloads = conversation.payloads(received)
         welcome = conversation.welcome(payloads[0])
         if len(payloads) > 1:
@@ -228,14 +228,25 @@ async def open_link(address: str, tls: ssl.SSLContext | None) -> Link:
     except WireError as error:
         await trio.aclose_forcefully(stream)
         raise conversation.stranger(error) from None
-    except trio.BrokenResourceError:
+    except trio.BrokenResourceError as error:
         await trio.aclose_forcefully(stream)
-        raise conversation.stranger(None) from None
+        raise _ended(conversation, tls, error.__cause__ or error) from None
     except BaseException:
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(stream)
         raise
     return Link(stream, conversation, welcome)
+
+
+def _ended(
+    conversation: Conversation, tls: ssl.SSLContext | None, error: BaseException
+) -> ConnectionProblem:
+    """Return what it means that a connection ends before the server has said a word."""
+    if tls is None:
+        return conversation.stranger(None)
+    from raftd.client.certificates import refused_certificate
+
+    return refused_certificate(conversation.address, error)
 
 
 async def dial(address: str, tls: ssl.SSLContext | None) -> trio.abc.Stream:
@@ -251,13 +262,15 @@ async def dial(address: str, tls: ssl.SSLContext | None) -> trio.abc.Stream:
         raise _problem(address, host, error) from None
     if tls is None:
         return stream
-    protected = trio.SSLStream(stream, tls, server_hostname=host)
+    from raftd.client.certificates import certificate_problem, check_certificate
+
+    protected = trio.SSLStream(stream, tls, server_hostname=host, https_compatible=True)
     try:
         await protected.do_handshake()
+        check_certificate(address, protected.getpeercert())
     except trio.BrokenResourceError as error:
         await trio.aclose_forcefully(stream)
-        reason = f"the TLS handshake failed: {error.__cause__ or error}"
-        raise ConnectionProblem(address, "not-raftd", reason) from None
+        raise certificate_problem(address, error.__cause__ or error) from None
     except BaseException:
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(stream)

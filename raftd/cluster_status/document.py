@@ -111,6 +111,8 @@ def server_document(row: Row, cluster: ClusterView) -> dict[str, Any]:
         **row_document(row, cluster),
         "state": row.state,
         "vote": row.vote or None,
+        "redis": (reply.redis or None) if reply else None,
+        "http": (reply.http or None) if reply else None,
         "follows": server_name(reply.leader) or None if reply else None,
         "leadership_confirmed": reply.leadership_confirmed if reply else None,
         "revision": reply.revision if reply else None,

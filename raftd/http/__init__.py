@@ -4,5 +4,12 @@ Read-only: there is no request that changes anything.
 
 | module | what it is |
 |---|---|
-| `events` | the shape of the live events, for whoever shows them |
+| `serving` | HTTP on connections: what is answered, refused, bounded |
+| `routes` | what each path answers |
+| `health` | /livez and /readyz: check by check |
+| `metrics` | /metrics, for Prometheus |
+| `survey` | asks the other servers how they see the cluster |
+| `feed` | the live events, for all who follow |
+| `events` | their shape, for whoever shows them |
+| `monitor` | all of it put together for one server |
 """

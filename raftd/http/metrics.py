@@ -45,6 +45,10 @@ class Sources:
     """Open ones, by listener."""
     answers: Callable[[], Mapping[int, int]]
     """Answers by HTTP, by status."""
+    lives: Callable[[], int]
+    """Keys that have one."""
+    watchers: Callable[[], int]
+    """Requests that wait for changes."""
     dropped_messages: Callable[[], int]
     """Raft messages that found no connection."""
 
@@ -241,6 +245,16 @@ class _Server(Collector):
             "Below this clients' writes are refused",
             status.disk_reserve_bytes,
         )
+        yield _gauge("raftd_lives", "Keys that end by themselves", self._sources.lives())
+        yield _gauge(
+            "raftd_watchers", "Requests that wait for changes of keys", self._sources.watchers()
+        )
+        if status.certificate_expires_ms is not None:
+            yield _gauge(
+                "raftd_certificate_expiry_timestamp_seconds",
+                "When the certificate that the server shows ends, since 1970",
+                status.certificate_expires_ms / MILLISECONDS,
+            )
         if status.rss_anon_bytes is not None:
             yield _gauge(
                 "raftd_anonymous_memory_bytes",

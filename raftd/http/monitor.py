@@ -8,19 +8,21 @@ from collections.abc import Callable, Mapping
 import attrs
 import trio
 
-from raftd.cluster_status.issues import warnings
+from raftd.chronicle import Chronicle
 from raftd.config import ClusterConfig, ServerConfig
 from raftd.http.feed import Feed, Own
 from raftd.http.health import Health, passes
 from raftd.http.metrics import Sources, make_metrics
 from raftd.http.routes import Routes
+from raftd.http.secured import SecuredReaders
 from raftd.http.serving import HttpServer, allowed_hosts
 from raftd.http.survey import Survey
 from raftd.network.dialling import Dial, split_address
 from raftd.node import Node
-from raftd.protocol import ActivityReply, StatusReply
+from raftd.protocol import ActivityReply
 from raftd.surroundings import Settings
 from raftd.telemetry import RATE_INTERVAL_MS, Histogram
+from raftd.tls import CurrentCredentials
 
 
 @attrs.frozen(kw_only=True)
@@ -38,7 +40,11 @@ class Surroundings:
     is_draining: Callable[[], bool]
     connections: Callable[[], Mapping[str, int]]
     """Open ones of the other listeners, by name."""
+    lives: Callable[[], int]
+    """Keys that have one."""
     dropped_messages: Callable[[], int]
+    credentials: CurrentCredentials | None = None
+    """TLS with these; None for plain connections."""
 
 
 class Monitor:
@@ -74,13 +80,16 @@ class Monitor:
             is_ready=lambda: passes(self._health.readiness()),
             connections=lambda: {**around.connections(), "http": self.http.connection_count},
             answers=lambda: self.http.answers,
+            lives=around.lives,
+            watchers=lambda: len(node.watches.waiting),
             dropped_messages=around.dropped_messages,
         )
         routes = Routes(
             health=self._health, survey=survey, feed=self._feed, metrics=make_metrics(sources)
         )
         hosts = allowed_hosts((server.http, server.address, server.listen))
-        self.http = HttpServer(routes.respond, hosts)
+        readers = None if around.credentials is None else SecuredReaders(around.credentials)
+        self.http = HttpServer(routes.respond, hosts, readers)
         """Also for streams that come from elsewhere: see its `handle`."""
 
     def _activity(self) -> ActivityReply:
@@ -101,27 +110,22 @@ class Monitor:
             task_status.started(bound)
 
     async def run(self) -> None:
-        """Keep the rates, and make events while somebody looks, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._feed.run)
-            nursery.start_soon(self._sample)
+        """Keep rates and notices, and make events while somebody looks, until cancelled."""
+        with Chronicle() as chronicle:
+            own = self._node.status()
+            chronicle.note(time.time(), "server", f"has started, version {own.version}")
+            self._node.telemetry.notices = chronicle.notices
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._feed.run)
+                nursery.start_soon(self._sample)
 
     async def _sample(self) -> None:
-        """Take a point of the rates each second, and look for problems: it is done in no time."""
+        """Take a point of the rates each second: a few microseconds each."""
         seconds = RATE_INTERVAL_MS / 1000
         sampled_at = trio.current_time()
         while True:
             await trio.sleep_until(sampled_at + seconds)
             now = trio.current_time()
             elapsed_ms = (now - sampled_at) * 1000
-            telemetry = self._node.telemetry
-            telemetry.sample(elapsed_ms, self._node.raft.log.commit_index)
-            telemetry.chronicle.problems(problems_of(self._node.status()))
+            self._node.telemetry.sample(elapsed_ms, self._node.raft.log.commit_index)
             sampled_at = now
-
-
-def problems_of(status: StatusReply) -> dict[str, str]:
-    """Return what is wrong with a server, or will be, by a short name for each."""
-    found = {issue.kind: issue.words for issue in warnings(status, None, "")}
-    found |= {words.partition(":")[0]: words for words in status.issues}
-    return found

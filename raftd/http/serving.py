@@ -21,6 +21,8 @@ import attrs
 import h11
 import trio
 
+from raftd.http.secured import SecuredReaders
+
 logger = logging.getLogger("raftd.http")
 
 CONNECTIONS_MAX = 64
@@ -138,13 +140,17 @@ def is_host_allowed(host: str, allowed: frozenset[str]) -> bool:
 class HttpServer:
     """Accepts connections and has their requests answered."""
 
-    def __init__(self, respond: Respond, hosts: frozenset[str]) -> None:
+    def __init__(
+        self, respond: Respond, hosts: frozenset[str], readers: SecuredReaders | None = None
+    ) -> None:
         """Prepare it; nothing is opened before `serve`.
 
         Args:
             respond: answers a request whose form is right.
             hosts: names that a Host field may have beside localhost and addresses.
+            readers: shakes hands with everybody first; None for plain connections.
         """
+        self._readers = readers
         self._respond = respond
         self._hosts = hosts
         self.connection_count = 0
@@ -176,13 +182,21 @@ class HttpServer:
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection until it ends. Nothing that is sent on it raises."""
         self.connection_count += 1
+        served: trio.abc.Stream | None = None
         try:
             if self.connection_count <= CONNECTIONS_MAX + REFUSALS_MAX:
-                await _Conversation(self, stream).run()
+                served = stream
+                if self._readers is not None:
+                    assert isinstance(stream, trio.SocketStream)
+                    served = await self._readers.secured(stream)
+                if served is not None:
+                    await _Conversation(self, served).run()
         except (trio.BrokenResourceError, trio.TooSlowError) as error:
             logger.debug("an HTTP connection ended: %r", error)
         finally:
             self.connection_count -= 1
+            if served is not None:
+                await trio.aclose_forcefully(served)
             await trio.aclose_forcefully(stream)
 
     @property
@@ -243,6 +257,8 @@ class _Conversation:
             )
             return
         while True:
+            # Of a request that cannot be read nobody knows what it would have asked for.
+            self._is_head = False
             try:
                 with trio.fail_after(IDLE_SECONDS):
                     event = await self._next_request()

@@ -1,8 +1,8 @@
 """Frames over one stream: who reads it, a task that writes, and a bounded outbox.
 
-A plain socket is read by the driver, as one of a set, whenever it closes a batch; any other stream
-has a task for that. Everything that is queued for a connection leaves in one send. How a connection
-ends is a sentence for the log, never an exception.
+A socket, plain or with TLS, is read by the driver, as one of a set, whenever it closes a batch; any
+other stream has a task for that. Everything that is queued for a connection leaves in one send. How
+a connection ends is a sentence for the log, never an exception.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from raftd.codec import (
     encode_opening,
 )
 from raftd.network.inputs import PEERS_INPUTS_MAX, Inbox
+from raftd.network.secured_stream import SecuredStream
 from raftd.network.sockets import ENDED, READABLE
 from raftd.protocol import PROTOCOL_VERSION_MAX
 from raftd.tls import explain
@@ -60,7 +61,7 @@ def tune(stream: trio.abc.Stream) -> None:
 
 
 def tune_socket(
-    connected: socket.socket | trio.socket.SocketType,
+    connected: socket.socket | trio.socket.SocketType | SecuredStream,
     stall_seconds: float = WRITE_STALL_TIMEOUT_SECONDS,
 ) -> None:
     """Set the socket options of a fresh connection.
@@ -158,6 +159,13 @@ async def receive_opening(
         raise OpeningError(f"it does not speak the protocol of raftd: {error}") from error
 
 
+def _descriptor_of(stream: trio.abc.Stream) -> int | None:
+    """Return that of the socket; None for a stream without one."""
+    if isinstance(stream, SecuredStream):
+        return stream.fileno()
+    return stream.socket.fileno() if isinstance(stream, trio.SocketStream) else None
+
+
 class Connection:
     """One established connection.
 
@@ -196,7 +204,8 @@ class Connection:
         self._writer = trio.lowlevel.ParkingLot()
         self._flushers = trio.lowlevel.ParkingLot()
         self._scope = trio.CancelScope()
-        self._descriptor = stream.socket.fileno() if isinstance(stream, trio.SocketStream) else None
+        self._secured = stream if isinstance(stream, SecuredStream) else None
+        self._descriptor = _descriptor_of(stream)
         self._writing = False
         """Whether the writer has a part of a frame under way, which nothing may interrupt."""
         self._closed = False
@@ -245,7 +254,10 @@ class Connection:
         if self._descriptor is not None and self._outbox and not self._writing and not self._closed:
             joined = b"".join(self._outbox)
             try:
-                sent = os.write(self._descriptor, joined)
+                if self._secured is None:
+                    sent = os.write(self._descriptor, joined)
+                else:
+                    sent = self._secured.send(joined)
             except OSError:
                 # Full, or broken: the writer waits, or finds out why.
                 sent = 0
@@ -355,7 +367,10 @@ class Connection:
             return
         assert self._descriptor is not None
         try:
-            received = os.read(self._descriptor, self._receive_bytes())
+            if self._secured is None:
+                received = os.read(self._descriptor, self._receive_bytes())
+            else:
+                received = self._secured.recv(self._receive_bytes())
         except BlockingIOError:
             return
         except OSError as error:

@@ -18,6 +18,7 @@ from raftd.network.connection import (
     send_opening,
     tune,
 )
+from raftd.network.secured_stream import SecuredStream
 from raftd.protocol import Hello, Refusal, Welcome
 
 Dial: TypeAlias = Callable[[str], Awaitable[trio.abc.Stream]]
@@ -112,7 +113,7 @@ async def introduce(stream: trio.abc.Stream, hello: Hello) -> Introduced:
             await send_opening(stream, hello)
             opening, decoder, payloads = await receive_opening(stream)
         except (trio.BrokenResourceError, OpeningError) as error:
-            is_secured = isinstance(stream, trio.SSLStream)
+            is_secured = isinstance(stream, SecuredStream)
             if is_secured and isinstance(error, OpeningError) and error.silent:
                 # With TLS 1.3 our side of the handshake is over before the other one has judged
                 # our certificate.

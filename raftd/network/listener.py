@@ -15,9 +15,10 @@ from typing import TypeAlias
 import attrs
 import trio
 
-from raftd.codec import WireError, decode_request, encode_opening, encode_reply
+from raftd.codec import WireError, decode_request, encode_frame, encode_opening, encode_reply
 from raftd.core.types import ServerId, server_name
 from raftd.event_log import tell
+from raftd.network.complaints import Complaints
 from raftd.network.connection import (
     Connection,
     OpeningError,
@@ -31,7 +32,7 @@ from raftd.network.inputs import INBOX_INPUTS_MAX, Inbox, Requested
 from raftd.network.links import PEER_OUTBOX_BYTES_MAX, receive_messages
 from raftd.network.secured import HandshakeError, Handshakes, accept, host_of
 from raftd.protocol import Hello, Refusal, Reply, Request, Welcome
-from raftd.roles import ALLOWED, FORBIDDEN, refusal
+from raftd.roles import ALLOWED, FORBIDDEN, refusal_of
 from raftd.tls import SERVER, CurrentCredentials, Holder
 
 logger = logging.getLogger("raftd.network")
@@ -52,43 +53,12 @@ CLIENT_OUTBOX_BYTES_MAX = 32 * 1024 * 1024
 """Replies that a client has not read; beyond, it is closed. Four of the longest frames."""
 CLIENTS_OUTBOX_BYTES_MAX = 256 * 1024 * 1024
 """Of all clients together; beyond, the one with the most is closed."""
-COMPLAINTS_MAX = 5
-"""Log lines about misbehaving connections in each `COMPLAINTS_SECONDS`; the others are counted."""
-COMPLAINTS_PER_HOST_MAX = 2
-"""Of these, how many about one host: it must not hide what the others do."""
-COMPLAINTS_SECONDS = 10.0
 REFUSAL_CHARACTERS_MAX = 500
 """Of a refusal's message: it may repeat what a stranger sent, and an opening is short."""
 
-
-class Complaints:
-    """Warnings about strangers, who must not be able to fill the log."""
-
-    def __init__(self) -> None:
-        """Start with a full allowance."""
-        self._period_start = -COMPLAINTS_SECONDS
-        self._told = 0
-        self._untold = 0
-        self._hosts: dict[str, int] = {}
-        """How often each host was complained about; no more hosts than complaints."""
-
-    def warn(self, message: str, *arguments: object, host: str = "") -> None:
-        """Log a warning, or count it if there were too many lately, altogether or about `host`."""
-        now = trio.current_time()
-        if now - self._period_start >= COMPLAINTS_SECONDS:
-            if self._untold:
-                words = "%d more complaints about connections"
-                tell(logger, "refused", words, self._untold, level=logging.WARNING)
-            self._period_start, self._told, self._untold = now, 0, 0
-            self._hosts.clear()
-        told_of_host = self._hosts.get(host, 0) if host else 0
-        if self._told < COMPLAINTS_MAX and told_of_host < COMPLAINTS_PER_HOST_MAX:
-            self._told += 1
-            if host:
-                self._hosts[host] = told_of_host + 1
-            tell(logger, "refused", message, *arguments, level=logging.WARNING)
-        else:
-            self._untold += 1
+_TLS_ONLY = encode_frame(
+    encode_opening(Refusal(code="tls", message="it speaks TLS, and wants to see a certificate"))
+)
 
 
 class Client:
@@ -175,7 +145,7 @@ class RestrictedClient(Client):
             if type(request) in self._allowed:
                 accepted.append(self._accept(number, request))
             else:
-                self._say(number, refusal(self._holder, request))
+                self._say(number, refusal_of(self._holder, request))
         return accepted
 
 
@@ -287,20 +257,21 @@ class Listener:
             self._complaints.warn("refused somebody from %s: %s", remote, self._busy().message)
             return
         try:
-            secured = await accept(stream, credentials.now.native, self._handshakes)
+            secured = await accept(
+                stream, credentials.now.native, self._handshakes, to_plain=_TLS_ONLY
+            )
         except HandshakeError as error:
             if not error.silent:
                 self._complaints.warn("closed the connection from %s: %s", remote, error, host=host)
             return
-        if secured.holder is None:
-            await self._refuse(
-                secured.stream,
-                remote,
-                "somebody",
-                Refusal(code=FORBIDDEN, message=secured.problem),
-            )
-            return
-        await self._greet(secured.stream, remote, secured.holder)
+        try:
+            if secured.holder is None:
+                refusal = Refusal(code=FORBIDDEN, message=secured.problem)
+                await self._refuse(secured.stream, remote, "somebody", refusal)
+            else:
+                await self._greet(secured.stream, remote, secured.holder)
+        finally:
+            secured.stream.close()
 
     async def _greet(self, stream: trio.abc.Stream, remote: str, holder: Holder | None) -> None:
         if self._connection_count > self._connections_max:

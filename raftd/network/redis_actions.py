@@ -16,6 +16,7 @@ from raftd.core.types import Index, ServerId, Term
 from raftd.inputs import StateView
 from raftd.network.redis_cursors import Cursors
 from raftd.network.redis_framing import NULL_2, NULL_3, bulk, error
+from raftd.passwords import CurrentPassword
 
 if TYPE_CHECKING:
     from raftd.network.redis_plans import Plan
@@ -133,7 +134,6 @@ class ClusterSeen:
     members: tuple[MemberSeen, ...] = ()
     """In the order of their names."""
     uptime_ms: int = 0
-    rss_bytes: int = 0
 
     @property
     def leads(self) -> bool:
@@ -154,6 +154,8 @@ class Surroundings:
     """Whether this server is the leader, as far as it knows."""
     wall_clock_ms: Callable[[], int] = lambda: 0
     """Milliseconds since 1970, for commands that name a moment."""
+    memory_bytes: Callable[[], int] = lambda: 0
+    """What the process takes of the machine's memory."""
     connection_count: Callable[[], int] = lambda: 0
     connections_max: int = 0
     queued_bytes: int = 0
@@ -162,6 +164,8 @@ class Surroundings:
     """Where the clients are that go through the keys."""
     sessions: int = 0
     """How many connections there were: the last one's number."""
+    password: CurrentPassword = attrs.field(factory=lambda: CurrentPassword(None))
+    """What clients have to say first that show no certificate."""
 
 
 @attrs.define
@@ -182,6 +186,9 @@ class Session:
 
     protocol: int = 2
     """2 or 3."""
+    locked: bool = False
+    """Whether it has to say the password before anything else."""
+    wrong_passwords: int = 0
     stale_reads: bool = False
     """Whether its reads are answered from this server's own state, however old: READONLY."""
     queued: list[Plan] | None = None

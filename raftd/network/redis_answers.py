@@ -19,11 +19,13 @@ from raftd.network.redis_actions import (
     text_of,
     wrong_number,
 )
+from raftd.network.redis_auth import auth, authenticate
 from raftd.network.redis_framing import OK, array, bulk, error, integer, mapping, simple
 from raftd.network.redis_scan import matcher
 
 NAME_BYTES_MAX = 256
 """Of the name of a connection, and of what its library says of itself."""
+SYNTAX_ERROR_IN_HELLO = "Syntax error in HELLO option"
 
 # --- the connection -------------------------------------------------------------------------
 
@@ -43,6 +45,7 @@ def echo(command: list[bytes], session: Session, features: int) -> Action:
 def hello(command: list[bytes], session: Session, features: int) -> Action:
     """Answer HELLO, in the protocol that it asks for."""
     protocol, name = session.protocol, None
+    credentials: tuple[bytes, bytes | None] | None = None
     arguments = command[1:]
     if arguments:
         if arguments[0] not in (b"2", b"3"):
@@ -54,14 +57,19 @@ def hello(command: list[bytes], session: Session, features: int) -> Action:
             match option.upper():
                 case b"SETNAME" if following is not None:
                     name = _name(following)
-                case b"AUTH":
-                    raise CommandError("ERR AUTH is not supported: this server knows no users")
+                case b"AUTH" if following is not None:
+                    credentials = (following, next(rest, None))
                 case _:
-                    raise CommandError("ERR Syntax error in HELLO option")
+                    raise CommandError(f"ERR {SYNTAX_ERROR_IN_HELLO}")
+    if credentials is not None:
+        user, password = credentials
+        if password is None:
+            raise CommandError(f"ERR {SYNTAX_ERROR_IN_HELLO}")
+        authenticate(user, password, session)
     session.protocol = protocol
     if name is not None:
         session.name = name
-    leads = session.surroundings.cluster().leads
+    leads = session.surroundings.leads()
     fields = (
         ("server", bulk(b"raftd")),
         ("version", bulk(REDIS_VERSION.encode())),
@@ -248,9 +256,10 @@ def _about_clients(cluster: ClusterSeen, session: Session) -> dict[str, object]:
 
 
 def _about_memory(cluster: ClusterSeen, session: Session) -> dict[str, object]:
+    memory_bytes = session.surroundings.memory_bytes()
     return {
-        "used_memory": cluster.rss_bytes,
-        "used_memory_rss": cluster.rss_bytes,
+        "used_memory": memory_bytes,
+        "used_memory_rss": memory_bytes,
         "maxmemory": 0,
         "maxmemory_policy": "noeviction",
     }
@@ -421,6 +430,7 @@ ANSWERS: Mapping[bytes, Handler] = {
     b"PING": ping,
     b"ECHO": echo,
     b"HELLO": hello,
+    b"AUTH": auth,
     b"CLIENT": client,
     b"SELECT": select,
     b"READONLY": readonly,

@@ -138,6 +138,15 @@ _ROWS: tuple[tuple[str, int, str, int, int, int, str, str, str], ...] = (
         "EXEC only if these stay as they are",
     ),
     # --- the connection ---
+    (
+        "auth",
+        -2,
+        _CONNECTION + " no_auth",
+        *(0, 0, 0),
+        "connection",
+        "1.0.0",
+        "Say the password",
+    ),
     ("client", -2, _CONNECTION, 0, 0, 0, "connection", "2.4.0", "About this connection"),
     ("echo", 2, "fast", 0, 0, 0, "connection", "1.0.0", "Say it back"),
     ("hello", -1, _CONNECTION + " no_auth", 0, 0, 0, "connection", "6.0.0", "Choose the protocol"),

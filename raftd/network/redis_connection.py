@@ -21,6 +21,7 @@ from raftd.network.redis_actions import (
     ValueForm,
 )
 from raftd.network.redis_framing import CommandDecoder, error
+from raftd.network.secured_stream import SecuredStream
 from raftd.network.sockets import READABLE
 from raftd.protocol import ErrorReply
 
@@ -33,6 +34,7 @@ RECEIVE_BYTES = 16 * 1024
 NO_KIND, WRITES, READS, STALE_READS = 0, 1, 2, 3
 """What the commands of a connection do that are under way together."""
 
+ClientSocket: TypeAlias = socket.socket | SecuredStream
 Buffer: TypeAlias = bytes | memoryview
 
 
@@ -157,7 +159,7 @@ class Connection:
         "socket",
     )
 
-    def __init__(self, listener: RedisListener, connected: socket.socket, remote: str) -> None:
+    def __init__(self, listener: RedisListener, connected: ClientSocket, remote: str) -> None:
         self.listener = listener
         self.socket = connected
         self.descriptor = connected.fileno()

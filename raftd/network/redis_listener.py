@@ -38,6 +38,7 @@ from raftd.network.redis_actions import (
     Surroundings,
     Write,
 )
+from raftd.network.redis_auth import LOCKED_BYTES_MAX
 from raftd.network.redis_cluster import refusal
 from raftd.network.redis_commands import interpret
 from raftd.network.redis_connection import (
@@ -47,17 +48,21 @@ from raftd.network.redis_connection import (
     STALE_READS,
     WRITES,
     AskingSlot,
+    ClientSocket,
     Connection,
     QuerySlot,
     ReadSlot,
     Slot,
     WriteSlot,
 )
+from raftd.network.redis_doorstep import Doorstep
 from raftd.network.redis_framing import CommandDecoder, FramingError, error, only_command
+from raftd.network.redis_secured import SecuredClients
 from raftd.network.redis_transactions import forget
 from raftd.network.sockets import ENDED, READABLE, WRITABLE
 from raftd.protocol import ErrorReply
 from raftd.protocol import Reply as NativeReply
+from raftd.tls import CurrentCredentials
 
 CONNECTIONS_MAX = 4096
 """Open connections. Each is a descriptor and some kilobytes; the limit of descriptors is raised to
@@ -112,6 +117,7 @@ class RedisListener:
         features: Callable[[], int],
         redis_address: Callable[[ServerId], str],
         surroundings: Surroundings | None = None,
+        credentials: CurrentCredentials | None = None,
         clock: Callable[[], float] = trio.current_time,
         connections_max: int = CONNECTIONS_MAX,
         hold_seconds: float = HOLD_SECONDS,
@@ -122,7 +128,9 @@ class RedisListener:
             inbox: whose set the sockets join; it is woken when somebody can go on who has waited.
             features: returns the version of those that are switched on in the replicated state.
             redis_address: returns HOST:PORT of the Redis listener of a server, empty if unknown.
-            surroundings: what commands may look at that ask about the cluster.
+            surroundings: what commands may look at that ask about the cluster; its password is what
+                clients have to say that show no certificate.
+            credentials: TLS with these; None for plain connections.
             clock: seconds that never go back.
             connections_max: at one time; the others are told so and closed.
             hold_seconds: how long writes are kept back that could share a batch with others.
@@ -139,6 +147,11 @@ class RedisListener:
         self.surroundings.connection_count = self._connections.__len__
         self.surroundings.connections_max = connections_max
         self._acceptor = Acceptor(inbox.sockets, self._accepted, whom="Redis clients", clock=clock)
+        self._secured: SecuredClients | None = None
+        if credentials is not None:
+            password = self.surroundings.password
+            self._secured = SecuredClients(credentials, password, self._let_in)
+        self._doorstep = Doorstep(clock)
         self._resumable: dict[Connection, None] = {}
         """Connections with commands that had to wait, and on which something has changed."""
         self._crowded: dict[Connection, None] = {}
@@ -190,10 +203,13 @@ class RedisListener:
             OSError: the address is in use, or not one of this host.
         """
         try:
-            addresses = await self._acceptor.bind(host, port)
-            logger.info("listening for Redis clients on %s", ", ".join(addresses))
-            task_status.started(addresses)
-            await trio.sleep_forever()
+            if self._secured is not None:
+                await self._secured.serve(host, port, task_status=task_status)
+            else:
+                addresses = await self._acceptor.bind(host, port)
+                logger.info("listening for Redis clients on %s", ", ".join(addresses))
+                task_status.started(addresses)
+                await trio.sleep_forever()
         finally:
             self._end()
 
@@ -336,16 +352,33 @@ class RedisListener:
         """Let a connection go on before the next batch, if it can."""
         self._resumable[connection] = None
 
-    def _accepted(self, connected: socket.socket, remote: str) -> None:
+    def _accepted(self, connected: ClientSocket, remote: str) -> None:
+        self._add(connected, remote, must_say_password=self.surroundings.password.is_set)
+
+    def _let_in(self, connected: ClientSocket, remote: str, is_known: bool) -> None:
+        try:
+            self._add(connected, remote, must_say_password=not is_known)
+        except OSError as problem:
+            logger.warning("a Redis client from %s was not let in: %s", remote, describe(problem))
+
+    def _add(self, connected: ClientSocket, remote: str, *, must_say_password: bool) -> None:
         if len(self._connections) >= self._connections_max:
             with contextlib.suppress(OSError):
                 connected.send(error("ERR max number of clients reached"))
             connected.close()
             return
+        if must_say_password and self._doorstep.is_full:
+            with contextlib.suppress(OSError):
+                connected.send(error("ERR too many clients have not said the password"))
+            connected.close()
+            return
         connection = Connection(self, connected, remote)
+        if must_say_password:
+            self._doorstep.add(connection)
         try:
             self._set.add(connection.descriptor, connection.ready)
         except OSError:
+            self._doorstep.remove(connection)
             connected.close()
             raise
         # The kernel ends it only if `tick` does not: that tells of the reason.
@@ -381,6 +414,11 @@ class RedisListener:
         is_large = was_filled or decoder.missing_bytes > RECEIVE_BYTES
         has_memory = self._buffered_bytes <= BUFFERED_BYTES_MAX
         connection.receive_bytes = RECEIVE_BYTES_LARGE if is_large and has_memory else RECEIVE_BYTES
+        if connection.session.locked:
+            connection.receive_bytes = RECEIVE_BYTES
+            if connection.buffered_bytes > LOCKED_BYTES_MAX:
+                self._end_with(connection, "ERR too long a command before the password")
+                self._look_at(connection)
         if not has_memory and connection.buffered_bytes > 2 * RECEIVE_BYTES_LARGE:
             self._end_with(connection, "ERR too many long commands at once, try again")
             self._look_at(connection)
@@ -397,6 +435,8 @@ class RedisListener:
             self._look_at(connection)
 
     def _interpret(self, connection: Connection, command: list[bytes]) -> Action:
+        if connection.session.locked:
+            return self._doorstep.interpret(connection, command, self._features())
         try:
             return interpret(command, connection.session, self._features())
         except CommandError as problem:
@@ -640,7 +680,7 @@ class RedisListener:
 
     def tick(self) -> None:
         """Close the connections that keep others waiting. Call it now and then."""
-        waiting = self._stalled or self._begun or self._lingering
+        waiting = self._stalled or self._begun or self._lingering or self._doorstep
         if not waiting and self._acceptor.again_at is None:
             return
         now = self._clock()
@@ -649,6 +689,8 @@ class RedisListener:
             if now - since < STALL_SECONDS:
                 break
             self._close(connection, "it does not end its command")
+        for connection in self._doorstep.overdue(now):
+            self._close(connection, "it does not say the password")
         for connection, since in list(self._lingering.items()):
             if now - since < LINGER_SECONDS:
                 break
@@ -704,6 +746,7 @@ class RedisListener:
         ):
             waiting.pop(connection, None)
         self.dirty.discard(connection)
+        self._doorstep.remove(connection)
         forget(connection.session)
 
     def refusal(self, reply: ErrorReply, key: bytes) -> bytes:

@@ -1,7 +1,13 @@
-"""TLS on streams: both sides show a certificate, and what is wrong with one is said in words."""
+"""TLS on sockets: both sides show a certificate, and what is wrong with one is said in words.
+
+A handshake is a matter of tasks. Afterwards a secured socket is read and written like a plain one,
+without blocking, also in the driver's set: a task for each connection would have to wait for the
+event loop, which a busy driver goes through only now and then.
+"""
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +17,15 @@ import trio
 
 from raftd.network.connection import describe, remote_address
 from raftd.network.dialling import Dial, dial_tcp, split_address
-from raftd.tls import CurrentCredentials, Holder, TlsProblem, check_server, holder_of
+from raftd.network.secured_stream import SecuredStream
+from raftd.tls import (
+    CurrentCredentials,
+    Holder,
+    TlsProblem,
+    check_server,
+    holder_of,
+    is_no_tls,
+)
 
 TLS_HANDSHAKE_TIMEOUT_SECONDS = 5.0
 """As for a greeting: a few round trips, with one packet lost."""
@@ -20,6 +34,9 @@ HANDSHAKES_MAX = 64
 may be ready in one turn: that must not use up an election timeout."""
 HANDSHAKES_PER_HOST_MAX = 32
 """Of those, how many one host can take up. Who waits does so within the time of its handshake."""
+
+LINGER_SECONDS = 1.0
+"""Who is refused may still be sending. For so long it is listened to, so that it can read why."""
 
 
 class HandshakeError(Exception):
@@ -59,7 +76,7 @@ class Handshakes:
 class Secured:
     """A stream that is encrypted, and whose other side has shown who it is."""
 
-    stream: trio.SSLStream[trio.SocketStream]
+    stream: SecuredStream
     holder: Holder | None
     """None if it has shown no certificate, or one that says nothing of use."""
     problem: str = ""
@@ -72,31 +89,80 @@ def host_of(remote: str) -> str:
 
 
 async def accept(
-    stream: trio.SocketStream, context: ssl.SSLContext, handshakes: Handshakes
+    stream: trio.SocketStream,
+    context: ssl.SSLContext,
+    handshakes: Handshakes,
+    *,
+    to_plain: bytes = b"",
 ) -> Secured:
-    """Shake hands with the side that has dialled us.
+    """Shake hands with the side that has dialled us; `stream` is used up, whatever comes of it.
+
+    Args:
+        stream: just accepted.
+        context: of our side.
+        handshakes: those under way on the same listener.
+        to_plain: what is said to somebody who begins without TLS.
 
     Raises:
         HandshakeError: it does not speak TLS, shows a certificate of another CA or none where one
             is needed, or takes too long.
     """
-    secured = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+    host = host_of(remote_address(stream))
+    try:
+        secured = _secured(stream, context)
+    except OSError as error:
+        # Gone before anything was said.
+        raise HandshakeError(describe(error), silent=True) from error
     try:
         with trio.fail_after(TLS_HANDSHAKE_TIMEOUT_SECONDS):
-            async with handshakes.turn(host_of(remote_address(stream))):
-                await secured.do_handshake()
-    except trio.TooSlowError:
-        raise HandshakeError(
-            f"no TLS handshake for {TLS_HANDSHAKE_TIMEOUT_SECONDS:.1f} s"
-        ) from None
-    except trio.BrokenResourceError as error:
-        cause = error.__cause__
-        silent = not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLEOFError)
-        raise HandshakeError(f"TLS: {describe(error)}", silent=silent) from error
+            async with handshakes.turn(host):
+                await secured.shake_hands()
+    except BaseException as error:
+        if isinstance(error, ssl.SSLError):
+            last_words = to_plain if is_no_tls(error) else b""
+            await secured.close_lingering(LINGER_SECONDS, last_words)
+        secured.close()
+        if isinstance(error, trio.TooSlowError):
+            raise HandshakeError(
+                f"no TLS handshake for {TLS_HANDSHAKE_TIMEOUT_SECONDS:.1f} s"
+            ) from None
+        if isinstance(error, OSError):
+            silent = not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError)
+            raise HandshakeError(f"TLS: {describe(error)}", silent=silent) from error
+        raise
     try:
-        return Secured(secured, holder_of(secured.getpeercert()))
+        return Secured(secured, holder_of(secured.certificate()))
     except TlsProblem as problem:
         return Secured(secured, None, str(problem))
+
+
+def _secured(
+    stream: trio.SocketStream, context: ssl.SSLContext, host: str | None = None
+) -> SecuredStream:
+    """Return a stream with the socket of `stream`, which has not shaken hands yet.
+
+    Args:
+        stream: used up by this.
+        context: for servers, or for clients if `host` is named.
+        host: that was dialled.
+
+    Raises:
+        OSError: the connection is gone.
+    """
+    plain = socket.socket(fileno=stream.socket.detach())
+    try:
+        plain.setblocking(False)
+        return SecuredStream(
+            context.wrap_socket(
+                plain,
+                server_side=host is None,
+                server_hostname=host,
+                do_handshake_on_connect=False,
+            )
+        )
+    except BaseException:
+        plain.close()
+        raise
 
 
 def dial_tls(credentials: CurrentCredentials, name: str = "") -> Dial:
@@ -110,19 +176,16 @@ def dial_tls(credentials: CurrentCredentials, name: str = "") -> Dial:
 
     async def dial(address: str) -> trio.abc.Stream:
         stream = await dial_tcp(address)
+        assert isinstance(stream, trio.SocketStream)
         now = credentials.now
-        secured = trio.SSLStream(
-            stream,
-            now.members if name else now.strangers,
-            server_hostname=split_address(address)[0],
-            https_compatible=True,
-        )
+        host, _ = split_address(address)
+        secured = _secured(stream, now.members if name else now.strangers, host)
         try:
-            await secured.do_handshake()
-            check_server(secured.getpeercert(), name)
+            await secured.shake_hands()
+            check_server(secured.certificate(), name)
         except BaseException as error:
-            await trio.aclose_forcefully(stream)
-            if isinstance(error, trio.BrokenResourceError | TlsProblem):
+            secured.close()
+            if isinstance(error, OSError | TlsProblem):
                 raise ConnectionError(f"TLS: {describe(error)}") from None
             raise
         return secured

@@ -229,11 +229,24 @@ function sayName(element, server, position, viewer) {
   const page = server.id !== viewer.id && position?.http ? position.http : "";
   if (element.dataset.page === page && element.textContent === server.id) return;
   element.dataset.page = page;
-  if (!page) return element.replaceChildren(document.createTextNode(server.id));
-  const link = make("a", "", server.id);
-  link.href = `${location.protocol}//${page}/`;
-  link.title = `the page of ${server.id}`;
-  element.replaceChildren(link);
+  element.replaceChildren(page ? pageLink(server.id, page) : document.createTextNode(server.id));
+}
+
+function pageLink(id, address) {
+  const link = make("a", "", id);
+  link.href = `${location.protocol}//${address}/`;
+  link.title = `the page of ${id}`;
+  return link;
+}
+
+/** Where else to look, for the time when this server is gone. */
+function showOthers({ positions, viewer }) {
+  const others = positions.filter((each) => each.http && each.id !== viewer.id && each.reachable);
+  byId("elsewhere").hidden = !others.length;
+  list(
+    byId("others"), others, (each) => `${each.id} ${each.http}`,
+    (each) => pageLink(each.id, each.http), () => {},
+  );
 }
 
 // --- configuration and the change that runs ------------------------------------------------------
@@ -552,7 +565,7 @@ function showRecent({ recent, viewer }) {
 
 // --- the live connection -------------------------------------------------------------------------
 
-const SECTIONS = [showBanner, showServers, showConfiguration, showPositions, showRates, showRecent];
+const SECTIONS = [showBanner, showServers, showOthers, showConfiguration, showPositions, showRates, showRecent];
 
 const link = {
   source: null,

@@ -312,6 +312,7 @@ async def test_a_write_without_an_answer_is_unknown_and_can_be_settled(
             await client.put("k", b"2", timeout_ms=300)
         with pytest.raises(OutcomeUnknown) as again:
             await client.settle(raised.value, timeout_ms=300)
+        assert again.value is raised.value
         server.handle = answering(DONE)
         assert (await client.settle(again.value)).revision == 7
         assert (await client.settle(again.value)).revision == 7

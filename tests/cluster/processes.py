@@ -13,6 +13,7 @@ import random
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ import attrs
 from raftctl.client import Cluster as Client
 from raftctl.client import Connection, ConnectionProblem, Deadline, expect
 from raftctl.endpoints import Endpoints
+from raftd.certificate_files import TlsFiles
 from raftd.commands import Operation
 from raftd.core.types import server_incarnation, server_name
 from raftd.protocol import (
@@ -42,6 +44,8 @@ from raftd.protocol import (
     StatusReply,
     StatusRequest,
 )
+from raftd.tls import client_context
+from tests.certificates import TestAuthority
 from tests.cluster.proxy import Proxy
 from tests.cluster.warm import Copy, Originals
 from tests.raftctl.documented import problems_of_output
@@ -116,6 +120,8 @@ class Server:
         """Where it serves clients of the Redis protocol; empty for nowhere."""
         self.http = ""
         """Where it serves its status page; empty for nowhere."""
+        self.tls: Callable[[], ssl.SSLContext | None] = lambda: None
+        """Returns with what tests dial it; None for plain connections."""
         self.config_path = folder / f"{name}.yaml"
         self.data_dir = folder / "data" / name
         self.log_path = folder / f"{name}.log"
@@ -193,7 +199,7 @@ class Server:
         """Return its answer; None if it gives none."""
         deadline = Deadline.after_ms(ASK_TIMEOUT_MS)
         try:
-            connection = Connection.open(self.listen, deadline)
+            connection = Connection.open(self.listen, deadline, tls=self.tls())
             try:
                 return connection.ask(request, deadline)
             finally:
@@ -271,6 +277,7 @@ class RunningCluster:
         redis: bool = False,
         http: bool = False,
         settings: str = "",
+        authority: TestAuthority | None = None,
     ) -> None:
         """Prepare a cluster in `folder`; nothing runs yet.
 
@@ -279,7 +286,10 @@ class RunningCluster:
             redis: whether its servers serve clients of the Redis protocol.
             http: whether they serve browsers and monitoring.
             settings: lines for `defaults` of every cluster file, each `key: value`.
+            authority: makes certificates for all servers, and for tests one of an administrator;
+                None for plain connections.
         """
+        self.authority = authority
         self.folder = folder
         self.config_path = folder / "cluster.yaml"
         self.proxy = Proxy() if proxied else None
@@ -314,6 +324,9 @@ class RunningCluster:
         """Return a server that no cluster file but its own knows; by default it runs, blank."""
         server = self.servers[name] = Server(name, folder=self.folder, proxy=self.proxy)
         server.program = self.program
+        if self.authority is not None:
+            self.authority.server(name)
+            server.tls = self.admin_context
         if self._serves_redis:
             server.redis = f"127.0.0.1:{free_port()}"
         if self._serves_http:
@@ -322,6 +335,16 @@ class RunningCluster:
         if start:
             server.start()
         return server
+
+    def admin_context(self) -> ssl.SSLContext | None:
+        """Return with what tests dial servers; None for plain connections."""
+        if self.authority is None:
+            return None
+        place = self.authority.folder
+        if not (place / "admin.pem").exists():
+            self.authority.admin()
+        files = TlsFiles(ca=place / "ca.pem", cert=place / "admin.pem", key=place / "admin.key")
+        return client_context(files.ca, files)
 
     def start_blank(self, *names: str) -> None:
         """Make and start servers, and wait until all of them answer."""
@@ -338,6 +361,11 @@ class RunningCluster:
             "election_timeout": f"{ELECTION_TIMEOUT_MS}ms",
             **dict(line.split(": ", 1) for line in self._settings.splitlines()),
         }
+        if self.authority is not None:
+            place = self.authority.folder
+            defaults["tls"] = (
+                f'{{ca: "{place}/ca.pem", cert: "{place}/{{id}}.pem", key: "{place}/{{id}}.key"}}'
+            )
         lines = ["cluster: orders", "defaults:"]
         lines += [f"  {key}: {value}" for key, value in defaults.items()]
         lines += ["servers:"]
@@ -456,7 +484,8 @@ class RunningCluster:
         else:
             file = load_cluster_file(self.config_path)
             addresses = tuple(server.address for server in file.servers.values())
-        return Client(Endpoints(addresses=addresses, source="test"), timeout_ms=timeout_ms)
+        endpoints = Endpoints(addresses=addresses, source="test", tls=self.admin_context())
+        return Client(endpoints, timeout_ms=timeout_ms)
 
     def ctl(self, *words: str, stdin: str = "", env: dict[str, str] | None = None) -> Outcome:
         """Run `raftctl --config FILE words...` to its end."""

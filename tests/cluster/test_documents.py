@@ -20,6 +20,7 @@ import pytest
 
 from raftctl.cli import main
 from raftctl.documents import commands_of, schema, schema_names
+from raftd.commands import FEATURES_MAX
 from tests.cluster.processes import WAIT_S, wait_for
 from tests.raftctl.documented import _documented_output as _documented_output
 from tests.raftctl.documented import problem_of, seen
@@ -111,10 +112,16 @@ def _data(play: Play) -> None:
     assert play.run("get", "bytes")["encoding"] == "base64"
     assert [entry["key"] for entry in play.run("list")["entries"]] == ["bytes", "orders/17"]
     assert play.run("delete", "bytes")["applied"]
+    assert play.run("watch", "orders/", "--from", "1", "--limit", "2")["value"] == "shipped"
 
 
 def _state(play: Play) -> None:
-    wait_for("all features are switched on", lambda: play.run("history")["features"] >= 3)
+    wait_for(
+        "all features are switched on", lambda: play.run("history")["features"] == FEATURES_MAX
+    )
+    assert play.run("put", "lease", "me", "--ttl", "1h")["applied"]
+    assert play.run("get", "lease")["ttl_ms"] > 0
+    assert play.run("delete", "lease")["applied"]
     assert play.run("wait", "--for", "healthy")["health"] == "healthy"
     assert play.run("wait", "--for", "stable")["operation"] is None
     assert len(play.run("status")["servers"]) == 3

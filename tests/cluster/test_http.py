@@ -136,7 +136,10 @@ def test_each_server_says_how_it_and_the_cluster_are_through_the_death_of_the_le
         wait_for("they agree", lambda s=server: agrees_with_raftctl(cluster, s))
     event = first_event(successor)
     assert event["status"]["health"] == "degraded"
-    assert f"leads in term {event['status']['term']}" in [each["text"] for each in event["recent"]]
+    told = [each["text"] for each in event["recent"] if each["server"] == successor.name]
+    leads = f"leads in term {event['status']['term']}: elected by "
+    assert any(text.startswith(leads) for text in told)
+    assert told[0] == "has started, version 0.1.0"
 
     # Alone it is alive, and nobody to be sent clients.
     other = next(server for server in rest if server is not successor)

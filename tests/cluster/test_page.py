@@ -131,6 +131,7 @@ def test_a_page_whose_server_is_gone_says_so_and_comes_back(
     three: RunningCluster, browser: Browser, screenshots: Path
 ) -> None:
     viewer = three.wait_leader()
+    others = three.followers(viewer)
     open_page(browser, viewer, "Healthy")
     viewer.kill()
     browser.wait_for("!document.getElementById('lost').hidden")
@@ -139,6 +140,9 @@ def test_a_page_whose_server_is_gone_says_so_and_comes_back(
     assert browser.run(text("tolerance")) == "was healthy when last seen"
     assert "Connection lost" in browser.run("document.title")
     assert browser.run(text("no-problems")) == "Nothing was wrong then."
+    assert browser.run("[...document.querySelectorAll('#others a')].map((each) => each.href)") == [
+        f"http://{other.http}/" for other in others
+    ]
     assert browser.run(text("lost")).startswith("Connection lost.")
     check_everywhere(browser, screenshots, "lost")
     shown = browser.run(text("lost-age"))

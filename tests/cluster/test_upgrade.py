@@ -70,6 +70,10 @@ def test_features_come_on_with_the_last_upgraded_server_and_old_ones_stay_out(
             assert set(features(cluster).values()) == {0}
             # Who cannot, or whose leader cannot say how far, names the leader.
             assert reads_here(cluster) == {"GetReply", "not-leader"}
+            early = cluster.ctl("put", "lease", "me", "--ttl", "1h", "--timeout", "2s")
+            # By the leader, or of an older one.
+            assert early.code in (1, 3), early.stderr
+            assert "upgrade every member" in early.stderr or "is too old" in early.stderr
         # Both releases write the records of a change.
         cluster.start_blank("n4")
         added = cluster.ctl("add", f"n4={cluster['n4'].address}", "--learner")
@@ -85,6 +89,8 @@ def test_features_come_on_with_the_last_upgraded_server_and_old_ones_stay_out(
         upgrade(cluster, cluster["n4"], ["n4"])
         wait_for("the features everywhere", lambda: set(features(cluster).values()) == NEW)
         wait_for("answers of all", lambda: reads_here(cluster) == {"GetReply"})
+        lease = cluster.ctl("put", "lease", "me", "--if-absent", "--ttl", "1h")
+        assert lease.code == 0, lease.stderr
         promoted = cluster.ctl("promote", "n4", "--reason", "more room")
         assert promoted.code == 0, promoted.stderr
         work.wait_writes(50)

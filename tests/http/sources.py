@@ -36,5 +36,7 @@ def sources_of(server: Server, *, ready: bool = True) -> Sources:
         is_ready=lambda: ready,
         connections=lambda: {"clients": 3, "servers": 2},
         answers=lambda: {200: 7, 503: 1},
+        lives=lambda: 4,
+        watchers=lambda: 6,
         dropped_messages=lambda: 5,
     )

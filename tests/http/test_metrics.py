@@ -20,7 +20,13 @@ NAMES = {
     *("raftd_proposals_total", "raftd_snapshot_index", "raftd_snapshot_taken_total"),
     *("raftd_fsync_seconds_count", "raftd_commit_seconds_count", "raftd_apply_seconds_count"),
     *("raftd_connections", "raftd_log_bytes", "raftd_state_bytes", "raftd_reads_total"),
-    *("raftd_build_info", "raftd_features", "process_resident_memory_bytes"),
+    *(
+        "raftd_lives",
+        "raftd_watchers",
+        "raftd_build_info",
+        "raftd_features",
+        "process_resident_memory_bytes",
+    ),
     "process_cpu_seconds_total",
 }
 """Dashboards and alerts rely on these."""
@@ -74,6 +80,7 @@ def test_the_numbers_are_those_of_status(world):
     assert value(samples, "raftd_connections", listener="clients") == 3
     assert value(samples, "raftd_http_answers_total", status="503") == 1
     assert value(samples, "raftd_messages_dropped_total") == 5
+    assert (value(samples, "raftd_lives"), value(samples, "raftd_watchers")) == (4, 6)
     for peer in status.peers:
         name = peer.server.partition("/")[0]
         assert value(samples, "raftd_peer_match_index", peer=name) == peer.match_index

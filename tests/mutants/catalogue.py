@@ -8,16 +8,20 @@ from tests.mutants import (
     clients,
     connections,
     elections,
+    lives,
     logs,
     membership,
     node,
+    python_client,
     reads,
     replication,
+    security,
     snapshot_files,
     snapshots,
     state,
     states,
     storage,
+    telling,
 )
 from tests.mutants.mutant import Mutant
 
@@ -35,8 +39,13 @@ ALL: tuple[Mutant, ...] = (
     *administration.MUTANTS,
     *benchmark.MUTANTS,
     *clients.MUTANTS,
+    *lives.MUTANTS,
     *connections.MUTANTS,
+    *security.MUTANTS,
+    *python_client.MUTANTS,
+    *telling.MUTANTS,
     *logs.MUTANTS,
 )
 """In the order of the protocol: elections first, then the driver, what operators ask, many
-clients and their connections, and what people are told."""
+clients, keys with a life, connections and who may use them, the client for programs, and what is
+told by HTTP and in the log."""

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import hiredis
 import trio
 
+from raftd.certificate_files import TlsFiles
 from raftd.commands import VALUE_BYTES_MAX, Command, SwitchOn, encode_command, stamp
 from raftd.core.types import Entry, EntryKind
 from raftd.inputs import CommandsArrived, Input, KeysArrived, StateAsked
 from raftd.network.inputs import Inbox
+from raftd.network.redis_actions import Surroundings
 from raftd.network.redis_framing import array, bulk
 from raftd.network.redis_listener import CONNECTIONS_MAX, RedisListener
+from raftd.passwords import CurrentPassword
 from raftd.protocol import ErrorReply
 from raftd.state_seen import StateSeen
 from raftd.storage.state import StateMachine
 from raftd.storage.store import MemoryStore
+from raftd.tls import CurrentCredentials, client_context
 
 PATIENCE_SECONDS = 20
 """More than anything here takes, on a busy machine too."""
@@ -35,6 +41,8 @@ class Bed:
         features: int = 5,
         connections_max: int = CONNECTIONS_MAX,
         hold_seconds: float = 0.0,
+        password: CurrentPassword | None = None,
+        credentials: CurrentCredentials | None = None,
     ) -> None:
         self.inbox = Inbox()
         self.state = StateMachine(MemoryStore())
@@ -48,6 +56,8 @@ class Bed:
             self.inbox,
             features=lambda: self.features,
             redis_address=lambda server: self.redis_addresses.get(server, ""),
+            surroundings=Surroundings(password=password or CurrentPassword(None)),
+            credentials=credentials,
             clock=lambda: self.now,
             connections_max=connections_max,
             hold_seconds=hold_seconds,
@@ -142,6 +152,21 @@ class Bed:
         self.clients.append(Client(await trio.open_tcp_stream(*self.address)))
         return self.clients[-1]
 
+    async def secured_client(
+        self, ca: Path, own: TlsFiles | None, version: ssl.TLSVersion | None = None
+    ) -> Client:
+        """Connect one more client with TLS, which trusts `ca` and shows the certificate `own`."""
+        stream = await trio.open_tcp_stream(*self.address)
+        self.clients.append(Client(stream))
+        context = client_context(ca, own)
+        context.minimum_version = version or ssl.TLSVersion.TLSv1_2
+        if version is not None:
+            context.maximum_version = version
+        host, _ = self.address
+        secured = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
+        await secured.do_handshake()
+        return Client(secured)
+
     async def close(self) -> None:
         """Close all clients, and see that nothing is left of them."""
         for client in self.clients:
@@ -172,7 +197,7 @@ async def opened_bed(**options: Any) -> AsyncIterator[Bed]:
 class Client:
     """A client that writes what it is told and reads one reply after the other."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: Any) -> None:
         self.stream = stream
         self._reader = hiredis.Reader()
 

@@ -42,6 +42,7 @@ class World:
         self.surroundings = Surroundings(
             cluster=lambda: self.cluster,
             leads=lambda: self.cluster.leads,
+            memory_bytes=lambda: 5_000_000,
             wall_clock_ms=lambda: self.time_ms,
         )
         self.written: list[bytes] = []
@@ -131,5 +132,4 @@ def cluster_of(leader: str, *, seen_by: str = "n1", knows_leader: bool = True) -
         quorum=2,
         members=members,
         uptime_ms=90_061_000,
-        rss_bytes=5_000_000,
     )

@@ -21,10 +21,10 @@ from raftd.codec import (
 )
 from raftd.core.messages import AppendEntriesResponse, Envelope, PreVote, RequestVoteResponse
 from raftd.network import listener as listener_module
+from raftd.network.complaints import COMPLAINTS_MAX
 from raftd.network.inputs import INBOX_INPUTS_MAX, LinkChanged, Requested
 from raftd.network.listener import (
     CLIENT_REQUESTS_MAX,
-    COMPLAINTS_MAX,
     CONNECTIONS_FOR_PEERS,
     HANDSHAKE_TIMEOUT_SECONDS,
 )

@@ -125,7 +125,10 @@ def test_info_tells_who_leads(console: Console) -> None:
     assert leader["slave1"] == "ip=127.0.0.1,port=7203,state=offline"
     assert (leader["cluster_enabled"], leader["redis_mode"]) == ("1", "cluster")
     assert (leader["tcp_port"], leader["uptime_in_days"]) == ("7201", "1")
+    assert leader["used_memory"] == "5000000"
+    assert b"master" in console.ask("HELLO")
     see(console, "n2")
+    assert b"replica" in console.ask("HELLO")
     follower = fields(console.ask("INFO replication"))
     assert (follower["role"], follower["master_port"]) == ("slave", "7202")
     assert (follower["master_link_status"], follower["raft_term"]) == ("up", "7")

@@ -19,11 +19,12 @@ from raftd.certificate_files import TlsFiles
 from raftd.codec import decode_reply, encode_request
 from raftd.core.messages import AppendEntries, Envelope
 from raftd.network import secured as secured_module
+from raftd.network.complaints import COMPLAINTS_PER_HOST_MAX
 from raftd.network.connection import OpeningError
 from raftd.network.dialling import DialError, connect, dial_tcp, introduce, split_address
 from raftd.network.inputs import Contacted, Requested
-from raftd.network.listener import COMPLAINTS_PER_HOST_MAX
 from raftd.network.secured import Handshakes, dial_tls
+from raftd.network.secured_stream import RECORD_BYTES, SecuredStream
 from raftd.protocol import (
     ErrorReply,
     GetRequest,
@@ -115,7 +116,7 @@ async def test_servers_speak_over_tls_and_name_each_other_by_their_certificates(
     n1.send("n2/a", AppendEntries(1, 0, 0, (), 0, 1))
     assert await n2.receive() == [Envelope("n1/a", "n2/a", AppendEntries(1, 0, 0, (), 0, 1))]
     connection = n2.network.listener.peers["n1/a"]
-    assert isinstance(connection._stream, trio.SSLStream)
+    assert isinstance(connection._stream, SecuredStream)
     nursery.cancel_scope.cancel()
 
 
@@ -155,8 +156,12 @@ async def test_who_shows_no_good_certificate_does_not_even_get_to_say_hello(
             await stranger.greet(CLIENT_HELLO)
 
     with caplog.at_level(logging.WARNING, "raftd.network"), trio.fail_after(10):
-        with pytest.raises((trio.BrokenResourceError, EOFError, OpeningError, DialError)):
+        with pytest.raises(
+            (trio.BrokenResourceError, EOFError, OpeningError, DialError)
+        ) as refused:
             await call()
+        if who == "plain":
+            assert "refused: it speaks TLS, and wants to see a certificate" in str(refused.value)
         await until(lambda: logged in caplog.text)
     nursery.cancel_scope.cancel()
 
@@ -296,7 +301,7 @@ async def test_who_dials_learns_that_its_own_certificate_was_refused(
     credentials = CurrentCredentials(files, "n2")
     trusting = client_context(authority.ca, files)
     credentials.now = attrs.evolve(credentials.now, members=trusting, strangers=trusting)
-    with pytest.raises(DialError, match="perhaps it refuses our certificate; see its log"):
+    with pytest.raises(DialError, match="it does not know the CA of the certificate that it was"):
         await introduce(await connect(dial_tls(credentials, "n1"), address), CLIENT_HELLO)
     nursery.cancel_scope.cancel()
 
@@ -371,14 +376,14 @@ async def test_a_role_is_served_what_it_may_ask_and_told_what_it_may_not(
     await client.send(
         *(encode_request(number, request) for number, request in enumerate(REQUESTS.values(), 1))
     )
+    served = await n1.take(Requested, len(allowed))
+    assert {type(each.request) for each in served} == {type(REQUESTS[name]) for name in allowed}
     names = dict(enumerate(REQUESTS, 1))
     refused = {}
     for _ in range(len(REQUESTS) - len(allowed)):
         number, reply = decode_reply(await client.receive())
         assert isinstance(reply, ErrorReply)
         refused[names[number]] = reply
-    served = await n1.take(Requested, len(allowed))
-    assert {type(each.request) for each in served} == {type(REQUESTS[name]) for name in allowed}
     assert set(refused) == set(REQUESTS) - allowed
     for reply in refused.values():
         assert reply.code == FORBIDDEN
@@ -430,3 +435,76 @@ async def test_one_host_leaves_room_for_the_handshakes_of_others(autojump_clock:
         assert len(under_way) == secured_module.HANDSHAKES_MAX
     assert under_way == []
     assert handshakes._hosts == {}
+
+
+# --- bytes ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def pair(
+    nursery: trio.Nursery, authority: TestAuthority
+) -> AsyncIterator[tuple[SecuredStream, SecuredStream]]:
+    """Both ends of one connection: that of the server n1, and that of an administrator."""
+    credentials = CurrentCredentials(authority.server("n1"), "n1")
+    accepted: list[SecuredStream] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        secured = await secured_module.accept(stream, credentials.now.native, Handshakes())
+        accepted.append(secured.stream)
+        await trio.sleep_forever()
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(trio.serve_listeners, serve, listeners)
+    stream = await dial_tcp(f"127.0.0.1:{listeners[0].socket.getsockname()[1]}")
+    assert isinstance(stream, trio.SocketStream)
+    context = client_context(authority.ca, authority.admin())
+    client = secured_module._secured(stream, context, "127.0.0.1")
+    await client.shake_hands()
+    await until(lambda: bool(accepted))
+    yield accepted[0], client
+    client.close()
+    accepted[0].close()
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_is_sent_piecemeal_without_waiting_arrives_whole(
+    pair: tuple[SecuredStream, SecuredStream],
+) -> None:
+    # Far more than the kernel takes, so that many pieces are offered again, and longer each time.
+    server, client = pair
+    content = bytes(range(256)) * (16 * 1024)
+    left, grown = memoryview(content)[: 1024 * 1024], len(content) - 1024 * 1024
+    received = bytearray()
+    while len(received) < len(content):
+        try:
+            left = left[server.send(left) :]
+        except BlockingIOError:
+            if grown:
+                end = len(content) - grown
+                step = min(grown, 300_000)
+                left = memoryview(bytes(left) + content[end : end + step])
+                grown -= step
+        else:
+            if not left and grown:
+                left, grown = memoryview(content)[len(content) - grown :], 0
+        while True:
+            try:
+                received += client.recv(64 * 1024)
+            except BlockingIOError:
+                break
+    assert bytes(received) == content
+    client.close()
+    with trio.fail_after(10):
+        assert await server.receive_some() == b""
+
+
+async def test_a_read_leaves_nothing_behind_that_a_set_of_sockets_does_not_know(
+    pair: tuple[SecuredStream, SecuredStream],
+) -> None:
+    server, client = pair
+    await client.send_all(bytes(100_000))
+    with trio.fail_after(10):
+        total = 0
+        while total < 100_000:
+            total += len(await server.receive_some(RECORD_BYTES))
+            assert server._socket.pending() == 0

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import attrs
 import pytest
 
 from raftd.commands import (
+    FEATURES_LIVES,
     Command,
     CommandBody,
     Delete,
@@ -15,9 +18,11 @@ from raftd.commands import (
     Put,
     PutMany,
     Result,
+    SetKey,
+    Transaction,
     encode_command,
 )
-from raftd.inputs import CommandsArrived, KeysArrived
+from raftd.inputs import CommandsArrived, KeysArrived, StateAsked, StateView
 from raftd.protocol import NOT_NOW, ErrorReply, Reply, TransferRequest
 from raftd.writing import COMMAND_BYTES_MAX
 from tests.node.world import HEARTBEAT_TICKS, Server, World
@@ -90,6 +95,26 @@ class Read:
 def read(world: World, server: Server, *keys: bytes, stale: bool = False) -> Read:
     found = Read()
     server.inbox.append(KeysArrived(keys, found.respond, found.failed, stale))
+    world.settle()
+    return found
+
+
+@attrs.define(eq=False)
+class Question(Read):
+    """Questions about some keys, and about all."""
+
+    keys: list[bytes] = attrs.field(factory=list)
+    key_count: int | None = None
+
+    def answer(self, wanted: Sequence[bytes], state: StateView) -> None:
+        self.respond([state.look(key) for key in wanted])  # type: ignore[misc]
+        self.keys = state.keys(b"", b"", 10)
+        self.key_count = state.key_count(100)
+
+
+def ask(world: World, server: Server, *keys: bytes, stale: bool = False) -> Any:
+    found = Question()
+    server.inbox.append(StateAsked(partial(found.answer, keys), found.failed, stale))
     world.settle()
     return found
 
@@ -229,10 +254,31 @@ def test_reads_of_many_keys_are_answered_together_from_a_confirmed_state(world: 
     assert found.values == [b"2", None, b"1", b"2"]
 
 
-def test_reads_on_a_leader_of_the_past_are_refused(world: World) -> None:
+def test_questions_are_answered_from_a_confirmed_state_with_what_is_left_of_lives() -> None:
+    world = World(features_max=FEATURES_LIVES)
+    leader = world.form(3)
+    world.until(lambda: leader.state.features == FEATURES_LIVES)
+    send(world, leader, PutMany([("a", b"1"), ("b", b"2")]))
+    send(world, leader, Transaction((), (SetKey("c", b"3", ttl_ms=60_000),)))
+    world.passes = lambda envelope: envelope.source == leader.id
+    found = ask(world, leader, b"b", b"none", b"c")
+    assert found.open
+    world.passes = lambda envelope: True
+    world.run(HEARTBEAT_TICKS)
+    assert found.values is not None
+    first, none, last = found.values
+    assert (first.value, first.number, first.ttl_ms) == (b"2", 2, None)
+    assert not none.applied
+    assert (last.value, last.number) == (b"3", 3)
+    assert 50_000 < last.ttl_ms < 60_000
+    assert (found.keys, found.key_count) == ([b"a", b"b", b"c"], 3)
+
+
+@pytest.mark.parametrize("asks", [read, ask])
+def test_reads_on_a_leader_of_the_past_are_refused(world: World, asks: Any) -> None:
     leader = world.form(3)
     world.cut(["n1"], ["n2", "n3"])
-    found = read(world, leader, b"a")
+    found = asks(world, leader, b"a")
     world.until(lambda: not found.open)
     assert found.error is not None
     assert found.error.code in ("not-leader", "unavailable")
@@ -246,12 +292,15 @@ def test_stale_reads_are_answered_by_any_member_at_once(world: World) -> None:
     send(world, leader, Put("a", b"2"))
     assert read(world, world["n3"], b"a", b"b", stale=True).values == [b"1", None]
     assert read(world, leader, b"a", stale=True).values == [b"2"]
+    assert [each.value for each in ask(world, world["n3"], b"a", stale=True).values] == [b"1"]
+    assert ask(world, world["n3"], b"a").error.code == "not-leader"
 
 
-def test_a_blank_server_reads_nothing(world: World) -> None:
+@pytest.mark.parametrize("asks", [read, ask])
+def test_a_blank_server_reads_nothing(world: World, asks: Any) -> None:
     blank = world.boot("n1")
     for stale in (False, True):
-        error = read(world, blank, b"a", stale=stale).error
+        error = asks(world, blank, b"a", stale=stale).error
         assert error is not None
         assert error.code == "unavailable"
 

@@ -151,7 +151,7 @@ def test_an_acknowledged_serial_is_never_done_again(world: World) -> None:
     world.call(leader, attrs.evolve(world.put("b"), lowest_unacknowledged=first.serial + 1))
     reply = world.call(leader, first)
     assert isinstance(reply, ErrorReply)
-    assert reply.code == "invalid"
+    assert reply.code == "session-expired"
     assert "stale-serial" in reply.message
     assert leader.state.get("a").version == 1
 

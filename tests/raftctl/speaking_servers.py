@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 
@@ -38,8 +39,11 @@ Answer = Reply | str
 class SpeakingServer:
     """Listens on a free loopback port and answers each request with `answer(request)`."""
 
-    def __init__(self, server: str = "n1/a", cluster_id: str = "c1") -> None:
+    def __init__(
+        self, server: str = "n1/a", cluster_id: str = "c1", tls: ssl.SSLContext | None = None
+    ) -> None:
         self.server = server
+        self._tls = tls
         self.cluster_id = cluster_id
         self.version = 1
         """Of the protocol, that it speaks."""
@@ -69,9 +73,20 @@ class SpeakingServer:
             except OSError:
                 return
             self._connections.append(connection)
-            thread = threading.Thread(target=self._serve, args=(connection,))
+            serve = self._serve if self._tls is None else self._serve_secured
+            thread = threading.Thread(target=serve, args=(connection,))
             self._threads.append(thread)
             thread.start()
+
+    def _serve_secured(self, connection: socket.socket) -> None:
+        assert self._tls is not None
+        with contextlib.suppress(OSError):
+            secured = self._tls.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
+            self._connections[self._connections.index(connection)] = secured
+            secured.do_handshake()
+            self._serve(secured)
 
     def _serve(self, connection: socket.socket) -> None:
         decoder = FrameDecoder()

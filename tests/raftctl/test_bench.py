@@ -19,6 +19,7 @@ from raftd.protocol import (
     ErrorReply,
     GetRequest,
     ListRequest,
+    OpenSessionRequest,
     PutRequest,
     Refusal,
     Request,
@@ -413,12 +414,15 @@ def interruptible() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_after_ctrl_c_it_shows_what_was_measured_and_removes_its_keys(
-    bench: Command, cluster: BenchedCluster
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_whatever_asks_it_to_end_it_shows_what_was_measured_and_removes_its_keys(
+    number: signal.Signals, bench: Command, cluster: BenchedCluster
 ) -> None:
+    handlers = signal.getsignal(number)
+
     def press(server: SpeakingServer, request: Request) -> None:
         if isinstance(request, PutRequest) and cluster.measured["PutRequest"] == 50:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 
     cluster.trouble = press
     found = bench.measure("--clients", "1", "--workload", "put", "--duration", "1m", code=130)
@@ -427,6 +431,24 @@ def test_after_ctrl_c_it_shows_what_was_measured_and_removes_its_keys(
     assert found["keys_removed"] > 0
     assert cluster.state == {}
     assert bench.error["code"] == "interrupted"
+    assert signal.getsignal(number) is handlers
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("timeout", ["0s", "30s"])
+def test_ctrl_c_while_nobody_lets_it_in_is_no_failure_of_the_cluster(
+    timeout: str, bench: Command, cluster: BenchedCluster
+) -> None:
+    def press(server: SpeakingServer, request: Request) -> Answer | None:
+        if not isinstance(request, OpenSessionRequest):
+            return None
+        os.kill(os.getpid(), signal.SIGINT)
+        return SILENCE
+
+    cluster.trouble = press
+    assert bench(*QUICK, "--clients", "1", "--timeout", timeout) == 130
+    assert "interrupted; nothing was measured yet" in bench.stderr
+    assert cluster.state == {}
 
 
 @pytest.mark.usefixtures("interruptible")
@@ -510,9 +532,12 @@ def test_cpu_is_what_was_used_meanwhile_and_memory_what_there_is(
         ("--pipeline 129", "1<=x<=128"),
         ("--keys 0", "1<=x<=1000000"),
         ("--value-size 2MiB", "0B to 1MiB"),
-        ("--value-size 256", "did you mean 256MiB?"),
+        ("--value-size 256", "did you mean 256B?"),
         ("--value-size 0.3B", "whole number of bytes"),
-        ("--duration 10", "did you mean 10ms?"),
+        ("--duration 10", "did you mean 10s?"),
+        ("--duration 500", "did you mean 500ms?"),
+        ("--warm-up 3", "did you mean 3s?"),
+        ("--timeout 5", "did you mean 5s?"),
         ("--duration 50ms", "within 100ms to 24h"),
         ("--duration 25h", "within 100ms to 24h"),
         ("--duration 0", "within 100ms to 24h"),
@@ -522,6 +547,11 @@ def test_cpu_is_what_was_used_meanwhile_and_memory_what_there_is(
         ("--reads -1", "0% to 100%"),
         ("--workload write", "'put', 'get', 'mixed'"),
         ("--workload put --reads 10%", "exclude each other"),
+        ("--workload put --stale", "there are no reads"),
+        ("--reads 0% --stale", "there are no reads"),
+        ("--clean --verify", "--clean and --verify exclude each other"),
+        ("--clean --keep", "--clean and --keep exclude each other"),
+        ("--clean --stale --keep", "--clean and --keep, --stale exclude each other"),
         ("--prefix=", "1 to 467 bytes"),
         (f"--prefix {'p' * 468}", "1 to 467 bytes"),
         ("--keys 1,025 --value-size 1MiB", "1GiB is what it may write in all"),

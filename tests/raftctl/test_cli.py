@@ -488,6 +488,7 @@ def test_get_as_json_says_how_the_value_is_encoded(
         "create_revision": 3,
         "mod_revision": 5,
         "version": 2,
+        "ttl_ms": None,
     }
 
 
@@ -610,6 +611,7 @@ def test_list_as_json_has_revision_and_entries(capsys: pytest.CaptureFixture[str
             "create_revision": 1,
             "mod_revision": 2,
             "version": 2,
+            "ttl_ms": None,
         }
     ]
 

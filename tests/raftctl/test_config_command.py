@@ -282,18 +282,18 @@ def test_export_as_json_is_a_cluster_file_too(tmp_path, capsys):
     assert [name for name, _, _ in servers] == ["n1", "n2", "n4"]
 
 
-def test_export_writes_the_zones_that_members_state(capsys):
+def test_export_writes_the_zones_and_listeners_that_members_state(capsys):
     with speaking_servers("n1/a", "n2/b", "n9/x") as servers:
         one, two, stranger = servers
         # At the address of n4 somebody else answers.
         view = configuration_of(one, two, ("n4/d", stranger.address), learners=("n4/d",))
         for server, zone in zip(servers, ("east", "", "south"), strict=True):
             status = status_of(server, role="leader" if server is one else "follower", view=view)
-            found = attrs.evolve(status, zone=zone)
+            found = attrs.evolve(status, zone=zone, redis="127.0.0.1:9" if zone else "", http=None)
             server.answer = lambda request, found=found: found
         assert main(["-e", one.address, "config", "export", "-o", "json"]) == 0
         assert json.loads(capsys.readouterr().out)["servers"] == {
-            "n1": {"address": one.address, "zone": "east"},
+            "n1": {"address": one.address, "zone": "east", "redis": "127.0.0.1:9"},
             "n2": {"address": two.address},
             "n4": {"address": stranger.address, "role": "learner"},
         }

@@ -15,6 +15,7 @@ from raftctl.doctor_text import text
 from raftctl.examining import Examination, Target
 from raftctl.findings import Result
 from raftctl.status_text import Layout
+from raftd.certificate_files import DAY_MS
 from raftd.protocol import (
     ConfigurationView,
     LinkView,
@@ -686,3 +687,44 @@ def test_while_a_change_is_under_way_the_file_is_not_compared(tmp_path: Path) ->
     joint = configuration("n2/b n3/c n4/d", outgoing="n1/a n2/b n3/c")
     config = file_of(tmp_path, as_in_log("n1", "n2", "n3"))
     assert only(examination(*members(joint), config=config), "file").result is SKIP
+
+
+# --- certificates -----------------------------------------------------------------------------
+
+
+def ending(days: float) -> dict[str, int]:
+    """Return what a server says whose certificate ends in so many days."""
+    now_ms = 1_800_000_000_000
+    return {"wall_clock_ms": now_ms, "certificate_expires_ms": now_ms + round(days * DAY_MS)}
+
+
+@pytest.mark.parametrize(
+    ("days", "result", "text"),
+    [
+        (200.5, PASS, "the first one to end is that of n2, in 200 days"),
+        (30, PASS, "in 30 days"),
+        (29.9, WARN, "that of n2 ends within 30 days"),
+        (3, WARN, "that of n2 ends within 4 days"),
+        (2.9, FAIL, "that of n2 ends within 3 days"),
+        (-0.1, FAIL, "that of n2 has ended: no new connection to it comes about"),
+    ],
+)
+def test_certificates_are_judged_by_the_one_that_ends_first(
+    days: float, result: Result, text: str
+) -> None:
+    others = ending(300)
+    found = examination(*members(THREE, n1=others, n2=ending(days), n3=others))
+    finding = only(found, "certificates")
+    assert finding.result is result
+    assert text in finding.finding
+    if result is not PASS:
+        assert finding.command == "certs issue server n2 --replace"
+        assert finding.servers == ("n2",)
+
+
+def test_without_certificates_it_says_that_nothing_is_encrypted() -> None:
+    finding = only(examination(*members(THREE)), "certificates")
+    assert (finding.result, finding.finding) == (
+        PASS,
+        "there are none: connections are not encrypted",
+    )

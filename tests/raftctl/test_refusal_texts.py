@@ -45,6 +45,7 @@ CODES_OF_SERVERS = {
     "session-expired": errors.EXIT_FAILED,
     "no-snapshot": errors.EXIT_FAILED,
     "disk-full": errors.EXIT_FAILED,
+    "forbidden": errors.EXIT_FAILED,
     "not-leader": errors.EXIT_UNREACHABLE,
     "unavailable": errors.EXIT_UNREACHABLE,
     "unknown-outcome": errors.EXIT_UNKNOWN,

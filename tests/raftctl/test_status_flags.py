@@ -14,6 +14,7 @@ from raftctl.status_text import (
     prospects,
     text,
 )
+from raftd.certificate_files import DAY_MS
 from raftd.cluster_status.answers import Answer
 from raftd.cluster_status.document import document
 from raftd.cluster_status.notes import notes
@@ -263,6 +264,12 @@ def measured(**fields: Any) -> dict[str, Any]:
             {"sync_p50_ms": 51.0, "sync_p99_ms": 90.0},
             "slow-disk: a sync of its log takes 51ms, one of a hundred 90ms; the heartbeat interval"
             " is 50ms, the election timeout 500ms",
+        ),
+        ({"wall_clock_ms": 1_000, "certificate_expires_ms": 1_000 + 30 * DAY_MS}, None),
+        (
+            {"wall_clock_ms": 1_000, "certificate_expires_ms": 999 + 30 * DAY_MS},
+            "certificate: its certificate ends within 30 days; repair: have a new one made, and "
+            "send the server SIGHUP, then raftctl certs issue server n3 --replace",
         ),
     ],
 )

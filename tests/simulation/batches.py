@@ -14,6 +14,7 @@ import attrs
 
 from raftd.commands import (
     FEATURES_COUNTERS,
+    FEATURES_LIVES,
     Command,
     CommandBody,
     Delete,
@@ -22,6 +23,7 @@ from raftd.commands import (
     Put,
     PutMany,
     Result,
+    Transaction,
     encode_command,
     encode_put,
 )
@@ -29,6 +31,7 @@ from raftd.inputs import CommandsArrived, Input, KeysArrived
 from raftd.protocol import ErrorReply, Reply
 from tests.history.recorder import Recorder
 from tests.simulation.clients import COUNTER_KEY, NOT_TAKEN, PATIENCE_US
+from tests.simulation.lives import Promise, Promises
 from tests.simulation.machine import RETRY_US, Machine
 from tests.simulation.network import Network
 from tests.simulation.world import World
@@ -37,7 +40,10 @@ COMMANDS_MAX = 4
 """Of one batch."""
 PAUSE_FACTOR = 3
 """So much longer than others such a client rests: with each batch it does as much more."""
-_SINCE = dict.fromkeys((Increment, PutMany, DeleteMany), FEATURES_COUNTERS)
+_SINCE = {
+    **dict.fromkeys((Increment, PutMany, DeleteMany), FEATURES_COUNTERS),
+    Transaction: FEATURES_LIVES,
+}
 """The features without which the listener refuses a command."""
 
 
@@ -68,6 +74,9 @@ class _Sent:
     body: CommandBody
     operations: list[int]
     open: bool = True
+    promise: Promise | None = None
+    """Of a key with a life, what is known of it; then it is no operation of the history."""
+    sent_us: int = 0
 
 
 class BatchingClient:
@@ -87,6 +96,7 @@ class BatchingClient:
         self._recorder = recorder
         self._keys = [f"k{number}" for number in range(keys)]
         self._random = world.random(f"client {name}")
+        self._promises = Promises(name, world)
         self._values = 0
         self._batch = 0
         """Grows with each batch: answers to an earlier one are not waited for any more."""
@@ -126,6 +136,10 @@ class BatchingClient:
     def _write(self, machine: Machine) -> None:
         count = self._random.randint(1, COMMANDS_MAX)
         batch, sent = self._batch, [self._command() for _ in range(count)]
+        life = self._promises.command()
+        if life is not None:
+            body, promise = life
+            sent.append(_Sent(body, [], promise=promise, sent_us=self._world.now_us))
 
         def make(answer: Callable[..., None]) -> Input | None:
             commands, waiters = [], []
@@ -188,6 +202,9 @@ class BatchingClient:
             self._end(sent, self._recorder.fail if is_certain else self._recorder.unknown)
             return
         assert not outcome.code, outcome
+        if sent.promise is not None:
+            assert isinstance(sent.body, Transaction)
+            self._promises.answered(sent.body, sent.promise, sent.sent_us, outcome)
         for operation in sent.operations:
             fields = {"number": outcome.number} if isinstance(sent.body, Increment) else {}
             self._recorder.ok(operation, time_us=self._world.now_us, **fields)
@@ -202,6 +219,8 @@ class BatchingClient:
         batch = self._batch
         keys = self._random.sample(self._keys, self._random.randint(1, len(self._keys)))
         operations = [self._invoke("get", key) for key in keys]
+        promises = self._promises.to_read()
+        keys += [promise.key for promise in promises]
         # To the invariants it is what tells two reads apart.
         called: list[object] = []
 
@@ -234,6 +253,8 @@ class BatchingClient:
                 self._recorder.ok(operation, time_us=now_us, value=found)
             for operation in operations[len(values) :]:
                 self._recorder.unknown(operation, time_us=now_us)
+            for promise, value in zip(promises, values[len(operations) :], strict=False):
+                self._promises.read(promise, value)
             if 0 < len(values) < len(keys):
                 self._world.count("reads of which a part was answered")
             self._rest()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import attrs
 
+from raftd.cluster_time import CLOCK_INTERVAL_MS
 from raftd.commands import FEATURES_MAX
 from raftd.core.errors import Divergence
 from raftd.core.membership import Configuration
@@ -32,6 +33,7 @@ from tests.simulation.invariants import Invariant
 from tests.simulation.invariants.all import ALL
 from tests.simulation.invariants.ledger_rules import LedgerRules
 from tests.simulation.limits import small_limits
+from tests.simulation.lives import TTL_MS
 from tests.simulation.machine import OLD_FEATURES, RETRY_US, Machine, describe
 from tests.simulation.network import Network
 from tests.simulation.operator import Operator, drop
@@ -55,6 +57,8 @@ LEADER_ELECTIONS = 20
 there is none, each further one for a vote that was split. Five are what runs take at most."""
 HEALING_US = 10 * SECOND
 """And has done everything else within this, beside what a change may take that is under way."""
+LIVES_US = HEALING_US + CLOCK_INTERVAL_MS * MILLISECOND + max(TTL_MS) * MILLISECOND
+"""All lives have ended within this, counted on from the last time that was written down."""
 REMOVAL_US = 10 * SECOND
 """A server that was removed has ended within this, as the contract says."""
 FORGETTING_US = 10 * SECOND
@@ -358,6 +362,7 @@ class Simulation:
         self._wait(self._is_settled, self._settling_us(), "all members hold the same")
         self._await_features()
         self._write_and_read_everything()
+        self._wait(self._lives_have_ended, LIVES_US, "all keys whose life is over are gone")
         self._wait(self._removed_have_ended, REMOVAL_US, "removed servers have ended")
         self._wait(
             self._are_short, self._shortening_us(), "logs are short, and what was given up is gone"
@@ -604,6 +609,10 @@ class Simulation:
     def _are_short(self) -> bool:
         """Return whether all logs are as short as `raftd.compaction` wants them, on disk too."""
         return all(machine.log_is_short() and not machine.waste() for machine in self.network.up())
+
+    def _lives_have_ended(self) -> bool:
+        leader = self._ready_leader()
+        return leader is not None and not leader.state.life_count and self._is_settled()
 
     def _write_and_read_everything(self) -> None:
         """Let a client that was not there before write, and read every key."""

@@ -102,6 +102,14 @@ def test_a_state_that_is_ahead_of_nobody_has_nothing() -> None:
     assert ring.after(9, b"", 10, ALL) == ([], 9)
 
 
+def test_a_ring_that_begins_again_has_nothing_of_before() -> None:
+    ring = EventRing(0)
+    ring.extend([change(1, "k")])
+    ring.restart(7)
+    assert (ring.oldest_revision, ring.revision) == (8, 7)
+    assert ring.after(7, b"", 10, ALL) == ([], 7)
+
+
 def test_kinds_of_changes() -> None:
     ring = EventRing(0)
     ring.extend([change(1, "k"), (b"Kk", DELETED), (b"Kk", EXPIRED)])

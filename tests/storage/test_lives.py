@@ -98,6 +98,15 @@ def test_cluster_time_never_goes_back(replica: Replica) -> None:
     assert replica.machine.clock_ms == 10_000
 
 
+def test_cluster_time_is_in_the_hash() -> None:
+    hashes = set()
+    for time_ms in (5, 6):
+        replica = Replica(MemoryStore())
+        replica.advance(time_ms)
+        hashes.add(replica.machine.effects_hash)
+    assert len(hashes) == 2
+
+
 def test_a_transaction_moves_the_time_and_ends_nothing(replica: Replica) -> None:
     replica.put("k", 500)
     replica.time_ms = 1_000

@@ -113,6 +113,36 @@ def test_scan_includes_its_start_and_excludes_its_end(new_store: NewStore) -> No
     assert store.scan(b"b", b"b\x00", 10) == [(b"b", b"b")]
 
 
+def test_keys_are_those_of_a_scan_without_their_values(new_store: NewStore) -> None:
+    store = new_store()
+    keys = [b"a", b"b", b"b\x00", b"c", b"\xfe" * STORE_KEY_BYTES_MAX]
+    with store.transaction():
+        for key in keys:
+            store.put(key, key)
+        assert store.keys(b"b", b"c", 10) == [b"b", b"b\x00"]
+    bounds = [b"", *keys, b"bb", keys[-1] + b"\x00", b"\xff"]
+    for start in bounds:
+        for end in bounds:
+            for limit in (0, 1, 2, 10):
+                expected = [key for key, _ in store.scan(start, end, limit)]
+                assert store.keys(start, end, limit) == expected
+    assert store.keys(b"a", b"d", 10) == keys[:4]
+
+
+def test_pairs_are_counted(new_store: NewStore) -> None:
+    store = new_store()
+    assert store.pair_count == 0
+    with store.transaction():
+        store.put(b"a", b"1")
+        store.put(b"b", b"1")
+        store.put(b"b", b"2")
+    assert store.pair_count == 2
+    with store.transaction():
+        store.delete(b"a")
+        store.delete(b"c")
+    assert store.pair_count == 1
+
+
 def test_scan_stops_at_its_limit(new_store: NewStore) -> None:
     store = new_store()
     with store.transaction():

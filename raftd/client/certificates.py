@@ -1,0 +1,44 @@
+"""What goes wrong with certificates, as whoever dials sees it."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+from raftd.client.errors import ConnectionProblem
+from raftd.tls import TlsProblem, check_server, explain
+
+CERTIFICATE = "certificate"
+"""Kind of the problem where one side does not accept the other's certificate, or shows none."""
+
+
+def certificate_problem(address: str, error: BaseException) -> ConnectionProblem:
+    """Return what a handshake means that has failed."""
+    if isinstance(error, ssl.SSLError):
+        return ConnectionProblem(address, CERTIFICATE, f"TLS: {explain(error)}")
+    return ConnectionProblem(address, CERTIFICATE, "TLS: it closed the connection")
+
+
+def refused_certificate(address: str, error: BaseException) -> ConnectionProblem:
+    """Return what it means that a connection ends before the server has said a word.
+
+    With TLS 1.3 the handshake is over for who dials before the server has judged its certificate.
+    """
+    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+        return ConnectionProblem(address, CERTIFICATE, f"TLS: {explain(error)}")
+    reason = "it closed the connection after the TLS handshake, as a server does that does not "
+    reason += "accept our certificate; its log says why"
+    return ConnectionProblem(address, CERTIFICATE, reason)
+
+
+def check_certificate(address: str, certificate: Mapping[str, Any] | None) -> None:
+    """Check that a server has answered.
+
+    Raises:
+        ConnectionProblem: it was somebody else with a certificate of the same CA.
+    """
+    try:
+        check_server(certificate)
+    except TlsProblem as problem:
+        raise ConnectionProblem(address, CERTIFICATE, f"TLS: {problem}") from None
