@@ -327,6 +327,9 @@ async def test_a_reader_that_leaves_ends_its_answer(autojump_clock):
 
 TOKENS = st.sampled_from(
     [
+        *(GET % b"/a", GET % b"/events", GET.replace(b"GET", b"HEAD") % b"/a"),
+        *(GET.replace(b"1.1", b"1.0") % b"/events", b"HEAD /events HTTP/1.0\r\n\r\n"),
+        *(b"CONNECT a:1 HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\r\n\r\n\r\n"),
         *(b"GET ", b"HEAD ", b"POST ", b"/", b"/events", b"http://a/", b"*", b"?a=b", b"%zz"),
         *(b" HTTP/1.1", b" HTTP/1.0", b" HTTP/2.0", b"\r\n", b"\n", b"\r\n\r\n", b"\0", b"\xff"),
         *(b"Host: localhost", b"Host: evil", b"Host:", b"Content-Length: 5", b"Connection: close"),
@@ -340,8 +343,11 @@ GARBAGE = st.lists(TOKENS | st.binary(max_size=40), max_size=30).map(b"".join)
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
 @given(pieces=st.lists(GARBAGE, min_size=1, max_size=5))
 def test_no_bytes_end_the_server_or_leave_a_connection_behind(pieces):
+    async def either(request: HttpRequest) -> Answer | Live:
+        return await (live if request.path == "/events" else echo)(request)
+
     async def run() -> None:
-        http = server()
+        http = server(either)
         ours, theirs = memory_stream_pair()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(http.handle, theirs)
