@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import socket
+import ssl
+from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
 
-from raftd.client import AsyncClient, NotApplied
+from raftd.client import AsyncClient, CertificateRefused, Client, NotApplied
 from raftd.client.errors import ConnectionProblem
 from raftd.client.links import open_link
 from raftd.codec import encode_frame, encode_opening
 from raftd.protocol import DoneReply, GetReply, Hello, OpenSessionRequest, Refusal, WriteReply
+from raftd.tls import CurrentCredentials
+from tests.certificates import TestAuthority
+from tests.client.network import Server, answering
 from tests.raftctl.speaking_servers import closed_address, speaking_servers
 
 
@@ -85,3 +91,44 @@ async def test_real_sockets_carry_reads_and_writes() -> None:
             for number in range(20):
                 tasks.start_soon(client.put, f"k{number}", b"v" * 100_000)
     assert len(server.requests) == 21
+
+
+# --- TLS --------------------------------------------------------------------------------------
+
+
+async def test_both_clients_speak_tls_with_a_context_of_the_standard_library(
+    tmp_path: Path,
+) -> None:
+    authority = TestAuthority(tmp_path)
+    own = authority.application()
+    tls = ssl.create_default_context(cafile=str(authority.ca))
+    tls.load_cert_chain(own.cert, own.key)
+    without = ssl.create_default_context(cafile=str(authority.ca))
+    server = Server("n1", "")
+    server.handle = answering(GetReply(found=True, value=b"v"))
+    credentials = CurrentCredentials(authority.server("n1"), "n1").now
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(
+            partial(trio.serve_ssl_over_tcp, server.serve, 0, credentials.native, host="127.0.0.1")
+        )
+        _, port = listeners[0].transport_listener.socket.getsockname()[:2]
+        addresses = [f"127.0.0.1:{port}"]
+
+        def ask(context: ssl.SSLContext | None) -> bytes:
+            with Client(addresses, tls=context, timeout_ms=2_000) as client:
+                found = client.get("k")
+                assert found is not None
+                return found.value
+
+        assert await trio.to_thread.run_sync(ask, tls) == b"v"
+        async with AsyncClient(addresses, tls=tls) as client:
+            found = await client.get("k")
+            assert found is not None
+            assert found.value == b"v"
+        with pytest.raises(CertificateRefused):
+            await trio.to_thread.run_sync(ask, without)
+        async with AsyncClient(addresses, tls=without) as client:
+            with pytest.raises(CertificateRefused):
+                await client.get("k")
+        nursery.cancel_scope.cancel()
