@@ -96,6 +96,10 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
             "raftctl.commands.doctor:doctor",
             "Examine the cluster and say what is wrong.",
         ),
+        "log-level": (
+            "raftctl.commands.log_level:log_level",
+            "Show or change how much the servers log.",
+        ),
     },
     "Data": {
         "get": ("raftctl.commands.data:get", "Print the value of a key."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,9 @@ def _ca_of_file(context: Context, endpoints: Endpoints) -> Path | None:
     if config is None and context.config_path is not None:
         from raftctl.endpoints import load_cluster_file
 
-        config = load_cluster_file(context.config_path)
+        # Servers that are named are dialled however broken the file is, which names no CA then.
+        with contextlib.suppress(UsageProblem):
+            config = load_cluster_file(context.config_path)
     if config is None:
         return None
     for server in config.servers.values():

@@ -232,6 +232,7 @@ _REQUESTS: dict[str, type] = {
     "update-rolling": protocol.UpdateRollingRequest,
     "checkup": protocol.CheckupRequest,
     "activity": protocol.ActivityRequest,
+    "log-level": protocol.LogLevelRequest,
     "transaction": protocol.TransactionRequest,
     "watch": protocol.WatchRequest,
 }
@@ -253,6 +254,7 @@ _REPLIES: dict[str, type] = {
     "rolling": protocol.RollingReply,
     "checkup": protocol.CheckupReply,
     "activity": protocol.ActivityReply,
+    "log-level": protocol.LogLevelReply,
     "transaction": protocol.TransactionReply,
     "watch": protocol.WatchReply,
     "done": protocol.DoneReply,

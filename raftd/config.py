@@ -23,6 +23,7 @@ from cattrs import Converter
 
 from raftd import config_rules as rules
 from raftd.certificate_files import TlsFiles
+from raftd.config_values import LOG_LEVELS as LOG_LEVELS
 from raftd.config_values import (
     format_duration,
     format_percent,
@@ -65,7 +66,6 @@ __all__ = [
 ]
 
 ROLES = ("voter", "learner")
-LOG_LEVELS = ("debug", "info", "warning", "error")
 READS = ("read-index", "lease")
 HEARTBEATS_PER_ELECTION_TIMEOUT_MIN = 5
 """Fewer, and a few late heartbeats already depose a leader that is alive."""

@@ -38,6 +38,9 @@ _UNIT_MEANT = {
     "hours": "h",
 }
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
+"""From the one at which most is logged."""
+
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?)%")
 
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)(B|KiB|MiB|GiB)")

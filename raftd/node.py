@@ -21,7 +21,6 @@ Source: design of etcd's raft example driver; dissertation 10.2.1 for step 1.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from random import Random
 
@@ -51,7 +50,6 @@ from raftd.core.types import (
     ServerId,
 )
 from raftd.disk_space import DiskSpace
-from raftd.event_log import tell
 from raftd.fencing import Fencing
 from raftd.founding import become_member, held_problem
 from raftd.founding import founding_entry as founding_entry
@@ -71,6 +69,7 @@ from raftd.inputs import (
     SnapshotTaken,
     StateAsked,
 )
+from raftd.log_level import PROCESS
 from raftd.node_log import NodeLog
 from raftd.operations import Cluster, Operations
 from raftd.protocol import (
@@ -93,6 +92,7 @@ from raftd.protocol import (
     HistoryRequest,
     JoinRequest,
     ListRequest,
+    LogLevelRequest,
     OpenSessionRequest,
     OperationsRequest,
     PeerView,
@@ -139,8 +139,6 @@ TURN_BYTES_MAX = 256 * 1024
 
 _ROUTINE = frozenset((Received, CommandsArrived, KeysArrived, StateAsked))
 """Inputs that nothing else follows from than replication, application and answers."""
-
-logger = logging.getLogger("raftd.node")
 
 Respond = Callable[[Reply], None]
 
@@ -613,7 +611,7 @@ class Node:
         self._backups.forget_received()
         self._identities.publish(member)
         did = "founded" if member.bootstrap_address else "joined"
-        tell(logger, "joined", "%s cluster %s (%s)", did, member.cluster_name, member.cluster_id)
+        self._lines.joined(did, member)
         if member.bootstrap_address:
             self._found()
             respond(BootstrapReply(cluster_id=member.cluster_id))
@@ -634,7 +632,7 @@ class Node:
             LINGER_ELECTION_TIMEOUTS * self.raft.options.election_ticks,
             self._settings.ticks(LINGER_MS_MAX),
         )
-        tell(logger, "removed", "%s", self._stop.message, level=logging.WARNING, index=index)
+        self._lines.removed(self._stop.message, index)
 
     # --- requests ---
 
@@ -654,6 +652,8 @@ class Node:
         match request:
             case StatusRequest():
                 respond(self.status())
+            case LogLevelRequest():
+                respond(PROCESS.answer(request))
             case ActivityRequest():
                 respond(self.telemetry.activity(self.identity.server))
             case GetRequest() | ListRequest() | WatchRequest() if self.identity.is_blank:

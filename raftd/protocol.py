@@ -19,6 +19,8 @@ from raftd.activity import ActivityRequest as ActivityRequest
 from raftd.commands import ConfigurationRecord, Operation, RollingStep
 from raftd.core.snapshot import SnapshotId as SnapshotId
 from raftd.core.types import Index, ServerId, Term
+from raftd.log_level_protocol import LogLevelReply as LogLevelReply
+from raftd.log_level_protocol import LogLevelRequest as LogLevelRequest
 from raftd.values import Value
 
 PROTOCOL_VERSION_MIN = 1
@@ -428,6 +430,7 @@ Request: TypeAlias = (
     | UpdateRollingRequest
     | CheckupRequest
     | ActivityRequest
+    | LogLevelRequest
 )
 
 # --- replies ---
@@ -601,6 +604,8 @@ class StatusReply(Value):
     an `ActivityRequest`."""
     certificate_expires_ms: int | None = None
     """When the certificate that it shows ends, in milliseconds since 1970; None without one."""
+    log_level: str = ""
+    """The least important messages that it logs; empty if it knows no `LogLevelRequest`."""
 
     @property
     def applicable_features(self) -> int:
@@ -886,6 +891,7 @@ Reply: TypeAlias = (
     | RollingReply
     | CheckupReply
     | ActivityReply
+    | LogLevelReply
     | DoneReply
     | ErrorReply
 )

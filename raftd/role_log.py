@@ -22,8 +22,6 @@ STILL_MS = 30_000.0
 """While there is no leader, a server says so again after so long: long enough to read, short enough
 for the log to show that it has not got better."""
 
-SEAMLESS_HEARTBEATS = 2
-"""A change of leaders within this time is worth no number: it is that of a transfer."""
 
 logger = logging.getLogger("raftd.node")
 
@@ -34,6 +32,7 @@ class RoleLog:
     def __init__(self, tick_ms: float) -> None:
         self._tick_ms = tick_ms
         self._reported: tuple[type, Term, ServerId | None] = (type(None), 0, None)
+        self._voted: tuple[Term, ServerId] = (0, "")
         self._raft: Raft | None = None
         self._leader: ServerId | None = None
         """The last one that was followed, or this server itself."""
@@ -53,6 +52,10 @@ class RoleLog:
             self._heard_tick = self._told_tick = raft.now
         for change in raft.role_changes.take():
             self._tell_change(raft, change)
+        vote = raft.voted_for
+        if vote is not None and (raft.current_term, vote) != self._voted:
+            self._voted = raft.current_term, vote
+            logger.debug("votes for %s in term %d", server_name(vote), raft.current_term)
         now = (type(raft.role), raft.current_term, raft.leader_id)
         if now != self._reported:
             self._reported = now
@@ -262,10 +265,9 @@ class RoleLog:
         self._attempts = 0
 
     def _leaderless_ms(self, raft: Raft) -> float | None:
-        """Return for how long there was no leader; None for a first one, or for hardly any time."""
+        """Return for how long there was no leader; None for a first one, or for no time at all."""
         silent_ticks = raft.now - self._heard_tick
-        seamless_ticks = SEAMLESS_HEARTBEATS * raft.options.heartbeat_ticks
-        if self._leader is None or silent_ticks <= seamless_ticks:
+        if self._leader is None or not silent_ticks:
             return None
         return round(silent_ticks * self._tick_ms)
 

@@ -23,6 +23,7 @@ from raftd.protocol import (
     HistoryRequest,
     JoinRequest,
     ListRequest,
+    LogLevelRequest,
     OpenSessionRequest,
     OperationsRequest,
     PutRequest,
@@ -70,6 +71,7 @@ _ADMINISTRATION = frozenset(
         BeginRollingRequest,
         UpdateRollingRequest,
         CheckupRequest,
+        LogLevelRequest,
     }
 )
 ALLOWED: Mapping[str, frozenset[type[Request]]] = {

@@ -29,6 +29,7 @@ from raftd.core.leader import Leader
 from raftd.core.types import server_name
 from raftd.event_log import tell
 from raftd.founding import lead_if_alone
+from raftd.log_level import LevelOfFile
 from raftd.log_words import milliseconds
 from raftd.network.dialling import split_address
 from raftd.network.inputs import Inbox
@@ -242,8 +243,10 @@ def _reloading(cluster: ClusterConfig, server: ServerConfig, secrets: Secrets) -
     parts = (
         lambda now: secrets.reload_certificates(now, time.time_ns() // 1_000_000),
         secrets.reload_password,
+        LevelOfFile(server.log_level).reload,
     )
-    return Reloading(cluster, server, parts, frozenset({"tls", "redis_password_file"}))
+    fields = frozenset({"tls", "redis_password_file", "log_level"})
+    return Reloading(cluster, server, parts, fields)
 
 
 def _sync_times() -> SyncTimes:

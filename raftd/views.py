@@ -15,6 +15,7 @@ from raftd.core.status import PeerStatus
 from raftd.core.types import Index, ServerId
 from raftd.core.view import peers_of
 from raftd.inputs import LinkChanged
+from raftd.logs import level
 from raftd.planning import view
 from raftd.protocol import (
     PROTOCOL_VERSION_MAX,
@@ -273,4 +274,5 @@ def status_reply(
         redis=settings.redis,
         http=settings.http,
         certificate_expires_ms=measured.certificate_expires_ms,
+        log_level=level(),
     )

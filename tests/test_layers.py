@@ -52,7 +52,7 @@ ALLOWED = {
     "raftd.client": (
         *("raftd.client", "raftd.protocol", "raftd.codec", "raftd.commands"),
         *("raftd.config_values", "raftd.core.types", "raftd.records", "raftd.transactions"),
-        *("raftd.tls",),
+        *("raftd.tls", "raftd.certificate_files"),
     ),
     "raftd": ("raftd",),
     "raftctl": (

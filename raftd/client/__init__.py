@@ -13,6 +13,7 @@
 | `results`, `errors` | what calls return; not applied, or unknown |
 | `calls`, `keys` | the rules, as steps without sockets, clock or randomness |
 | `judging` | what requests and replies mean for them |
+| `certificates` | how connections are protected |
 | `members`, `sessions`, `deadlines` | whom to ask; what makes writes happen once; when to give up |
 | `pending`, `certificates` | what a watch has been told of; what is wrong with certificates |
 | `conversation` | the bytes of one connection |
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from raftd.client.async_client import AsyncClient
     from raftd.client.blocking_client import Client
+    from raftd.client.certificates import tls_context
     from raftd.client.errors import (
         Busy,
         CertificateRefused,
@@ -83,11 +85,13 @@ __all__ = [
     "Unreachable",
     "WriteInterrupted",
     "WriteResult",
+    "tls_context",
 ]
 
 _MODULES = {
     "raftd.client.async_client": ("AsyncClient",),
     "raftd.client.blocking_client": ("Client",),
+    "raftd.client.certificates": ("tls_context",),
     "raftd.client.results": ("KeyEvent", "KeyValue", "Page", "TransactionResult", "WriteResult"),
     "raftd.transactions": (
         *("AddTo", "Append", "Outcome", "ReadKey", "RemoveKey", "SetKey", "SetLife"),

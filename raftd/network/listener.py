@@ -302,6 +302,7 @@ class Listener:
         if isinstance(answer, Refusal):
             await self._refuse(stream, remote, who, answer)
             return
+        logger.debug("serves %s from %s", who, remote)
         # From here to the first wait of its tasks nothing can come between: the decision holds.
         if hello.role == "peer":
             connection = Connection(

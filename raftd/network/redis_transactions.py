@@ -51,7 +51,8 @@ QUEUED_BYTES_OF_ALL_MAX = 64 * 1024 * 1024
 COMMANDS_MAX = STEPS_MAX
 """Commands of one transaction."""
 READ_BYTES_MAX = 16 * 1024 * 1024
-"""Values that one command reads at one point."""
+"""Values that one command reads at one point, also where its reply has little of them: the driver
+does nothing else meanwhile."""
 COMMAND_MEMORY_BYTES = 512
 """What a command takes beside its own bytes, for the count of what is held."""
 
@@ -102,16 +103,17 @@ def asked(plan: Plan, session: Session) -> Query:
 
 
 def _read(plan: Plan, state: StateView, bytes_left: list[int]) -> list[Outcome]:
-    outcomes = []
-    for step in plan.steps:
-        outcome = state.look(step.key.encode())
-        bytes_left[0] -= len(outcome.value or b"")
-        if bytes_left[0] < 0:
-            raise CommandError(
-                f"ERR the values have more than {READ_BYTES_MAX} bytes together: ask for fewer keys"
-            )
-        outcomes.append(outcome)
-    return outcomes
+    return [_look(step.key, state, bytes_left) for step in plan.steps]
+
+
+def _look(key: str, state: StateView, bytes_left: list[int]) -> Outcome:
+    outcome = state.look(key.encode())
+    bytes_left[0] -= len(outcome.value or b"")
+    if bytes_left[0] < 0:
+        raise CommandError(
+            f"ERR the values have more than {READ_BYTES_MAX} bytes together: ask for fewer keys"
+        )
+    return outcome
 
 
 def _write(
@@ -290,10 +292,10 @@ def _all_read(
         return Reply(array([plan.form(()) for plan in plans]))
 
     def run(state: StateView) -> bytes:
-        for key, revision in conditions:
-            if state.look(key.encode()).number != revision:
-                return null
         bytes_left = [READ_BYTES_MAX]
+        for key, revision in conditions:
+            if _look(key, state, bytes_left).number != revision:
+                return null
         return array([plan.form(_read(plan, state, bytes_left)) for plan in plans])
 
     key = next((plan.key for plan in plans if plan.key), b"")
@@ -316,8 +318,13 @@ def watch(command: list[bytes], session: Session, features: int) -> Action:
 
     def run(state: StateView) -> bytes:
         watching.pending -= 1
-        for name in names:
-            watching.revisions.setdefault(name, state.look(name.encode()).number)
+        bytes_left = [READ_BYTES_MAX]
+        try:
+            for name in names:
+                watching.revisions.setdefault(name, _look(name, state, bytes_left).number)
+        except CommandError:
+            watching.failed = True
+            raise
         return OK
 
     def failed() -> None:

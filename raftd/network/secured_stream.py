@@ -55,11 +55,22 @@ class SecuredStream(trio.abc.Stream):
         """
         assert size_bytes >= RECORD_BYTES
         try:
-            return self._socket.recv(size_bytes)
+            content = self._socket.recv(size_bytes)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise BlockingIOError from None
         except ssl.SSLZeroReturnError:
             return b""
+        if len(content) < RECORD_BYTES:
+            return content
+        pieces, left_bytes = [content], size_bytes - len(content)
+        while left_bytes >= RECORD_BYTES and len(pieces[-1]) == RECORD_BYTES:
+            try:
+                pieces.append(self._socket.recv(left_bytes))
+            except OSError:
+                # There is no more, or the next call says what is wrong.
+                break
+            left_bytes -= len(pieces[-1])
+        return b"".join(pieces)
 
     def send(self, content: bytes | memoryview) -> int:
         """Send from the beginning of `content`; return how many bytes were taken.

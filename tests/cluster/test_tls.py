@@ -13,11 +13,16 @@ from pathlib import Path
 
 import pytest
 import redis as redis_py
+import trio
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from raftctl.client import CliError
 from raftctl.client import Cluster as Client
 from raftctl.endpoints import Endpoints
 from raftd.certificate_files import TlsFiles
+from raftd.client import AsyncClient, CertificateRefused, tls_context
+from raftd.client import Client as RaftdClient
 from raftd.core.types import server_name
 from raftd.protocol import PutRequest
 from raftd.tls import client_context
@@ -221,6 +226,7 @@ def test_redis_and_http_clients_are_let_in_by_certificate_or_password_and_no_sec
     n1, authority = cluster["n1"], cluster.authority
     assert authority is not None
     app = authority.application("app")
+    _check_programs(cluster, app)
     _check_redis(n1.redis, app)
     _check_http(n1.http, app)
 
@@ -235,9 +241,41 @@ def test_redis_and_http_clients_are_let_in_by_certificate_or_password_and_no_sec
     assert server_name(n1.status().server) == "n1"
 
 
+def _check_programs(cluster: RunningCluster, app: TlsFiles) -> None:
+    """See that whatever else dials a server does so with TLS: clients, streams, the benchmark."""
+    address = cluster["n1"].address
+    context = tls_context(app.ca, app.cert, app.key)
+    with raftd_client(address, tls=context) as client:
+        assert client.put("p", b"1").applied
+    without = client_context(app.ca, None)
+    with raftd_client(address, tls=without) as client, pytest.raises(CertificateRefused):
+        client.get("p")
+    with raftd_client(address) as client, pytest.raises(CertificateRefused, match="speaks TLS"):
+        client.get("p")
+
+    async def ask() -> None:
+        async with AsyncClient([address], tls=context) as client:
+            found = await client.get("p")
+            assert found is not None
+            assert found.value == b"1"
+        async with AsyncClient([address], tls=without) as client:
+            with pytest.raises(CertificateRefused):
+                await client.get("p")
+
+    trio.run(ask)
+    assert cluster.ctl("backup", str(cluster.folder / "orders.backup")).code == 0
+    measured = cluster.ctl("bench", "--clients", "4", "--duration", "200ms", "-o", "json")
+    assert measured.code == 0, measured.stderr
+
+
+def raftd_client(address: str, tls: ssl.SSLContext | None = None) -> RaftdClient:
+    return RaftdClient([address], tls=tls)
+
+
 def _check_redis(address: str, app: TlsFiles) -> None:
     host, port = address.split(":")
-    trusting = {"host": host, "port": int(port), "ssl": True, "ssl_ca_certs": str(app.ca)}
+    once = {"host": host, "port": int(port), "retry": Retry(NoBackoff(), 0)}
+    trusting = {**once, "ssl": True, "ssl_ca_certs": str(app.ca)}
     known = {"ssl_certfile": str(app.cert), "ssl_keyfile": str(app.key)}
     with redis_py.Redis(**trusting, **known) as client:
         assert client.set("k", "v")
@@ -252,7 +290,7 @@ def _check_redis(address: str, app: TlsFiles) -> None:
         client.get("k")
     with redis_py.Redis(**trusting) as client, pytest.raises(redis_py.AuthenticationError):
         client.get("k")
-    with redis_py.Redis(host, int(port)) as client, pytest.raises(redis_py.RedisError):
+    with redis_py.Redis(**once) as client, pytest.raises(redis_py.RedisError):
         client.get("k")
 
 

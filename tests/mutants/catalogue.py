@@ -9,6 +9,7 @@ from tests.mutants import (
     connections,
     elections,
     lives,
+    logs,
     membership,
     node,
     python_client,
@@ -43,7 +44,8 @@ ALL: tuple[Mutant, ...] = (
     *security.MUTANTS,
     *python_client.MUTANTS,
     *telling.MUTANTS,
+    *logs.MUTANTS,
 )
 """In the order of the protocol: elections first, then the driver, what operators ask, many
 clients, keys with a life, connections and who may use them, the client for programs, and what is
-told by HTTP."""
+told by HTTP and in the log."""

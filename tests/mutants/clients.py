@@ -186,8 +186,8 @@ MUTANTS = (
         name="transaction-goes-by-half-of-what-is-watched",
         why="A key could not be watched, and whatever has become of it does not count.",
         file="raftd/network/redis_transactions.py",
-        old="        watching.failed = True\n",
-        new="        pass\n",
+        old="        watching.pending -= 1\n        watching.failed = True\n",
+        new="        watching.pending -= 1\n",
         test="tests/network/test_redis_questions.py"
         "::test_exec_alone_says_what_became_of_a_transaction",
         unreachable=NO_SOCKETS,

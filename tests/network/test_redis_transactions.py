@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raftd.commands import Transaction, decode_command
+from raftd.commands import VALUE_BYTES_MAX, Transaction, decode_command
 from raftd.network import redis_transactions
 from raftd.network.redis_actions import Later, Query, Session, Write
 from raftd.network.redis_commands import interpret
@@ -245,6 +245,16 @@ def test_exec_waits_for_what_is_watched_and_does_nothing_if_that_failed() -> Non
             assert body.conditions == (("a", 0),)
     # What was not watched does not count for the next one.
     assert multi(console, "SET a 1") == [b"OK"]
+
+
+def test_keys_that_are_too_much_to_look_at_are_not_watched(console: Console) -> None:
+    console.ask([b"SET", b"a", b"x" * VALUE_BYTES_MAX])
+    names = [b"a"] * (redis_transactions.READ_BYTES_MAX // VALUE_BYTES_MAX + 1)
+    assert "ask for fewer keys" in console.refused([b"WATCH", *names])
+    console.all("MULTI", "GET b")
+    assert console.refused("EXEC").startswith("EXECABORT")
+    assert console.ask([b"WATCH", *names[1:]]) == b"OK"
+    assert multi(console, "STRLEN a") == [VALUE_BYTES_MAX]
 
 
 # --- RAFT.DO --------------------------------------------------------------------------------

@@ -332,6 +332,7 @@ RIGHTS = {
     "BeginRollingRequest": {ADMIN},
     "UpdateRollingRequest": {ADMIN},
     "CheckupRequest": {ADMIN},
+    "LogLevelRequest": {ADMIN},
     "ActivityRequest": {SERVER, ADMIN},
 }
 """Whoever adds a kind of request decides here, and in `raftd.roles`, who may make it."""
