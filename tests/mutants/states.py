@@ -88,7 +88,7 @@ MUTANTS = (
         name="applied-term-of-the-first-entry",
         why="A snapshot names another entry than the one that it ends with.",
         file=STATE,
-        old="self.applied_index, self.applied_term = index, entries[-1].term",
+        old="self.applied_index, self.applied_term = index, entry.term",
         new="self.applied_index, self.applied_term = index, entries[0].term",
         test=f"{HASH_TESTS}::test_the_head_says_what_the_machine_knows",
     ),
