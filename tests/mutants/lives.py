@@ -21,6 +21,26 @@ NOBODY_LOOKS = "no client of the simulator looks at it"
 NOBODY_WATCHES = "nobody watches in the simulator"
 
 MUTANTS = (
+    # --- what one entry may cost ---
+    Mutant(
+        name="transaction-writes-without-a-bound",
+        why="A thousand appends of a byte take a gigabyte on every server, and at each start again.",
+        file=TRANSACTING,
+        old="            if returned_bytes > returned_max or self.written_bytes > WRITTEN_BYTES_MAX:\n",
+        new="            if returned_bytes > returned_max:\n",
+        test=f"{TRANSACTION_TESTS}::test_a_transaction_that_would_write_too_much_does_nothing",
+        unreachable="values in the simulator are short",
+    ),
+    Mutant(
+        name="batch-that-writes-much-in-one-transaction-of-the-store",
+        why="All that the entries of a batch write is in memory at once.",
+        file=STATE,
+        old="                    if effects.written_bytes > WRITTEN_BYTES_MAX:\n",
+        new="                    if False:\n",
+        test=f"{TRANSACTION_TESTS}"
+        "::test_a_batch_that_writes_much_is_several_transactions_of_the_store_and_the_same_state",
+        unreachable="values in the simulator are short",
+    ),
     # --- cluster time ---
     Mutant(
         name="time-of-another-leader-not-taken-over",
