@@ -24,10 +24,10 @@ MUTANTS = (
     # --- what one entry may cost ---
     Mutant(
         name="transaction-writes-without-a-bound",
-        why="A thousand appends of a byte take a gigabyte on every server, and at each start again.",
+        why="A thousand appends of a byte take a gigabyte on every server, at each start again.",
         file=TRANSACTING,
-        old="            if returned_bytes > returned_max or self.written_bytes > WRITTEN_BYTES_MAX:\n",
-        new="            if returned_bytes > returned_max:\n",
+        old=" or self.written_bytes > WRITTEN_BYTES_MAX:",
+        new=":",
         test=f"{TRANSACTION_TESTS}::test_a_transaction_that_would_write_too_much_does_nothing",
         unreachable="values in the simulator are short",
     ),
