@@ -31,7 +31,7 @@ from raftd.http.events import (
     Viewer,
 )
 from raftd.http.health import Check
-from raftd.http.serving import Send
+from raftd.http.serving import Bugs, Send
 from raftd.http.survey import Sight, Survey
 from raftd.protocol import ActivityReply, MajorityView, StatusReply
 
@@ -68,6 +68,7 @@ class Feed:
         self._survey = survey
         self._own = own
         self._address, self._http = address, http
+        self._bugs = Bugs()
         self._viewed = trio.Event()
         """Set while there are viewers."""
         self._made = trio.Event()
@@ -85,10 +86,15 @@ class Feed:
         while True:
             await self._viewed.wait()
             began_at = trio.current_time()
-            sight = await self._survey.look()
-            self._newest = encode(self.event(sight))
-            self._made.set()
-            self._made = trio.Event()
+            try:
+                sight = await self._survey.look()
+                self._newest = encode(self.event(sight))
+            except Exception:
+                # As for answers: nobody sees anything new, and the server goes on.
+                self._bugs.tell("an event of the status page could not be made")
+            else:
+                self._made.set()
+                self._made = trio.Event()
             await trio.sleep_until(began_at + EVENT_SECONDS)
 
     async def follow(self, send: Send) -> None:

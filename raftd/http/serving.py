@@ -42,6 +42,8 @@ LIVE_SEND_SECONDS = 10.0
 LINGER_SECONDS = 1.0
 LINGER_BYTES_MAX = 256 * 1024
 """So much is read and thrown away after a refusal, or the system would take the refusal back."""
+BUG_INTERVAL_SECONDS = 60.0
+"""An error that nobody expects is told of so often: a page that is looked at asks each second."""
 REQUESTS_PER_SECOND_MAX = 200
 """Of all connections together. One takes a third of a millisecond of the event loop that the driver
 shares: all of them are a few hundredths of it. Whoever asks more often waits."""
@@ -151,6 +153,7 @@ class HttpServer:
             readers: shakes hands with everybody first; None for plain connections.
         """
         self._readers = readers
+        self._bugs = Bugs()
         self._respond = respond
         self._hosts = hosts
         self.connection_count = 0
@@ -210,7 +213,15 @@ class HttpServer:
         turn_at = max(now, self._free_at)
         self._free_at = turn_at + 1 / REQUESTS_PER_SECOND_MAX
         await trio.sleep_until(turn_at)
-        return await self._respond(request)
+        try:
+            return await self._respond(request)
+        except Exception:
+            # What shows the state must not end what keeps it: all servers show the same, and so
+            # would end together.
+            self._bugs.tell("the answer to an HTTP request failed")
+            return text_answer(
+                HTTPStatus.INTERNAL_SERVER_ERROR, "the answer failed; the server's log says how"
+            )
 
     def count(self, status: int) -> None:
         """Note that an answer was sent."""
@@ -233,6 +244,21 @@ class HttpServer:
         if headers.get("content-length", "0").strip("0") or "transfer-encoding" in headers:
             return text_answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "requests have no content here")
         return None
+
+
+class Bugs:
+    """Tells of errors that nobody expects, and of one that comes again and again now and then."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._told_at = -BUG_INTERVAL_SECONDS
+
+    def tell(self, what: str) -> None:
+        """Log the exception that is being handled, unless one was logged lately."""
+        now = trio.current_time()
+        if now - self._told_at >= BUG_INTERVAL_SECONDS:
+            self._told_at = now
+            logger.exception("%s: this is a bug of raftd, and all else goes on", what)
 
 
 class _Conversation:

@@ -114,6 +114,25 @@ async def test_all_who_follow_are_sent_the_same_once_a_second(members, nursery, 
     assert len(members.dials) == 12
 
 
+async def test_an_event_that_cannot_be_made_is_left_out_and_the_next_ones_come(
+    members, nursery, autojump_clock, monkeypatch, caplog
+):
+    feed, reader = feed_of(members), Reader()
+    event, failures = feed.event, [KeyError("odd"), KeyError("odd")]
+
+    def sometimes(sight: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return event(sight)
+
+    monkeypatch.setattr(feed, "event", sometimes)
+    nursery.start_soon(feed.run)
+    nursery.start_soon(feed.follow, reader.send)
+    await trio.sleep(4.5)
+    assert len(reader.events) == 3
+    assert len([record for record in caplog.records if record.exc_info]) == 1
+
+
 async def test_nobody_is_asked_while_nobody_looks(members, nursery, autojump_clock):
     feed, reader = feed_of(members), Reader()
     nursery.start_soon(feed.run)

@@ -104,6 +104,21 @@ async def test_one_connection_asks_many_times(autojump_clock):
     assert [received.count(path) for path in (b"/a {}", b"/b {}", b"/c {}")] == [1, 1, 1]
 
 
+async def test_an_answer_that_fails_ends_nothing_and_is_told_of_now_and_then(
+    autojump_clock, caplog
+):
+    async def fail(request: HttpRequest) -> Answer | Live:
+        raise ZeroDivisionError(request.path)
+
+    http = server(fail)
+    for _ in range(3):
+        assert (await ask(http, GET % b"/status.json")).status == 500
+    assert [record.exc_info[0] for record in caplog.records] == [ZeroDivisionError]
+    await trio.sleep(serving.BUG_INTERVAL_SECONDS)
+    assert (await ask(http, GET % b"/")).status == 500
+    assert len(caplog.records) == 2
+
+
 async def test_head_is_answered_with_the_head_alone(autojump_clock):
     head = await ask(server(), GET.replace(b"GET", b"HEAD") % b"/a", b"HEAD")
     get = await ask(server(), GET % b"/a")
