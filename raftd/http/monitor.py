@@ -104,8 +104,10 @@ class Monitor:
             OSError: the address is in use, or not one of this host.
         """
         host, port = split_address(self._address)
+        # What a nursery around it raised would be a group of errors, and no OSError.
+        listeners = await trio.open_tcp_listeners(port, host=host)
         async with trio.open_nursery() as nursery:
-            bound = await nursery.start(self.http.serve, host, port)
+            bound = await nursery.start(self.http.serve, listeners)
             nursery.start_soon(self.run)
             task_status.started(bound)
 

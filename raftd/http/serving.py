@@ -22,6 +22,7 @@ import h11
 import trio
 
 from raftd.http.secured import SecuredReaders
+from raftd.network.connection import join_address
 
 logger = logging.getLogger("raftd.http")
 
@@ -165,21 +166,17 @@ class HttpServer:
 
     async def serve(
         self,
-        host: str,
-        port: int,
+        listeners: list[trio.SocketListener],
         *,
         task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Listen until cancelled; reports the bound addresses.
-
-        Raises:
-            OSError: the address is in use, or not one of this host.
-        """
-        listeners = await trio.open_tcp_listeners(port, host=host)
-        bound = [str(listener.socket.getsockname()) for listener in listeners]
+        """Serve those who connect to `listeners` until cancelled; reports where that is."""
+        bound = [join_address(*listener.socket.getsockname()[:2]) for listener in listeners]
         start = functools.partial(trio.serve_listeners, self.handle, listeners)
         async with trio.open_nursery() as nursery:
             await nursery.start(start)
+            tls = "" if self._readers is None else " with TLS"
+            logger.info("listening for HTTP clients%s on %s", tls, ", ".join(bound))
             task_status.started(bound)
 
     async def handle(self, stream: trio.abc.Stream) -> None:
@@ -229,6 +226,12 @@ class HttpServer:
 
     def refusal(self, event: h11.Request) -> Answer | None:
         """Return why a request is not answered, if that is seen from its head."""
+        # What came in one piece was complete before the parser counted its bytes.
+        if _head_bytes(event) > HEAD_BYTES_MAX:
+            return text_answer(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+                f"the head of a request has at most {HEAD_BYTES_MAX:,} bytes here",
+            )
         headers = _headers(event)
         host = headers.get("host", "")
         # Before HTTP/1.1 there was none; browsers always send it.
@@ -244,6 +247,12 @@ class HttpServer:
         if headers.get("content-length", "0").strip("0") or "transfer-encoding" in headers:
             return text_answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "requests have no content here")
         return None
+
+
+def _head_bytes(event: h11.Request) -> int:
+    """Return about how long the head of a request was."""
+    fields = sum(len(name) + len(value) + len(b": \r\n") for name, value in event.headers)
+    return len(event.target) + fields
 
 
 class Bugs:

@@ -126,6 +126,14 @@ def test_a_second_raftd_on_the_same_port_is_refused(make_cluster: MakeCluster) -
     third.start()
     assert third.wait_exit() == 1
     assert f"cannot listen on {third.redis}" in third.log
+    # Or only those who want to see how it is.
+    fourth = cluster.add_server("n4", start=False)
+    fourth.http = cluster["n1"].listen
+    cluster.write_config(fourth.config_path, [fourth])
+    fourth.start()
+    assert fourth.wait_exit() == 1
+    assert f"cannot listen on {fourth.http}" in fourth.log
+    assert "Traceback" not in fourth.log
     assert cluster.ctl("put", "a", "1").code == 0
 
 

@@ -156,6 +156,15 @@ async def test_a_head_without_end_is_refused_when_it_is_too_long(autojump_clock)
     assert (await ask(server(), data)).status == 431
 
 
+async def test_a_head_that_comes_whole_is_refused_when_it_is_too_long(autojump_clock):
+    head = b"GET / HTTP/1.1\r\nHost: localhost\r\nA: "
+
+    longest = await ask(server(), head + b"a" * (HEAD_BYTES_MAX - 60) + b"\r\n\r\n")
+    assert longest.status == 200
+    longer = await ask(server(), head + b"a" * HEAD_BYTES_MAX + b"\r\n\r\n")
+    assert (longer.status, longer.headers["connection"]) == (431, "close")
+
+
 @pytest.mark.parametrize(
     ("data", "status"),
     [
