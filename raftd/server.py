@@ -143,6 +143,14 @@ def explain(fault: StorageFault, server: ServerConfig, data_dir: Path) -> str:
             return str(fault)
         case Remedy.REPLACE:
             return f"{fault.what}. To get {name} back: {way_back}"
+        case Remedy.RESTART if isinstance(fault.__cause__, PermissionError):
+            # No disk has failed, and whoever emptied the directory now would lose what is whole.
+            user, quoted = os.geteuid(), shlex.quote(str(data_dir))
+            return (
+                f"{fault}. raftd runs as user {user}, and {name} needs to read and write all of "
+                f"{quoted}: start it as the user to whom that belongs, or give it to this one with "
+                f"`chown -R {user} {quoted}`"
+            )
         case Remedy.RESTART:
             return (
                 f"{fault}. {name} ends and does not try again: after a failure nobody knows what "

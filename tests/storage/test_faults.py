@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,13 @@ def test_a_call_that_failed_is_followed_by_what_the_server_does_and_what_to_do(
 def test_a_fault_that_names_its_own_remedy_gets_no_other(server: ServerConfig) -> None:
     fault = StorageFault("/d/x: of a later release. Start the release that wrote it", Remedy.NAMED)
     assert explain(fault, server, DATA_DIR) == str(fault) == fault.what
+
+
+def test_a_directory_of_another_user_is_never_to_be_emptied(server: ServerConfig) -> None:
+    fault = StorageFault("/d/identity.json: looking for it failed: Permission denied")
+    fault.__cause__ = PermissionError(errno.EACCES, "Permission denied")
+    explained = explain(fault, server, DATA_DIR)
+    assert explained.startswith(f"{fault}. raftd runs as user {os.geteuid()}")
+    assert f"chown -R {os.geteuid()} " in explained
+    assert "empty" not in explained
+    assert "replace" not in explained
