@@ -303,6 +303,9 @@ class _Fetching:
         while True:
             reply = stream.call(BackupRequest(index=index), self._patience)
             if isinstance(reply, ErrorReply):
+                if reply.code == "forbidden":
+                    # All others would say so too.
+                    raise error_of(reply)
                 raise _Lost(f"{reply.message} ({reply.cause})")
             if not isinstance(reply, BackupReply):
                 raise _Lost("it answers something else")

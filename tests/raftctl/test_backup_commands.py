@@ -17,6 +17,7 @@ from raftctl import fetching, restoring
 from raftctl.byte_progress import ByteProgress
 from raftctl.cli import Context, main
 from raftctl.errors import Unreachable
+from raftd import roles
 from raftd.commands import Command, OpenSession, Put, encode_command
 from raftd.core.snapshot import SnapshotId
 from raftd.core.types import Entry, EntryKind
@@ -50,6 +51,7 @@ from raftd.storage.snapshot_file import head_of
 from raftd.storage.state import StateMachine
 from raftd.storage.store import MemoryStore
 from raftd.storage.worker import pairs_of, write_snapshot
+from raftd.tls import APPLICATION, Holder
 from tests.raftctl.speaking_servers import (
     LOSE,
     SILENCE,
@@ -103,7 +105,7 @@ class Member:
         self.name = server.server.partition("/")[0]
         self.content: Content | None = content
         """The snapshot that it has; None if it makes none ready."""
-        self.doing = BackupReply(doing="writing")
+        self.doing: BackupReply | ErrorReply = BackupReply(doing="writing")
         self.refuses_parts = False
         self.parts_left = 1_000
         """Instead of giving one part more it answers `at_end`."""
@@ -283,6 +285,18 @@ def test_one_that_loses_every_snapshot_is_given_up(
     code, _, error = run(tmp_path / "b")
     assert code == 3
     assert f"{fetching.STARTS_MAX} snapshots could not be fetched" in error["message"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_is_not_allowed_to_is_told_so_at_once(
+    members: list[Member], run: Any, tmp_path: Path
+) -> None:
+    holder = Holder(APPLICATION, "shop")
+    for member in members:
+        member.content, member.doing = None, roles.refusal_of(holder, BackupRequest(index=INDEX))
+    code, result, error = run(tmp_path / "b")
+    assert (code, result, error["code"]) == (1, None, "forbidden")
+    assert "application shop" in error["cause"]
     assert list(tmp_path.iterdir()) == []
 
 
