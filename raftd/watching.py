@@ -152,7 +152,7 @@ def revision_gone(after_revision: int, oldest_revision: int) -> ErrorReply:
     """Return the answer to whoever asks for changes that are not kept any more."""
     return ErrorReply(
         code=REVISION_GONE,
-        message=f"the changes behind revision {after_revision:,} are gone",
+        message=f"the changes from revision {after_revision + 1:,} on are not all kept any more",
         cause="a server keeps the last changes only, since its start at most; the oldest one here "
         f"has revision {oldest_revision:,}",
         hint="read the keys as they are, `raftctl list`, and watch from the revision of that",

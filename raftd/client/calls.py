@@ -64,6 +64,7 @@ from raftd.protocol import (
     Request,
     StatusReply,
     StatusRequest,
+    WatchRequest,
     Welcome,
 )
 
@@ -385,17 +386,20 @@ class _Call:
 
     def _is_hopeless(self) -> bool:
         """Whether waiting cannot help: every server says that there is no cluster, is too old to
-        know what is asked, or does not have it any more."""
+        know what is asked, or does not have it any more (one that does not run has no more)."""
         kinds = {
             self._failures[address].kind if address in self._failures else ""
             for address in self._members.addresses
         }
-        return kinds in ({"blank"}, {"too-old"}, {"certificate"}, {REVISION_GONE})
+        if REVISION_GONE in kinds and kinds <= {REVISION_GONE, "refused"}:
+            return True
+        return kinds in ({"blank"}, {"too-old"}, {"certificate"})
 
     def _maybe_notice(self) -> None:
         if not self._noticed and self._calls.clock() - self._started_s >= NOTICE_MS / 1000:
             self._noticed = True
-            self._calls.notice(f"waiting for a leader: {self._describe_failures()}")
+            wanted = "a server" if isinstance(self._request, WatchRequest) else "a leader"
+            self._calls.notice(f"waiting for {wanted}: {self._describe_failures()}")
 
     def _describe_failures(self) -> str:
         """Return how each server failed, on one line."""

@@ -246,7 +246,7 @@ def test_what_no_server_has_any_more_is_an_error(capsys: pytest.CaptureFixture[s
         assert run(server, "watch", "--from", "5", "-o", "json") == 1
     error = json.loads(capsys.readouterr().err)["error"]
     assert error["code"] == REVISION_GONE
-    assert "behind revision 4 are gone" in error["message"]
+    assert "from revision 5 on are not all kept" in error["message"]
     assert "has revision 4,182" in error["cause"]
     assert " list`" in error["hint"]
 
