@@ -151,6 +151,14 @@ class RestrictedClient(Client):
         return accepted
 
 
+def _about(remote: str, who: str, refusal: Refusal) -> str:
+    """Return whom a refusal is about, who is to fill no more than a share of the log."""
+    if refusal.code == FORBIDDEN:
+        return host_of(remote)
+    # It dials a few times more until it has heard from enough members that it was removed.
+    return who if refusal.code == "removed" else ""
+
+
 def _speaks_for_itself(hello: Hello, holder: Holder) -> bool:
     """Return whether who says to be a server, as a peer or as a client, is the one of its name."""
     if hello.role == "client" and not hello.source:
@@ -368,7 +376,7 @@ class Listener:
             remote,
             refusal.message,
             refusal.code,
-            host=host_of(remote) if refusal.code == FORBIDDEN else "",
+            host=_about(remote, who, refusal),
         )
         short = attrs.evolve(refusal, message=refusal.message[:REFUSAL_CHARACTERS_MAX])
         with (
