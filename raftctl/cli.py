@@ -352,7 +352,7 @@ def parse_timeout_ms(text: str, *, most_ms: float = TIMEOUT_MS_MAX) -> float:
         return 0.0
     duration_ms = parse_duration_ms(text, least_ms=SHORTEST_MEANT_MS, most_ms=most_ms)
     if duration_ms > TIMEOUT_MS_MAX:
-        raise ValueError(f"{text} is longer than a year; 0 means for ever")
+        raise ValueError(f"{text} is longer than a year")
     return duration_ms
 
 
@@ -517,7 +517,23 @@ def add_global_options(command: click.Command) -> click.Command:
 # --- groups -----------------------------------------------------------------------------------
 
 
-class CommandGroup(click.Group):
+class SuggestingGroup(click.Group):
+    """A group that says which of its commands was probably meant by a word that names none."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the first of `args` names, and the others."""
+        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            import difflib
+
+            close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            if close:
+                ctx.fail(f"No such command {args[0]!r} (did you mean {close[0]}?)")
+        return super().resolve_command(ctx, args)
+
+
+class CommandGroup(SuggestingGroup):
     """A group within raftctl: in its help the sentences about its commands wrap, uncut."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -530,7 +546,7 @@ class CommandGroup(click.Group):
             formatter.write_dl(rows)
 
 
-class LazyGroup(click.Group):
+class LazyGroup(SuggestingGroup):
     """The outermost group: it knows its commands by name and loads the one that is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

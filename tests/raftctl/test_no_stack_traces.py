@@ -345,3 +345,15 @@ def test_the_whole_trace_of_a_bug_is_there_for_who_asks_for_it(
 def test_a_file_that_cannot_be_written_is_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bug", "--file"]) == errors.EXIT_FAILED
     assert capsys.readouterr().err.startswith("error: missing/file: No such file or directory\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"), [("statsu", "status"), ("operation shwo op-1", "show"), ("nonsense", "")]
+)
+def test_a_word_that_names_no_command_is_answered_with_the_one_that_was_probably_meant(
+    words: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, error = ends_in_words(words.split(), capsys)
+    assert code == errors.EXIT_USAGE
+    assert error.splitlines()[0].startswith("error: no such command '")
+    assert (f"(did you mean {meant}?)" in error) if meant else ("did you mean" not in error)
