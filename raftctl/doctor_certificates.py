@@ -36,7 +36,7 @@ def check_certificates(examination: Examination) -> list[Finding]:
             check=CERTIFICATES,
             result=Result.FAIL if left < FAILING_DAYS else Result.WARN,
             finding=f"that of {name} {_ends(left)}",
-            remedy=f"have a new one made, and send SIGHUP to {name}; where raftctl has the CA:",
+            remedy=f"have a new one made, and send SIGHUP to {name}; where raftctl has the CA",
             command=f"certs issue server {name} --replace",
             servers=(name,),
         )

@@ -92,7 +92,7 @@ def refusal_of(holder: Holder, request: Request) -> ErrorReply:
     needed = f"the role {' or '.join(able)}" if able else "a role that this release does not know"
     return ErrorReply(
         code=FORBIDDEN,
-        message=f"a {kind.__name__} is not for the role {holder.role}",
+        message=f"{kind.__name__} is not for the role {holder.role}",
         cause=f"the certificate that was shown is that of {holder}, and this needs {needed}",
         hint="raftctl --cert FILE.pem --key FILE.key status",
     )

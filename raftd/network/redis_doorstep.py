@@ -86,7 +86,7 @@ class Doorstep:
         session.wrong_passwords += 1
         self.wrong_passwords += 1
         self._complaints.warn(
-            "a Redis client from %s has said a wrong password, the %d. since the start",
+            "a Redis client from %s has said a wrong password (%d since the start)",
             connection.remote,
             self.wrong_passwords,
             host=connection.remote.rpartition(":")[0],
