@@ -339,13 +339,13 @@ def test_a_cluster_that_falls_silent_leaves_writes_of_which_nobody_knows(
     bench: Command, cluster: BenchedCluster
 ) -> None:
     def fall_silent(server: SpeakingServer, request: Request) -> Answer | None:
-        is_late = max(map(len, cluster.writes.values()), default=0) > 30
+        # The first ones come before it measures, while it asks the servers what they use.
+        is_late = max(map(len, cluster.writes.values()), default=0) > 500
         return SILENCE if is_late and not isinstance(request, StatusRequest) else None
 
     cluster.trouble = fall_silent
     words = ("--clients", "3", "--workload", "put", "--duration", "1m", "--timeout", "300ms")
-    # What is measured begins with the first write, however long the others take.
-    found = bench.measure(*words, "--warm-up", "0s", code=5)
+    found = bench.measure(*words, code=5)
     assert found["unresolved"] == 3
     assert found["keys_removed"] is None
     assert found["puts"]["count"] > 0
@@ -359,7 +359,7 @@ def test_reads_that_nobody_answers_any_more_end_as_a_cluster_that_is_not_there(
     bench: Command, cluster: BenchedCluster
 ) -> None:
     def fall_silent(server: SpeakingServer, request: Request) -> Answer | None:
-        is_late = cluster.measured["GetRequest"] > 50
+        is_late = cluster.measured["GetRequest"] > 1000
         return SILENCE if is_late and not isinstance(request, StatusRequest) else None
 
     cluster.trouble = fall_silent
