@@ -147,6 +147,9 @@ def _files(play: Play) -> None:
     assert play.run("diff", "-f", file)["same"]
     assert play.run("plan", "-f", file)["result"] == "unchanged"
     assert play.run("apply", "-f", file)["result"] == "done"
+    play.run("certs", "init")
+    play.run("certs", "issue", "admin")
+    assert play.run("certs", "show", "certs/admin.pem")["certificates"][0]["role"] == "admin"
 
 
 def _membership(play: Play) -> None:
