@@ -128,6 +128,7 @@ def _state(play: Play) -> None:
     assert play.run("status", "n2")["servers"][0]["id"] == "n2"
     assert [row["level"] for row in play.run("log-level")["servers"]] == ["info"] * 3
     assert play.run("doctor")["result"] in ("pass", "warn")
+    assert {row["level"] for row in play.run("log-level")["servers"]} == {"info"}
     assert play.run("what-if")["goes_on"]
     assert play.run("what-if", "--remove", "n2")["removed"] == ["n2"]
     assert play.run("what-if", "--lose", "n2,n3", code=6)["outcome"] == "stops"
