@@ -126,7 +126,9 @@ def _state(play: Play) -> None:
     assert play.run("wait", "--for", "stable")["operation"] is None
     assert len(play.run("status")["servers"]) == 3
     assert play.run("status", "n2")["servers"][0]["id"] == "n2"
+    assert [row["level"] for row in play.run("log-level")["servers"]] == ["info"] * 3
     assert play.run("doctor")["result"] in ("pass", "warn")
+    assert {row["level"] for row in play.run("log-level")["servers"]} == {"info"}
     assert play.run("what-if")["goes_on"]
     assert play.run("what-if", "--remove", "n2")["removed"] == ["n2"]
     assert play.run("what-if", "--lose", "n2,n3", code=6)["outcome"] == "stops"
@@ -147,6 +149,9 @@ def _files(play: Play) -> None:
     assert play.run("diff", "-f", file)["same"]
     assert play.run("plan", "-f", file)["result"] == "unchanged"
     assert play.run("apply", "-f", file)["result"] == "done"
+    play.run("certs", "init")
+    play.run("certs", "issue", "admin")
+    assert play.run("certs", "show", "certs/admin.pem")["certificates"][0]["role"] == "admin"
 
 
 def _membership(play: Play) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -107,6 +108,10 @@ def test_a_service_manager_hears_that_it_serves_goes_on_stands_still_and_ends(
 
         assert cluster.ctl("init").code == 0
         assert managing.wait_for("STATUS=").startswith("STATUS=leads in term ")
+
+        server.signal(signal.SIGHUP)
+        assert "MONOTONIC_USEC=" in managing.wait_for("RELOADING=1")
+        managing.wait_for("READY=1")
 
         server.terminate()
         managing.wait_for("STOPPING=1")

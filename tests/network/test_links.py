@@ -28,7 +28,13 @@ from raftd.core.types import Entry, EntryKind
 from raftd.network import links
 from raftd.network.connection import WRITE_STALL_TIMEOUT_SECONDS
 from raftd.network.inputs import LinkChanged, PeerRefused
-from raftd.network.links import DIAL_TIMEOUT_SECONDS, RETRY_SECONDS_MAX, RETRY_SECONDS_MIN
+from raftd.network.links import (
+    DIAL_TIMEOUT_SECONDS,
+    LINES_MAX,
+    LINES_PERIOD_SECONDS,
+    RETRY_SECONDS_MAX,
+    RETRY_SECONDS_MIN,
+)
 from raftd.protocol import Refusal, Welcome
 from tests.network.harness import (
     CLUSTER,
@@ -181,6 +187,31 @@ async def test_an_outage_is_told_once_and_its_end_once(
         "link to n2/b at n2:1 is down: connection refused; dialling again",
         "link to n2/b at n2:1 is up",
     ]
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_link_that_breaks_all_the_time_does_not_fill_the_log(
+    nursery: trio.Nursery, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    fabric = Fabric(nursery)
+    n1, n2 = Server("n1/a", fabric.dial), Server("n2/b", fabric.dial)
+    await join(fabric, n1, n2)
+    await trio.sleep(LINES_PERIOD_SECONDS)
+    caplog.set_level(logging.INFO, "raftd.network")
+    caplog.clear()
+    for _ in range(10):
+        n2.network.close_peer("n1/a", "test")
+        await until(lambda: not linked(n1, "n2/b"))
+        await until(lambda: linked(n1, "n2/b"))
+    told = [line for line in caplog.messages if line.startswith("link to n2/b")]
+    assert len(told) == LINES_MAX
+    await trio.sleep(LINES_PERIOD_SECONDS)
+    n2.network.close_peer("n1/a", "test")
+    await until(lambda: not linked(n1, "n2/b"))
+    await until(lambda: linked(n1, "n2/b"))
+    down, up = [line for line in caplog.messages if line.startswith("link to n2/b")][LINES_MAX:]
+    assert down.endswith(f"dialling again ({20 - LINES_MAX} more like this were not logged)")
+    assert up.endswith("is up")
     nursery.cancel_scope.cancel()
 
 

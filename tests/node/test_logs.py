@@ -14,6 +14,7 @@ from collections.abc import Callable
 import pytest
 
 from raftd import logs
+from raftd.event_log import tell
 from raftd.logs import logging_to_stderr
 
 logger = logging.getLogger("raftd.test")
@@ -58,6 +59,20 @@ def test_off_a_terminal_each_line_is_one_json_object(monkeypatch: pytest.MonkeyP
     assert {line["server"] for line in lines} == {"n1"}
     assert {line["logger"] for line in lines} == {"raftd.test"}
     assert all(line["time"].endswith("Z") and "T" in line["time"] for line in lines)
+
+
+def test_an_event_has_its_kind_and_fields_beside_the_message(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def log() -> None:
+        tell(logger, "leader", "leads in term %d", 7, term=7, votes=["n1/a"], server="forged")
+
+    line = json.loads(written_to(os.pipe(), monkeypatch, log))
+    assert (line["message"], line["event"]) == ("leads in term 7", "leader")
+    assert (line["term"], line["votes"]) == (7, ["n1/a"])
+    # What every line has stays what it is.
+    assert line["server"] == "n1"
+    assert list(line)[:5] == ["time", "level", "logger", "server", "message"]
 
 
 def test_an_exception_is_a_field_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,3 +164,7 @@ def test_of_too_many_lines_the_first_are_kept(monkeypatch: pytest.MonkeyPatch) -
     os.close(reader)
     assert b"line 0" in received
     assert b"line 999" not in received
+    lines = [json.loads(line) for line in received.decode().split("\n") if line.strip()]
+    missing = [line for line in lines if line.get("event") == "dropped"]
+    assert {line["level"] for line in missing} == {"warning"}
+    assert sum(line["count"] for line in missing) == 1000 - (len(lines) - len(missing))
