@@ -10,6 +10,7 @@ Source: dissertation section 4.2 (availability around changes).
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 
 import attrs
@@ -35,6 +36,8 @@ MEMBERS_MAX = 32
 TEXT_CHARACTERS_MAX = 500
 """Of what others say in a reason or a refusal: enough for any sentence of ours, and every entry and
 every reply has room for it, although a stranger may send whole frames."""
+TLS_FAILED = ": TLS: "
+"""In the words of a connection that was not agreed to (`raftd.network.secured`)."""
 _INCARNATION = re.compile(r"(?<=[a-z0-9-])/(?:[0-9a-f]{16}\b|\?)")
 """What follows the name of a server in its identity; no member of a settled cluster shares its
 name, so that the name alone tells it."""
@@ -531,6 +534,16 @@ def _identity(
         f"start it with `raftd --config FILE --id {name}`, check the address, "
         "and repeat the command"
     )
+    if answer is None and TLS_FAILED in problem:
+        # It runs; what is wrong is a certificate.
+        host = shlex.quote(address.rpartition(":")[0].strip("[]"))
+        raise Refused(
+            "refused",
+            f"{what}: no connection to {address} comes about",
+            f"{name} at {address}: {shortened(problem)}; nothing was changed",
+            f"where the CA is, `raftctl certs issue server {name} --host {host} --replace`; give "
+            f"that to {name}, send it SIGHUP, and repeat the command",
+        )
     if answer is None:
         raise Refused(
             "refused",

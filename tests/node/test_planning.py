@@ -459,6 +459,7 @@ def test_a_refusal_for_want_of_a_voter_names_servers_without_their_incarnations(
     [
         (None, "connection refused", None, "no raftd answers at h:7104", "connection refused"),
         (None, FRAME, None, "no raftd answers at h:7104", "nothing was changed"),
+        (None, "dialling: TLS: its certificate ...", None, "no connection to h:7104", "its cert"),
         (status(NEW.replace("4", "5")), "", None, "h:7104 is n5", "calls itself n5"),
         (status(OLD, "c1"), "", None, "it is a member already", "the member n4 itself"),
         (status(NEW, "c2"), "", None, "belongs to another cluster", "'theirs' (c2)"),
