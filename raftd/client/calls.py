@@ -342,7 +342,8 @@ class _Call:
             problem = ask.problem
             if problem.sent and not only_reads(self._request):
                 self.may_have_happened = True
-            self._note(address, Failure(reason=str(problem), kind=problem.kind))
+            hurried = ask.connect_timeout_ms < CONNECT_TIMEOUT_MS and not problem.sent
+            self._note(address, Failure(reason=str(problem), kind=problem.kind), hurried=hurried)
             self._give_up_unless_repeatable()
             return None
         reply = ask.reply
@@ -379,9 +380,10 @@ class _Call:
         if self.may_have_happened and not may_be_repeated(self._request):
             raise self.unknown()
 
-    def _note(self, address: str, failure: Failure) -> None:
+    def _note(self, address: str, failure: Failure, *, hurried: bool = False) -> None:
         # What was seen before the time was over says more than that it is over.
-        if failure.kind != "expired" or address not in self._failures:
+        is_over = failure.kind == "expired" or (hurried and failure.kind == "timed-out")
+        if not is_over or address not in self._failures:
             self._failures[address] = failure
 
     def _is_hopeless(self) -> bool:

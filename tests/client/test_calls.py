@@ -7,6 +7,7 @@ import pytest
 from raftd.client.calls import RETRY_MS_MAX, RETRY_SPREAD, Ask, Pause, check_before_asking
 from raftd.client.errors import (
     ClientClosed,
+    ConnectionProblem,
     Forbidden,
     InvalidRequest,
     NoCluster,
@@ -101,6 +102,22 @@ def test_pauses_grow_to_a_bound_and_are_spread() -> None:
         pauses = [step.duration_ms for step in script.steps if isinstance(step, Pause)]
         assert pauses[:3] == [10 * factor, 20 * factor, 40 * factor]
         assert max(pauses) == RETRY_MS_MAX * factor
+
+
+def test_what_servers_have_said_counts_more_than_that_they_were_too_slow_at_the_very_end() -> None:
+    hurried = ConnectionProblem("", "timed-out", "connected, but no answer within 16ms")
+    script = Script(TOO_OLD, REFUSED, REFUSED, hurried)
+    with pytest.raises(NotApplied) as raised:
+        get(script, timeout_ms=300)
+    assert "too old" in raised.value.cause
+    assert "16ms" not in raised.value.cause
+
+
+def test_a_server_that_is_silent_for_as_long_as_any_may_be_has_said_nothing() -> None:
+    script = Script(TOO_OLD, REFUSED, REFUSED, ConnectionProblem("", "timed-out", "no connection"))
+    with pytest.raises(NotApplied) as raised:
+        get(script, timeout_ms=60_000)
+    assert "no connection" in raised.value.cause
 
 
 def test_each_server_gets_its_share_of_the_time_to_connect() -> None:
