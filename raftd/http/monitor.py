@@ -124,10 +124,13 @@ class Monitor:
     async def _sample(self) -> None:
         """Take a point of the rates each second: a few microseconds each."""
         seconds = RATE_INTERVAL_MS / 1000
+        telemetry = self._node.telemetry
+        # Only to begin: the first second counts as well.
+        telemetry.sample(RATE_INTERVAL_MS, self._node.raft.log.commit_index)
         sampled_at = trio.current_time()
         while True:
             await trio.sleep_until(sampled_at + seconds)
             now = trio.current_time()
             elapsed_ms = (now - sampled_at) * 1000
-            self._node.telemetry.sample(elapsed_ms, self._node.raft.log.commit_index)
+            telemetry.sample(elapsed_ms, self._node.raft.log.commit_index)
             sampled_at = now
