@@ -17,18 +17,16 @@ import trio
 from raftd.cluster_status.answers import Answer
 from raftd.cluster_status.document import document
 from raftd.cluster_status.view import ClusterView, view
-from raftd.codec import WireError, decode_reply, encode_frame, encode_request
+from raftd.codec import WireError
 from raftd.config_values import format_duration
 from raftd.core.types import ServerId, server_name
-from raftd.network.connection import RECEIVE_BYTES_MAX, describe
-from raftd.network.dialling import Dial, DialError, Introduced, connect, introduce
+from raftd.network.connection import describe
+from raftd.network.dialling import Dial, DialError, connect, introduce
 from raftd.protocol import (
     ActivityReply,
     ActivityRequest,
     ErrorReply,
     Hello,
-    Reply,
-    Request,
     StatusReply,
     StatusRequest,
 )
@@ -210,7 +208,7 @@ class Survey:
         introduced = await introduce(stream, hello)
         try:
             asked_at = trio.current_time()
-            reply = await _reply_to(introduced, 1, StatusRequest())
+            reply = await introduced.ask(1, StatusRequest())
             round_trip_ms = (trio.current_time() - asked_at) * 1000
             if isinstance(reply, ErrorReply):
                 raise DialError(f"it does not say how it is: {reply.message}")
@@ -224,24 +222,10 @@ class Survey:
             )
             # One that is older would take the question for garbage.
             if reply.role == "leader" and reply.leadership_confirmed and reply.http is not None:
-                activity = await _reply_to(introduced, 2, ActivityRequest())
+                activity = await introduced.ask(2, ActivityRequest())
                 each.activity = activity if isinstance(activity, ActivityReply) else None
         finally:
             await trio.aclose_forcefully(stream)
-
-
-async def _reply_to(introduced: Introduced, number: int, request: Request) -> Reply:
-    await introduced.stream.send_all(encode_frame(encode_request(number, request)))
-    payloads = introduced.payloads
-    while not payloads:
-        received = await introduced.stream.receive_some(RECEIVE_BYTES_MAX)
-        if not received:
-            raise DialError("it closed the connection")
-        payloads += introduced.decoder.feed(received)
-    answered, reply = decode_reply(payloads.pop(0))
-    if answered != number:
-        raise WireError(f"a reply to request {answered} where {number} was asked")
-    return reply
 
 
 def _members(reply: StatusReply) -> dict[str, str]:

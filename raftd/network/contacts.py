@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import trio
 
-from raftd.codec import WireError, decode_reply, encode_frame, encode_request
+from raftd.codec import WireError
 from raftd.core.types import ServerId
-from raftd.network.connection import RECEIVE_BYTES_MAX, describe
-from raftd.network.dialling import Dial, DialError, Introduced, connect, introduce
+from raftd.network.connection import describe
+from raftd.network.dialling import Dial, DialError, connect, introduce
 from raftd.network.inputs import Contacted
 from raftd.protocol import ErrorReply, Hello, Refusal, Reply, Request, Welcome
 
@@ -67,8 +67,7 @@ class Contact:
                 name = type(request).__name__
                 self._step = f"waiting for {self._address} to answer {name}"
                 sent_at = trio.current_time()
-                await stream.send_all(encode_frame(encode_request(number, request)))
-                self._reply = await self._receive(introduced, number)
+                self._reply = await introduced.ask(number, request)
                 round_trip_ms = (trio.current_time() - sent_at) * 1000
                 if self._round_trip_ms is None or round_trip_ms < self._round_trip_ms:
                     self._round_trip_ms = round_trip_ms
@@ -76,15 +75,3 @@ class Contact:
                     return
         finally:
             await trio.aclose_forcefully(stream)
-
-    async def _receive(self, introduced: Introduced, number: int) -> Reply:
-        payloads = introduced.payloads
-        while not payloads:
-            received = await introduced.stream.receive_some(RECEIVE_BYTES_MAX)
-            if not received:
-                raise DialError("it closed the connection")
-            payloads += introduced.decoder.feed(received)
-        answered, reply = decode_reply(payloads.pop(0))
-        if answered != number:
-            raise WireError(f"a reply to request {answered} where {number} was asked")
-        return reply

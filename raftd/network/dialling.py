@@ -10,8 +10,9 @@ from typing import TypeAlias
 import attrs
 import trio
 
-from raftd.codec import FrameDecoder
+from raftd.codec import FrameDecoder, WireError, decode_reply, encode_frame, encode_request
 from raftd.network.connection import (
+    RECEIVE_BYTES_MAX,
     OpeningError,
     describe,
     receive_opening,
@@ -19,7 +20,7 @@ from raftd.network.connection import (
     tune,
 )
 from raftd.network.secured_stream import SecuredStream
-from raftd.protocol import Hello, Refusal, Welcome
+from raftd.protocol import Hello, Refusal, Reply, Request, Welcome
 
 Dial: TypeAlias = Callable[[str], Awaitable[trio.abc.Stream]]
 """Opens a stream to HOST:PORT, or raises OSError."""
@@ -50,7 +51,29 @@ class Introduced:
     welcome: Welcome
     decoder: FrameDecoder
     payloads: list[bytes]
-    """What came together with the welcome."""
+    """What came and was not looked at yet: at first what came together with the welcome."""
+
+    async def ask(self, number: int, request: Request) -> Reply:
+        """Send a request and return its answer; no other request is under way on the stream.
+
+        Args:
+            number: of the request on this connection.
+
+        Raises:
+            DialError: the other side has closed the connection.
+            WireError: what came is no answer to it.
+            OSError, trio.BrokenResourceError: the connection is lost.
+        """
+        await self.stream.send_all(encode_frame(encode_request(number, request)))
+        while not self.payloads:
+            received = await self.stream.receive_some(RECEIVE_BYTES_MAX)
+            if not received:
+                raise DialError("it closed the connection")
+            self.payloads.extend(self.decoder.feed(received))
+        answered, reply = decode_reply(self.payloads.pop(0))
+        if answered != number:
+            raise WireError(f"a reply to request {answered} where {number} was asked")
+        return reply
 
 
 def split_address(address: str) -> tuple[str, int]:
