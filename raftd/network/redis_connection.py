@@ -75,17 +75,7 @@ class WriteSlot(Slot):
         super().failed(reply)
 
 
-class AskingSlot(Slot):
-    """That of a reply to a question."""
-
-    __slots__ = ()
-
-    def answer(self, state: StateView) -> None:
-        """Take the answer from the state."""
-        raise NotImplementedError
-
-
-class QuerySlot(AskingSlot):
+class QuerySlot(Slot):
     """That of a reply to a question that is more than the value of one key."""
 
     __slots__ = ("query",)
@@ -113,7 +103,7 @@ class QuerySlot(AskingSlot):
         super().failed(reply)
 
 
-class ReadSlot(AskingSlot):
+class ReadSlot(Slot):
     """That of a reply to a read of one key."""
 
     __slots__ = ("form",)
@@ -130,6 +120,10 @@ class ReadSlot(AskingSlot):
     def found(self, value: bytes | None) -> None:
         """Take what it has found."""
         self.connection.answered(self, self.form(value))
+
+
+AskingSlot: TypeAlias = QuerySlot | ReadSlot
+"""That of a reply to a question."""
 
 
 class Connection:
