@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from raftd.config import ClusterConfig, load
 
 SEED_DEFAULT = 1
 """Runs are repeatable unless another seed is asked for."""
@@ -117,3 +122,15 @@ def seed(request: pytest.FixtureRequest) -> int:
 def update_golden(request: pytest.FixtureRequest) -> bool:
     """Whether golden files are rewritten instead of compared."""
     return bool(request.config.getoption("--update-golden"))
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[[str | bytes], ClusterConfig]:
+    """Return a function that writes a cluster file and loads it."""
+
+    def write_and_load(text: str | bytes) -> ClusterConfig:
+        file = tmp_path / "cluster.yaml"
+        file.write_bytes(text if isinstance(text, bytes) else dedent(text).encode())
+        return load(file)
+
+    return write_and_load
