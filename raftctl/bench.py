@@ -389,8 +389,7 @@ class Bench:
             self._loop(lambda now_ns: now_ns >= end_ns)
             self._ask_servers()
             self._begin()
-            end_ns = self._began_ns + int(self.options.duration_ms * 1e6)
-            self._loop(lambda now_ns: now_ns >= end_ns)
+            self._loop(self.is_measured)
         finally:
             is_over = True
             self._end()
@@ -398,6 +397,10 @@ class Bench:
         self._ask_servers()
         self._enter(FINISHING)
         self._loop(lambda now_ns: not self.active, heeds_interruption=False)
+
+    def is_measured(self, now_ns: int) -> bool:
+        """Whether it has measured for as long as it was told to."""
+        return now_ns >= self._began_ns + self.options.duration_ms * 1e6
 
     def _begin(self) -> None:
         self._enter(MEASURING, duration_ms=self.options.duration_ms)
