@@ -188,6 +188,8 @@ class Session:
     """2 or 3."""
     locked: bool = False
     """Whether it has to say the password before anything else."""
+    said_password: bool = False
+    """Whether it was let in for that, so that RESET locks it again."""
     wrong_passwords: int = 0
     stale_reads: bool = False
     """Whether its reads are answered from this server's own state, however old: READONLY."""

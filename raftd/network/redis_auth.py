@@ -64,6 +64,7 @@ def authenticate(user: bytes, password: bytes, session: Session) -> None:
     has_to_match = known.is_set or session.locked
     if user != USER or (has_to_match and not known.matches(password)):
         raise WrongPassword(WRONG_PASSWORD)
+    session.said_password |= session.locked
     session.locked = False
 
 

@@ -181,6 +181,7 @@ def _reset(command: list[bytes], session: Session, features: int) -> Action:
     require_count(command)
     forget(session)
     session.protocol, session.stale_reads, session.name = 2, False, ""
+    session.locked |= session.said_password
     return Reply(simple("RESET"))
 
 

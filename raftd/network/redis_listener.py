@@ -438,9 +438,13 @@ class RedisListener:
         if connection.session.locked:
             return self._doorstep.interpret(connection, command, self._features())
         try:
-            return interpret(command, connection.session, self._features())
+            action = interpret(command, connection.session, self._features())
         except CommandError as problem:
             return Reply(error(str(problem)))
+        if connection.session.locked:
+            # RESET has taken back that it had said the password.
+            self._doorstep.add(connection)
+        return action
 
     def _relieve(self) -> None:
         """End those that hold most of a command that is not complete, until there is memory."""

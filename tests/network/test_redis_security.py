@@ -179,6 +179,33 @@ async def test_who_does_not_say_the_password_is_closed_and_who_has_said_it_stays
         assert await known.ask("PING") == b"PONG"
 
 
+async def test_reset_takes_the_password_back_and_it_may_be_said_again(
+    password: CurrentPassword,
+) -> None:
+    async with opened_bed(password=password) as bed:
+        late, again = await bed.client(), await bed.client()
+        for client in (late, again):
+            await client.send(("AUTH", SECRET), ("SET", "k", "v"), ("RESET",), ("GET", "k"))
+            *let_in, locked = await client.replies(4)
+            assert let_in == [b"OK", b"OK", b"RESET"]
+            assert text(locked) == NO_AUTH
+        assert await again.ask("AUTH", SECRET) == b"OK"
+        bed.tick(AUTH_TIMEOUT_SECONDS)
+        await late.gone()
+        assert await again.ask("GET", "k") == b"v"
+
+
+async def test_reset_asks_no_password_of_who_was_let_in_without_one(
+    authority: TestAuthority, credentials: CurrentCredentials, password: CurrentPassword
+) -> None:
+    async with opened_bed(credentials=credentials, password=password) as bed:
+        own = authority.issue(APPLICATION, "x2", stem="application-x2")
+        client = await bed.secured_client(authority.ca, own)
+        assert await client.ask("AUTH", SECRET) == b"OK"
+        assert await client.ask("RESET") == b"RESET"
+        assert await client.ask("PING") == b"PONG"
+
+
 async def test_a_long_command_is_not_received_before_the_password(
     password: CurrentPassword,
 ) -> None:
