@@ -424,15 +424,6 @@ def test_a_prefix_with_keys_of_somebody_else_is_refused(
     assert cluster.asked["PutRequest"] == 0
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    # Whoever runs the tests in the background has it ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_whatever_asks_it_to_end_it_shows_what_was_measured_and_removes_its_keys(
     number: signal.Signals, bench: Command, cluster: BenchedCluster
@@ -453,7 +444,6 @@ def test_whatever_asks_it_to_end_it_shows_what_was_measured_and_removes_its_keys
     assert signal.getsignal(number) is handlers
 
 
-@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("timeout", ["0s", "30s"])
 def test_ctrl_c_while_nobody_lets_it_in_is_no_failure_of_the_cluster(
     timeout: str, bench: Command, cluster: BenchedCluster
@@ -470,7 +460,6 @@ def test_ctrl_c_while_nobody_lets_it_in_is_no_failure_of_the_cluster(
     assert cluster.state == {}
 
 
-@pytest.mark.usefixtures("interruptible")
 def test_a_second_ctrl_c_leaves_the_keys_and_says_so(
     bench: Command, cluster: BenchedCluster
 ) -> None:
@@ -491,7 +480,6 @@ def test_a_second_ctrl_c_leaves_the_keys_and_says_so(
     assert cluster.state
 
 
-@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_before_anything_was_measured_says_that(
     bench: Command, cluster: BenchedCluster
 ) -> None:
