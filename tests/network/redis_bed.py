@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import hiredis
+import pytest
 import trio
 
 from raftd.certificate_files import TlsFiles
@@ -196,6 +197,13 @@ async def opened_bed(**options: Any) -> AsyncIterator[Bed]:
         yield bed
         await bed.close()
         nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def bed() -> AsyncIterator[Bed]:
+    """Yield a bed as it comes."""
+    async with opened_bed() as bed:
+        yield bed
 
 
 class Client:

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 import trio
 
+from raftd.commands import VALUE_BYTES_MAX
 from raftd.inputs import StateAsked
 from raftd.protocol import ErrorReply
-from tests.network.redis_bed import Bed, big_values, opened_bed, text
-
-VALUE_BYTES_MAX = 1024 * 1024
-
-
-@pytest.fixture
-async def bed() -> AsyncIterator[Bed]:
-    async with opened_bed() as bed:
-        yield bed
-
+from tests.network.redis_bed import Bed, big_values, text
 
 # --- questions to the state -----------------------------------------------------------------
 

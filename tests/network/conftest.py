@@ -1,0 +1,7 @@
+"""Fixtures for the tests of the network."""
+
+from __future__ import annotations
+
+from tests.network.redis_bed import bed
+
+__all__ = ["bed"]
