@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import ssl
 import struct
@@ -75,6 +76,7 @@ class Bed:
         """Everything that came."""
         self.values_bytes_max = 16 * 1024 * 1024
         self.turns = 0
+        self._tick_at = math.inf
         self.address = ("", 0)
         self.clients: list[Client] = []
 
@@ -87,7 +89,7 @@ class Bed:
 
     async def _drive(self) -> None:
         while True:
-            inputs, tick = await self.inbox.take()
+            inputs, tick = await self.inbox.take(lambda: self._tick_at)
             self.turns += 1
             for item in inputs:
                 self.inputs.append(item)
@@ -97,12 +99,14 @@ class Bed:
                     self.answer(item)
             self.listener.flush()
             if tick:
+                self._tick_at = math.inf
                 self.listener.tick()
 
     def tick(self, seconds: float) -> None:
         """Let so much time pass, and the driver look at it."""
         self.now += seconds
-        self.inbox.tick()
+        self._tick_at = -math.inf
+        self.inbox.wake()
 
     def release(self) -> None:
         """Answer what was held, and hold nothing any more."""

@@ -443,7 +443,7 @@ async def test_a_client_that_reads_nothing_is_closed_after_the_stall_timeout(
 async def test_a_full_inbox_stops_the_reading_and_not_the_server(
     nursery: trio.Nursery, server: Server
 ) -> None:
-    await server.inbox.put([LinkChanged("x", True, "")] * (INBOX_INPUTS_MAX + 1))
+    server.inbox.arrived([LinkChanged("x", True, "")] * (INBOX_INPUTS_MAX + 1))
     client = call(nursery, server)
     await client.greet(CLIENT_HELLO)
     await client.send(STATUS)
