@@ -72,6 +72,7 @@ from raftd.inputs import (
 from raftd.log_level import PROCESS
 from raftd.node_log import NodeLog
 from raftd.operations import Cluster, Operations
+from raftd.portions import Portions
 from raftd.protocol import (
     NOT_NOW,
     AbortRequest,
@@ -205,8 +206,10 @@ class Node:
         self._mint_cluster_id, self._measure = mint_cluster_id, measure
         self._trace = trace
         self._time = ClusterTime(state, uptime_ns, self._propose)
-        self.watches = Watches(state, settings.ticks)
-        self._reading = Reading(state, settings, uptime_ns, self._not_leader, self._time.now_ms)
+        self._portions = portions = Portions()
+        self.watches = Watches(state, settings.ticks, portions)
+        now_ms = self._time.now_ms
+        self._reading = Reading(state, settings, uptime_ns, self._not_leader, now_ms, portions)
         self._handovers = Handovers()
         self._rates = CatchUpRates(settings.tick_ms)
         self._compaction = Compaction(snapshots, log, settings)
@@ -294,6 +297,7 @@ class Node:
             StorageFault: the disk failed; stop the process, and answer nothing any more.
         """
         self.telemetry.turns += 1
+        self._portions.begin_turn()
         self.raft.wall_clock_ms = self._wall_clock_ms()
         if passed_ticks:
             self.raft.pass_quietly(passed_ticks)
@@ -370,7 +374,7 @@ class Node:
         """Whether there is more to be done at once: call `turn` again, also without inputs."""
         log = self.raft.log
         waits_to_apply = log.handed_index < log.commit_index and not puts_off_applying(self.raft)
-        return waits_to_apply or self._time.has_more
+        return waits_to_apply or self._time.has_more or self._portions.has_more
 
     def drain(self) -> None:
         """Hand leadership over from the next turn on. Ask `is_drained` after turns."""
