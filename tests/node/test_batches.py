@@ -12,6 +12,7 @@ import pytest
 from raftd.commands import (
     FEATURES_LIVES,
     VALUE_BYTES_MAX,
+    Append,
     Command,
     CommandBody,
     Delete,
@@ -20,6 +21,7 @@ from raftd.commands import (
     PutMany,
     Result,
     SetKey,
+    Step,
     Transaction,
     encode_command,
 )
@@ -354,6 +356,39 @@ def test_commands_with_many_keys_are_applied_in_several_turns(world: World) -> N
     while leader.running.is_behind:
         leader.turn(tick=False)
     assert [each.result.revision for each in told] == [4_000 * n for n in range(1, 31)]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param([Append("a", b"y")], id="each_writes_much"),
+        pytest.param([Append("a", b"y")] * 12, id="each_is_refused_since_it_writes_too_much"),
+        pytest.param([SetKey("a", b"", if_absent=True)] * 500, id="each_reads_much"),
+    ],
+)
+def test_short_commands_that_make_much_work_are_applied_in_several_turns(steps: list[Step]) -> None:
+    world = World(features_max=FEATURES_LIVES)
+    leader = world.form(3)
+    (first,) = send(world, leader, Put("a", b"x" * 900_000))
+    encoded = encode_command(Command(Transaction((), tuple(steps))))
+    told = [Told() for _ in range(40)]
+    before = first.result.revision
+    leader.inbox.append(CommandsArrived([encoded] * 40, told))
+    most = 0
+    while not told[-1].answers:
+        answered = sum(bool(each.answers) for each in told)
+        leader.turn(tick=False)
+        most = max(most, sum(bool(each.answers) for each in told) - answered)
+        if not leader.running.is_behind:
+            world.settle()
+    assert most <= 20
+    assert [bool(each.answers) for each in told] == [True] * 40
+    assert [each.result.revision for each in told] == sorted(each.result.revision for each in told)
+    applied = leader.state.applied_index
+    world.until(lambda: {server.state.applied_index for server in world.up()} == {applied})
+    assert len({server.state.effects_hash for server in world.up()}) == 1
+    if told[-1].result.applied and isinstance(steps[0], Append):
+        assert told[-1].result.revision == before + 40
 
 
 LONG_VALUE = "x" * (VALUE_BYTES_MAX - 1)
