@@ -369,7 +369,8 @@ class Node:
         """Whether there is more to be done at once: call `turn` again, also without inputs."""
         log = self.raft.log
         waits_to_apply = log.handed_index < log.commit_index and not puts_off_applying(self.raft)
-        return waits_to_apply or self._time.has_more or self._portions.has_more
+        has_more = self._time.has_more or self._portions.has_more
+        return waits_to_apply or has_more or self._compaction.is_behind(self.raft)
 
     def drain(self) -> None:
         """Hand leadership over from the next turn on. Ask `is_drained` after turns."""
