@@ -427,6 +427,20 @@ async def test_garbage_on_a_link_breaks_that_link_and_it_comes_back(
     assert "message" in changes[1].problem
 
 
+def stalled_stream(nursery: trio.Nursery) -> trio.abc.Stream:
+    """Return a stream to a server that says welcome, and then takes nothing."""
+    ours, theirs = lockstep_stream_pair()
+
+    async def greet_and_stop() -> None:
+        peer = Stranger(theirs)
+        await peer.receive()
+        await peer.send(encode_opening(WELCOME))
+        await trio.sleep_forever()
+
+    nursery.start_soon(greet_and_stop)
+    return ours
+
+
 async def test_a_silent_peer_does_not_hold_up_another_one(
     nursery: trio.Nursery, fabric: Fabric, autojump_clock: MockClock
 ) -> None:
@@ -435,16 +449,7 @@ async def test_a_silent_peer_does_not_hold_up_another_one(
     async def dial(address: str) -> trio.abc.Stream:
         if address != "n2:1":
             return await fabric.dial(address)
-        ours, theirs = lockstep_stream_pair()
-
-        async def greet_and_stop() -> None:
-            peer = Stranger(theirs)
-            await peer.receive()
-            await peer.send(encode_opening(WELCOME))
-            await trio.sleep_forever()
-
-        nursery.start_soon(greet_and_stop)
-        return ours
+        return stalled_stream(nursery)
 
     n1.network.dial = dial
     fabric.answers["n3:1"] = n3.network.listener.handle
@@ -475,16 +480,7 @@ async def test_a_link_on_which_nothing_can_be_written_is_closed(
     n1 = fabric.server("n1/a")
 
     async def dial(address: str) -> trio.abc.Stream:
-        ours, theirs = lockstep_stream_pair()
-
-        async def greet_and_stop() -> None:
-            peer = Stranger(theirs)
-            await peer.receive()
-            await peer.send(encode_opening(WELCOME))
-            await trio.sleep_forever()
-
-        nursery.start_soon(greet_and_stop)
-        return ours
+        return stalled_stream(nursery)
 
     n1.network.dial = dial
     n1.network.set_members({"n2/b": "n2:1"})
