@@ -314,8 +314,8 @@ MUTANTS = (
         name="what-waits-for-a-portion-wakes-nobody",
         why="Who has to wait for the next turn waits until something else happens.",
         file="raftd/node.py",
-        old=" or self._time.has_more or self._portions.has_more\n",
-        new=" or self._time.has_more\n",
+        old="self._time.has_more or self._portions.has_more\n",
+        new="self._time.has_more\n",
         test=f"{BATCH_TESTS}"
         "::test_long_values_that_are_asked_for_at_once_are_given_in_several_turns[False]",
     ),

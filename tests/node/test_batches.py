@@ -12,6 +12,7 @@ import pytest
 from raftd.commands import (
     FEATURES_LIVES,
     VALUE_BYTES_MAX,
+    Append,
     Command,
     CommandBody,
     Delete,
@@ -20,6 +21,7 @@ from raftd.commands import (
     PutMany,
     Result,
     SetKey,
+    Step,
     Transaction,
     encode_command,
 )
@@ -354,6 +356,34 @@ def test_commands_with_many_keys_are_applied_in_several_turns(world: World) -> N
     while leader.running.is_behind:
         leader.turn(tick=False)
     assert [each.result.revision for each in told] == [4_000 * n for n in range(1, 31)]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param([Append("a", b"y")], id="each_writes_much"),
+        pytest.param([Append("a", b"y")] * 12, id="each_is_refused_since_it_writes_too_much"),
+        pytest.param([SetKey("a", b"", if_absent=True)] * 500, id="each_reads_much"),
+    ],
+)
+def test_short_commands_that_make_much_work_are_applied_in_several_turns(steps: list[Step]) -> None:
+    world = World(features_max=FEATURES_LIVES)
+    leader = world.form(1)
+    (first,) = send(world, leader, Put("a", b"x" * 900_000))
+    encoded = encode_command(Command(Transaction((), tuple(steps))))
+    told = [Told() for _ in range(40)]
+    leader.inbox.append(CommandsArrived([encoded] * 40, told))
+    answered = []
+    while not answered or leader.running.is_behind:
+        leader.turn(tick=False)
+        answered.append(sum(bool(each.answers) for each in told))
+    assert answered[-1] == 40
+    assert 0 < answered[0] <= 20
+    revisions = [each.result.revision for each in told]
+    if told[0].result.applied and isinstance(steps[0], Append):
+        assert revisions == [first.result.revision + number for number in range(1, 41)]
+    else:
+        assert set(revisions) == {first.result.revision}
 
 
 LONG_VALUE = "x" * (VALUE_BYTES_MAX - 1)
