@@ -32,6 +32,7 @@ In reading order:
 | `trace` | what a server does, event by event, for programs and people |
 | `replies`, `views` | what the node answers, and how it describes itself |
 | `reading`, `state_seen` | who waits to read, from when on, and what the state shows |
+| `portions` | long answers, a bounded part of them in each turn |
 | `cluster_time`, `watching` | when the lives of keys end; who waits for changes of keys |
 | `network` | links to the members, the listeners for them, raftctl and Redis clients, in trio |
 | `redis_surroundings` | what Redis clients may see of the cluster |

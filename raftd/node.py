@@ -29,7 +29,7 @@ import attrs
 from raftd.administration import Administration
 from raftd.admission import admit, our_hello
 from raftd.agreement import CHECK_INTERVAL_MS, CHECK_PATIENCE_MS, Agreement, Standing
-from raftd.applying import puts_off_applying
+from raftd.applying import TurnShare, puts_off_applying
 from raftd.backup import Backups
 from raftd.cluster_time import ClusterTime
 from raftd.commands import Command, Result
@@ -72,6 +72,7 @@ from raftd.inputs import (
 from raftd.log_level import PROCESS
 from raftd.node_log import NodeLog
 from raftd.operations import Cluster, Operations
+from raftd.portions import Portions
 from raftd.protocol import (
     NOT_NOW,
     AbortRequest,
@@ -131,11 +132,6 @@ LINGER_ELECTION_TIMEOUTS = 2
 if it was the leader itself, the second for clients to ask."""
 LINGER_MS_MAX = 5_000.0
 """But no longer than this, however long elections take: it has to end within 10 seconds."""
-TURN_ENTRIES_MAX = 512
-"""Entries applied in one turn, beside those of the last portion: some 10 ms, in which no heartbeat
-is answered and no vote given."""
-TURN_BYTES_MAX = 256 * 1024
-"""Bytes of entries applied in one turn, likewise: for commands that have many keys."""
 
 _ROUTINE = frozenset((Received, CommandsArrived, KeysArrived, StateAsked))
 """Inputs that nothing else follows from than replication, application and answers."""
@@ -205,8 +201,10 @@ class Node:
         self._mint_cluster_id, self._measure = mint_cluster_id, measure
         self._trace = trace
         self._time = ClusterTime(state, uptime_ns, self._propose)
-        self.watches = Watches(state, settings.ticks)
-        self._reading = Reading(state, settings, uptime_ns, self._not_leader, self._time.now_ms)
+        self._portions = portions = Portions()
+        self.watches = Watches(state, settings.ticks, portions)
+        now_ms = self._time.now_ms
+        self._reading = Reading(state, settings, uptime_ns, self._not_leader, now_ms, portions)
         self._handovers = Handovers()
         self._rates = CatchUpRates(settings.tick_ms)
         self._compaction = Compaction(snapshots, log, settings)
@@ -294,6 +292,7 @@ class Node:
             StorageFault: the disk failed; stop the process, and answer nothing any more.
         """
         self.telemetry.turns += 1
+        self._portions.begin_turn()
         self.raft.wall_clock_ms = self._wall_clock_ms()
         if passed_ticks:
             self.raft.pass_quietly(passed_ticks)
@@ -370,7 +369,8 @@ class Node:
         """Whether there is more to be done at once: call `turn` again, also without inputs."""
         log = self.raft.log
         waits_to_apply = log.handed_index < log.commit_index and not puts_off_applying(self.raft)
-        return waits_to_apply or self._time.has_more
+        has_more = self._time.has_more or self._portions.has_more
+        return waits_to_apply or has_more or self._compaction.is_behind(self.raft)
 
     def drain(self) -> None:
         """Hand leadership over from the next turn on. Ask `is_drained` after turns."""
@@ -388,23 +388,17 @@ class Node:
         return self._identities.identity
 
     def _work(self) -> None:
-        applied_entries = TURN_ENTRIES_MAX if puts_off_applying(self.raft) else 0
-        applied_bytes = 0
+        share = TurnShare(self.raft)
         while True:
             if self._needs_tending():
                 self.operations.advance(self.raft, self._cluster())
                 change_begins = self.operations.change_begins(self.raft)
                 self._administration.advance(self.raft, self._links, change_begins=change_begins)
-            # After a restart there may be a million entries to apply. A server that does nothing
-            # else for seconds is taken for dead.
-            ready = self.raft.take_ready(
-                hands_out=applied_entries < TURN_ENTRIES_MAX and applied_bytes < TURN_BYTES_MAX
-            )
+            ready = self.raft.take_ready(hands_out=share.is_left)
             if ready is None:
                 return
-            applied_entries += len(ready.committed)
-            applied_bytes += sum([len(entry.data) for entry in ready.committed])
             self._handle(ready)
+            share.took(ready.committed)
 
     def _handle(self, ready: Ready) -> None:
         """Do what the core asks for, in the order that keeps its promises across a crash."""
@@ -767,7 +761,11 @@ class Node:
 
     def _apply(self, entries: Sequence[Entry]) -> None:
         began_ns = self._uptime_ns()
-        results = self._state.apply(entries)
+        results = self._state.apply_some(entries)
+        if len(results) < len(entries):
+            # What they write and read is not seen from their length.
+            entries = entries[: len(results)]
+            self.raft.log.hand_back(entries[-1].index)
         self.telemetry.applied(entries[-1].index, began_ns, self._uptime_ns())
         if self._trace is not None:
             self._trace.applied(entries)

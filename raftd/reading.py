@@ -26,11 +26,13 @@ from raftd.core.reads import PENDING_READS_MAX
 from raftd.core.ready import ReadAnswer
 from raftd.core.types import Index, ServerId, server_name
 from raftd.inputs import KeysArrived, LinkChanged, StateAsked
+from raftd.portions import Portions
 from raftd.protocol import (
     NOT_NOW,
     READ_INDEX_VERSION,
     ErrorReply,
     GetRequest,
+    ListReply,
     ListRequest,
     Reply,
 )
@@ -66,6 +68,7 @@ class Reading:
         uptime_ns: Callable[[], int],
         not_leader: Callable[[], ErrorReply],
         now_ms: Callable[[], int],
+        portions: Portions,
     ) -> None:
         """Begin without reads.
 
@@ -73,12 +76,14 @@ class Reading:
             uptime_ns: as `Node` has it.
             not_leader: returns what to answer where only the leader can; it names the leader.
             now_ms: returns cluster time.
+            portions: of the turns, for answers of any length.
         """
         self._state = state
         self._settings = settings
         self._uptime_ns = uptime_ns
         self._not_leader = not_leader
         self._now_ms = now_ms
+        self._portions = portions
         self._seen = StateSeen(state, now_ms)
         self._waiting: deque[tuple[Index, _Read]] = deque()
         """Until these indexes are applied; in the order of the leaders' words, which only grow."""
@@ -98,14 +103,23 @@ class Reading:
         request: GetRequest | ListRequest,
         respond: Respond,
     ) -> None:
-        """Answer a read of a client, as `read` does; at once if an old state will do.
+        """Answer a read of a client, as `read` does; without asking if an old state will do.
 
         Raises:
             NotLeader, ProposalDropped: as `read`; it is not answered.
         """
 
+        def answer() -> None:
+            reply = read_reply(self._state, request, self._now_ms)
+            if isinstance(reply, ListReply):
+                content_bytes = sum([len(each.key) + len(each.value) for each in reply.entries])
+                self._portions.spend(content_bytes, 1 + len(reply.entries))
+            else:
+                self._portions.spend(len(reply.value))
+            respond(reply)
+
         def run() -> None:
-            respond(read_reply(self._state, request, self._now_ms))
+            self._portions.do(answer)
 
         if request.stale:
             run()

@@ -249,7 +249,7 @@ def _bad_watch(request: WatchRequest) -> str:
 
 def read_reply(
     state: StateMachine, request: GetRequest | ListRequest, now_ms: Callable[[], int]
-) -> Reply:
+) -> GetReply | ListReply:
     """Return what the state machine says to a read, now.
 
     Args:

@@ -59,16 +59,6 @@ _REASONS = {
     "UNSUPPORTED_PROTOCOL": "it speaks older versions of TLS only",
     "NO_SHARED_CIPHER": "it has no cipher in common with us",
 }
-REJECTED_REASONS = (
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED",
-    "TLSV1_ALERT_UNKNOWN_CA",
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED",
-    "SSLV3_ALERT_BAD_CERTIFICATE",
-    "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
-    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
-    "TLSV1_ALERT_DECRYPT_ERROR",
-)
-"""What the other side says that does not want our certificate."""
 
 
 class TlsProblem(Exception):

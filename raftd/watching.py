@@ -16,6 +16,7 @@ from typing import TypeAlias
 import attrs
 
 from raftd.core.raft import Raft
+from raftd.portions import Portions
 from raftd.protocol import (
     REVISION_GONE,
     ErrorReply,
@@ -52,21 +53,30 @@ class _Watch:
 class Watches:
     """Those who wait for changes at one server."""
 
-    def __init__(self, state: StateMachine, ticks: Callable[[float], int]) -> None:
+    def __init__(
+        self, state: StateMachine, ticks: Callable[[float], int], portions: Portions
+    ) -> None:
         """Begin without any.
 
         Args:
             ticks: returns how many ticks a number of milliseconds has.
+            portions: of the turns, for answers of any length.
         """
+        self._portions = portions
         self._state = state
         self._ticks = ticks
         self.waiting: list[_Watch] = []
         """Requests that were not answered yet."""
         self._looked_revision = 0
         """Up to here there is nothing for any of them."""
+        self._goes_on = False
+        """Whether some are to be answered in the next turn."""
 
     def request(self, raft: Raft, request: WatchRequest, respond: Respond) -> None:
         """Answer now or later, exactly once."""
+        self._portions.do(lambda: self._begin(raft, request, respond))
+
+    def _begin(self, raft: Raft, request: WatchRequest, respond: Respond) -> None:
         watch = _Watch(
             request.prefix.encode(),
             request.after_revision,
@@ -91,16 +101,26 @@ class Watches:
         ring, looked_revision = self._state.events, self._looked_revision
         self._looked_revision = revision = ring.revision
         waiting, self.waiting = self.waiting, []
-        if looked_revision < ring.oldest_revision - 1:
-            self.waiting = [watch for watch in waiting if not self._answer(watch, raft)]
-            return
-        concerned = ring.prefixes_of(looked_revision, {watch.prefix for watch in waiting})
+        concerned = {watch.prefix for watch in waiting}
+        if looked_revision >= ring.oldest_revision - 1:
+            concerned = ring.prefixes_of(looked_revision, concerned)
         for watch in waiting:
             if watch.prefix not in concerned:
                 watch.after_revision = max(watch.after_revision, revision)
                 self.waiting.append(watch)
+            elif self._portions.is_spent:
+                self._looked_revision = looked_revision
+                self.waiting.append(watch)
             elif not self._answer(watch, raft):
                 self.waiting.append(watch)
+        if self._looked_revision < revision and not self._goes_on:
+            self._goes_on = True
+            self._portions.do(lambda: self._go_on(raft))
+
+    def _go_on(self, raft: Raft) -> None:
+        self._goes_on = False
+        if self.waiting:
+            self.changed(raft)
 
     def tick(self, raft: Raft) -> None:
         """Answer those who have waited for long enough. To be called while anybody waits."""
@@ -128,6 +148,8 @@ class Watches:
         watch.respond(self._reply(watch, [], raft))
 
     def _reply(self, watch: _Watch, events: list[Event], raft: Raft) -> WatchReply:
+        content_bytes = sum([len(event.key) + len(event.value) for event in events])
+        self._portions.spend(content_bytes, 1 + len(events))
         return WatchReply(
             events=tuple(map(_view, events)),
             next_after_revision=watch.after_revision,

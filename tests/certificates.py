@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import ssl
 from pathlib import Path
 
 from raftctl.certificates import (
@@ -16,7 +15,7 @@ from raftctl.certificates import (
     write_pair,
 )
 from raftd.certificate_files import TlsFiles
-from raftd.tls import ADMIN, APPLICATION, SERVER, Holder, client_context
+from raftd.tls import ADMIN, APPLICATION, SERVER, Holder
 
 HOSTS = ("127.0.0.1", "::1", "localhost")
 YEAR = datetime.timedelta(days=365)
@@ -63,8 +62,3 @@ class TestAuthority:
 
     def application(self, name: str = "orders-app", **options: object) -> TlsFiles:
         return self.issue(APPLICATION, name, **options)
-
-
-def dialling_context(ca: Path, own: TlsFiles | None = None) -> ssl.SSLContext:
-    """Return what a client uses that trusts `ca` and shows the certificate of `own`."""
-    return client_context(ca, own)

@@ -208,6 +208,14 @@ class RaftLog:
             self._term_starts[0] = (index + 1, self._term_starts[0][1])
         self.configurations.compact(index)
 
+    def hand_back(self, after: Index) -> None:
+        """Take back the entries behind `after`, which were handed out and not applied.
+
+        They are handed out again.
+        """
+        assert self.base_index <= after <= self.handed_index
+        self.handed_index = after
+
     def restore(self, snapshot: Snapshot) -> None:
         """Let `snapshot`, which is above `commit_index`, take the place of all it includes.
 

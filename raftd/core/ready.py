@@ -58,7 +58,8 @@ class Ready:
     replaces everything from there on."""
     messages: tuple[Envelope, ...] = ()
     committed: tuple[Entry, ...] = ()
-    """Next entries for the state machine, in order, each exactly once since the start."""
+    """Next entries for the state machine, in order, each exactly once since the start, but for
+    those that are given back (`RaftLog.hand_back`) before the next call of the core."""
     reads: tuple[ReadAnswer, ...] = ()
     restore: Snapshot | None = None
     """A snapshot that was received takes the place of the state and of what it includes of the

@@ -9,7 +9,6 @@ Source: RFC 9110, RFC 9112; framing by h11.
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -22,7 +21,7 @@ import h11
 import trio
 
 from raftd.http.secured import SecuredReaders
-from raftd.network.connection import join_address
+from raftd.network.accepting import serve_streams
 
 logger = logging.getLogger("raftd.http")
 
@@ -171,13 +170,12 @@ class HttpServer:
         task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve those who connect to `listeners` until cancelled; reports where that is."""
-        bound = [join_address(*listener.socket.getsockname()[:2]) for listener in listeners]
-        start = functools.partial(trio.serve_listeners, self.handle, listeners)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(start)
+
+        def announce(addresses: list[str]) -> None:
             tls = "" if self._readers is None else " with TLS"
-            logger.info("listening for HTTP clients%s on %s", tls, ", ".join(bound))
-            task_status.started(bound)
+            logger.info("listening for HTTP clients%s on %s", tls, ", ".join(addresses))
+
+        await serve_streams(listeners, self.handle, announce, task_status)
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection until it ends. Nothing that is sent on it raises."""

@@ -1,7 +1,8 @@
-"""Sockets that listen in the set of the driver: connections are accepted where a batch is closed.
+"""How connections are accepted: each in a task of its own, or in the set of the driver.
 
-A system that has no descriptor or no memory for one more connection says all the time that there is
-one to accept. So it is left waiting for a while then.
+In the set they are accepted where a batch is closed. A system that has no descriptor or no memory
+for one more connection says all the time that there is one to accept. So it is left waiting for a
+while then.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import trio
@@ -28,6 +29,27 @@ _SHORT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOS
 """What the system may lack for a connection, and have again later."""
 
 logger = logging.getLogger("raftd.network")
+
+
+async def serve_streams(
+    listeners: list[trio.SocketListener],
+    handle: Callable[[trio.SocketStream], Awaitable[object]],
+    announce: Callable[[list[str]], None],
+    task_status: trio.TaskStatus[list[str]],
+) -> None:
+    """Serve each connection to `listeners` in a task of its own until cancelled.
+
+    Args:
+        listeners: closed when this ends.
+        handle: serves one connection, and closes it.
+        announce: called with the bound addresses, HOST:PORT each, once connections are accepted.
+        task_status: is told the same addresses, afterwards.
+    """
+    addresses = [join_address(*listener.socket.getsockname()[:2]) for listener in listeners]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(trio.serve_listeners, handle, listeners)
+        announce(addresses)
+        task_status.started(addresses)
 
 
 class Acceptor:

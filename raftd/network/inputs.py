@@ -83,6 +83,7 @@ class Inbox:
         self.sources: list[Source] = []
         self._inputs: deque[Input] = deque()
         self._inputs_before_tick: int | None = None
+        """Set while one is due: how many of the queued inputs come before it."""
         self._is_woken = False
         self._producers = trio.lowlevel.ParkingLot()
         self._waits: trio.CancelScope | None = None
@@ -102,15 +103,6 @@ class Inbox:
         """Whether those who read for clients should not read any more for now."""
         return len(self._inputs) > INBOX_INPUTS_MAX
 
-    async def put(self, items: Sequence[Input]) -> None:
-        """Queue `items` in order; wait first while the inbox is full.
-
-        If cancelled, nothing was queued.
-        """
-        await self.room()
-        self._inputs.extend(items)
-        self._wake_driver()
-
     async def room(self) -> None:
         """Wait while it is full."""
         while self.is_full:
@@ -126,12 +118,6 @@ class Inbox:
         self._inputs.extend(items)
         self._wake_driver()
 
-    def tick(self) -> None:
-        """Mark a tick as due, after what is queued now. A tick that is due already covers it."""
-        if self._inputs_before_tick is None:
-            self._inputs_before_tick = len(self._inputs)
-        self._wake_driver()
-
     def wake(self) -> None:
         """Let the next `take` return at once, with whatever there is: there is work left over."""
         self._is_woken = True
@@ -143,7 +129,8 @@ class Inbox:
 
     @property
     def _has_something(self) -> bool:
-        return bool(self._inputs) or self._is_woken or self._inputs_before_tick is not None
+        # Before a tick that is due and was not handed over, inputs are queued.
+        return bool(self._inputs) or self._is_woken
 
     async def take(
         self, tick_at: Callable[[], float] = lambda: math.inf, *, not_before: float = -math.inf

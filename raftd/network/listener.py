@@ -18,11 +18,11 @@ import trio
 from raftd.codec import WireError, decode_request, encode_frame, encode_opening, encode_reply
 from raftd.core.types import ServerId, server_name
 from raftd.event_log import tell
+from raftd.network.accepting import serve_streams
 from raftd.network.complaints import Complaints
 from raftd.network.connection import (
     Connection,
     OpeningError,
-    join_address,
     receive_opening,
     remote_address,
     send_opening,
@@ -210,13 +210,13 @@ class Listener:
         Raises:
             OSError: the address is in use, or not one of this host.
         """
-        listeners = await trio.open_tcp_listeners(port, host=host)
-        addresses = [join_address(*listener.socket.getsockname()[:2]) for listener in listeners]
-        async with trio.open_nursery() as nursery:
-            await nursery.start(trio.serve_listeners, self.handle, listeners)
+
+        def announce(addresses: list[str]) -> None:
             words = ", ".join(addresses)
             tell(logger, "listening", "listening on %s", words, addresses=addresses)
-            task_status.started(addresses)
+
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        await serve_streams(listeners, self.handle, announce, task_status)
 
     def push(self) -> None:
         """Hand to the kernel what was said to clients, as far as it takes it without waiting.

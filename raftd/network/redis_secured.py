@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 import trio
 
+from raftd.network.accepting import BACKLOG, serve_streams
 from raftd.network.complaints import Complaints
-from raftd.network.connection import join_address, remote_address
+from raftd.network.connection import remote_address
 from raftd.network.redis_framing import error
 from raftd.network.secured import HandshakeError, Handshakes, Secured, accept, host_of
 from raftd.network.secured_stream import SecuredStream
@@ -20,8 +21,6 @@ from raftd.passwords import CurrentPassword
 from raftd.roles import REDIS_ROLES
 from raftd.tls import CurrentCredentials
 
-BACKLOG = 1024
-"""Connections that wait to be accepted: a thousand clients may start at once."""
 GREETING_CONNECTIONS_MAX = 512
 """Connections that have not shaken hands yet; beyond, new ones are closed at once. Each takes some
 kilobytes, and is gone after the time of a handshake."""
@@ -65,12 +64,12 @@ class SecuredClients:
         Raises:
             OSError: the address is in use, or not one of this host.
         """
-        listeners = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
-        addresses = [join_address(*listener.socket.getsockname()[:2]) for listener in listeners]
-        async with trio.open_nursery() as nursery:
-            await nursery.start(trio.serve_listeners, self._greet, listeners)
+
+        def announce(addresses: list[str]) -> None:
             logger.info("listening for Redis clients with TLS on %s", ", ".join(addresses))
-            task_status.started(addresses)
+
+        listeners = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
+        await serve_streams(listeners, self._greet, announce, task_status)
 
     async def _greet(self, stream: trio.SocketStream) -> None:
         if self._greeting_count >= GREETING_CONNECTIONS_MAX:

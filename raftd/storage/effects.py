@@ -29,7 +29,7 @@ class Effects:
     the entry changes it.
     """
 
-    __slots__ = ("_delete", "_put", "checksum", "get", "scan", "transaction", "written_bytes")
+    __slots__ = ("_delete", "_put", "checksum", "get", "scan", "transaction", "worked_bytes")
 
     get: Callable[[bytes], bytes | None]
     scan: Callable[[bytes, bytes, int], list[tuple[bytes, bytes]]]
@@ -38,8 +38,9 @@ class Effects:
     def __init__(self, store: Store) -> None:
         self.checksum = 0
         """32 bits."""
-        self.written_bytes = 0
-        """What transactions have written, for whoever bounds it; nothing of that is in the hash."""
+        self.worked_bytes = 0
+        """What transactions have written, also those that came to nothing, and a part of what they
+        have read, for whoever bounds it; nothing of that is in the hash."""
         self.get, self.scan, self.transaction = store.get, store.scan, store.transaction
         self._put, self._delete = store.put, store.delete
 

@@ -334,25 +334,24 @@ class StateMachine:
         """Apply `entries`, which go on right after `applied_index`, and return their results.
 
         A no-op and a configuration have None. What the entries change is visible in the store when
-        this returns, as one transaction, or as several where one would take too much memory;
-        whether it is durable is the store's business.
+        this returns, in one transaction or in several; whether durably is the store's business.
 
         Raises:
-            UnknownEntry: nothing of its transaction is visible then. It would fail in the same way
-                again: the process has to stop.
+            UnknownEntry: nothing of its transaction is visible then. The process has to stop.
         """
         results: Results = []
         while len(results) < len(entries):
-            self._apply_some(entries[len(results) :] if results else entries, results)
+            results += self.apply_some(entries[len(results) :])
         return results
 
-    def _apply_some(self, entries: Sequence[Entry], results: Results) -> None:
-        """Apply the first of `entries`, as one transaction, and add their results."""
+    def apply_some(self, entries: Sequence[Entry]) -> Results:
+        """Apply the first of `entries`, in one transaction of bounded work, as `apply` does."""
+        results: Results = []
         hashes: list[int] = []
         index, effects, effects_hash = self.applied_index, self._effects, self.effects_hash
         changes = self._changes
         changes.clear()
-        effects.written_bytes = 0
+        effects.worked_bytes = 0
         try:
             with self._store.transaction():
                 for entry in entries:
@@ -383,7 +382,7 @@ class StateMachine:
                         + effects.checksum
                     ) % _HASH_PRIME
                     hashes.append(effects_hash)
-                    if effects.written_bytes > WRITTEN_BYTES_MAX:
+                    if effects.worked_bytes > WRITTEN_BYTES_MAX:
                         break
                 self.applied_index, self.applied_term = index, entry.term
                 self.effects_hash = effects_hash
@@ -400,6 +399,7 @@ class StateMachine:
             del self._hashes[:-HASHES_KEPT]
         while len(self._sessions) > SESSIONS_CACHED_MAX:
             del self._sessions[next(iter(self._sessions))]
+        return results
 
     def hash_at(self, index: Index) -> int | None:
         """Return `effects_hash` as it was after the entry at `index`; None if that is not known.
@@ -765,7 +765,7 @@ class StateMachine:
         lives = self._lives
         self.stamped_index = index
         lives.advance(body.time_ms)
-        draft = Draft(self._store.get, lives, self.revision)
+        draft = Draft(self._effects, lives, self.revision)
         if not draft.holds(body.conditions):
             return Result(False, self.revision)
         returned_max = RETURNED_BYTES_MAX
@@ -775,7 +775,7 @@ class StateMachine:
         outcomes = draft.carry_out(body.steps, returned_max)
         if outcomes is None:
             return self._refused(*draft.refusal(returned_max, command.session))
-        draft.commit(self._effects)
+        draft.commit()
         self._changes += draft.changes
         self.revision = draft.revision
         return Result(True, self.revision, outcomes=outcomes)

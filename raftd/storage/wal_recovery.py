@@ -126,10 +126,8 @@ class MissingSegment(CorruptLog):
         """
         last_index = position.terms.last_index
         last_sequence, next_sequence = position.next_sequence - 1, after.first_sequence
-        self.first_missing_index = last_index + 1
-        self.last_missing_index = after.after_index
-        """Below `first_missing_index` if in the gap entries were replaced and none was added."""
         missing = f"batches {last_sequence + 1} to {next_sequence - 1}"
+        # In the gap entries may have been replaced, and none added.
         if after.after_index > last_index:
             missing = f"entries {last_index + 1} to {after.after_index}"
         reason = (

@@ -313,12 +313,6 @@ def children(pids: Sequence[int]) -> dict[int, list[int]]:
     return found
 
 
-def processor_seconds(pid: int) -> float:
-    """Return the processor time that a running process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 class MemoryWatch:
     """The highest RssAnon of servers and of the workers that they start, since `restart`."""
 

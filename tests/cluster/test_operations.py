@@ -11,7 +11,6 @@ import pytest
 from raftctl.client import expect
 from raftd.core.messages import AppendEntriesResponse
 from raftd.protocol import (
-    AbortRequest,
     ChangeReply,
     ChangeRequest,
     OpenSessionRequest,
@@ -51,10 +50,6 @@ def catch(cluster: RunningCluster, rule: Rule) -> Callable[[], None]:
 def heal(cluster: RunningCluster) -> None:
     assert cluster.proxy is not None
     cluster.proxy.heal()
-
-
-def abort_of(operation: str, reason: str) -> AbortRequest:
-    return AbortRequest(session="", serial=0, operation=operation, author="test", reason=reason)
 
 
 # --- nobody is there --------------------------------------------------------------------------

@@ -56,7 +56,6 @@ class Workload:
     """Several writers at once. As a context manager it stops them when a test fails."""
 
     def __init__(self, make_client: Callable[[], Client], *, writers: int = 3) -> None:
-        self._make_client = make_client
         self._stop_event = threading.Event()
         self.writers = [
             Writer(f"w{number}", make_client(), self._stop_event) for number in range(writers)
@@ -96,11 +95,6 @@ class Workload:
         self.__exit__(None, None, None)
         self._raise_errors()
         assert not any(writer.is_alive() for writer in self.writers)
-
-    @property
-    def acknowledged_count(self) -> int:
-        """Writes that were acknowledged, of all writers."""
-        return sum(len(writer.acknowledged_s) for writer in self.writers)
 
     @property
     def longest_gap_s(self) -> float:

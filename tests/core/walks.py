@@ -68,8 +68,6 @@ class FaultyCluster(Cluster):
         self.power_loss = power_loss
         self.seen: dict[tuple[Index, Term], tuple[Entry, Term]] = {}
         self.commit_seen: dict[ServerId, Index] = dict.fromkeys(self.servers, 0)
-        self.reads_asked = 0
-        self.power_losses = 0
         self.installed = 0
 
     def give(self, server: ServerId, action: Callable[[Raft], object]) -> object:
@@ -90,7 +88,6 @@ class FaultyCluster(Cluster):
 
     def _gap(self, node: Server, step: str) -> None:
         if self.chance.random() < self.power_loss:
-            self.power_losses += 1
             raise PowerLoss
 
     def _handle(self, node: Server, ready: Ready) -> None:
@@ -105,7 +102,6 @@ class FaultyCluster(Cluster):
             # The batch is one write: any prefix of it may have reached the disk.
             kept = ready.entries[: self.chance.randrange(len(ready.entries) + 1)]
             node.disk.append(ready.hard_state, kept)
-            self.power_losses += 1
             raise PowerLoss
         node.disk.append(ready.hard_state, ready.entries)
         self._gap(node, "appended")
@@ -137,7 +133,6 @@ class FaultyCluster(Cluster):
 
     def read(self, server: ServerId) -> None:
         """Ask for a read whose token is the least index that its answer may have."""
-        self.reads_asked += 1
         floor = max(self.committed, default=0)
         self.give(server, lambda raft: raft.read(floor))
 

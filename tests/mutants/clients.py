@@ -11,6 +11,7 @@ STATE = "raftd/storage/state.py"
 EFFECTS = "raftd/storage/effects.py"
 WRITING = "raftd/writing.py"
 LISTENER_TESTS = "tests/network/test_redis_listener.py"
+CONNECTION_TESTS = "tests/network/test_redis_connections.py"
 FRAMING_TESTS = "tests/network/test_redis_framing.py"
 COMMAND_TESTS = "tests/network/test_redis_commands.py"
 COUNTER_TESTS = "tests/storage/test_counters.py"
@@ -55,7 +56,7 @@ MUTANTS = (
         file=LISTENER,
         old="has_room = not connection.postponed and self._has_room_for_replies(connection)",
         new="has_room = not connection.postponed",
-        test=f"{LISTENER_TESTS}::test_who_does_not_read_holds_up_nobody_else_and_is_closed",
+        test=f"{CONNECTION_TESTS}::test_who_does_not_read_holds_up_nobody_else_and_is_closed",
         unreachable=NO_SOCKETS,
     ),
     Mutant(
@@ -66,7 +67,7 @@ MUTANTS = (
         "            return\n        if connection.is_fresh",
         new='            self._close(connection, "")\n            self._look_at(connection)\n'
         "            return\n        if connection.is_fresh",
-        test=f"{LISTENER_TESTS}::test_what_is_under_way_when_nothing_more_comes_is_answered",
+        test=f"{CONNECTION_TESTS}::test_what_is_under_way_when_nothing_more_comes_is_answered",
         unreachable=NO_SOCKETS,
     ),
     Mutant(
@@ -94,7 +95,7 @@ MUTANTS = (
         file=LISTENER,
         old="        if self._buffered_bytes > BUFFERED_BYTES_END:\n",
         new="        if False:\n",
-        test=f"{LISTENER_TESTS}::test_many_half_commands_do_not_take_the_memory_together",
+        test=f"{CONNECTION_TESTS}::test_many_half_commands_do_not_take_the_memory_together",
         unreachable=NO_SOCKETS,
     ),
     Mutant(
@@ -122,7 +123,7 @@ MUTANTS = (
         file="raftd/network/accepting.py",
         old="        self._watch(0)\n",
         new="        pass\n",
-        test=f"{LISTENER_TESTS}::test_without_descriptors_those_who_wait_are_accepted_later",
+        test=f"{CONNECTION_TESTS}::test_without_descriptors_those_who_wait_are_accepted_later",
         unreachable=NO_SOCKETS,
     ),
     Mutant(

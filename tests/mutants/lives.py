@@ -35,10 +35,40 @@ MUTANTS = (
         name="batch-that-writes-much-in-one-transaction-of-the-store",
         why="All that the entries of a batch write is in memory at once.",
         file=STATE,
-        old="                    if effects.written_bytes > WRITTEN_BYTES_MAX:\n",
+        old="                    if effects.worked_bytes > WRITTEN_BYTES_MAX:\n",
         new="                    if False:\n",
         test=f"{TRANSACTION_TESTS}"
         "::test_a_batch_that_writes_much_is_several_transactions_of_the_store_and_the_same_state",
+        unreachable="values in the simulator are short",
+    ),
+    Mutant(
+        name="much-work-of-short-entries-in-one-turn",
+        why="A server that applies for seconds what a few kilobytes say is taken for dead.",
+        file="raftd/applying.py",
+        old="            self._left_entries = 0\n",
+        new="            pass\n",
+        test="tests/node/test_batches.py"
+        "::test_short_commands_that_make_much_work_are_applied_in_several_turns[each_writes_much]",
+        unreachable="values in the simulator are short",
+    ),
+    Mutant(
+        name="refused-work-costs-nothing",
+        why="A transaction that is refused in the end has worked as much as another.",
+        file=TRANSACTING,
+        old="        self._effects.worked_bytes += len(value)\n",
+        new="        pass\n",
+        test="tests/node/test_batches.py"
+        "::test_short_commands_that_make_much_work_are_applied_in_several_turns[each_is_refused_since_it_writes_too_much]",
+        unreachable="values in the simulator are short",
+    ),
+    Mutant(
+        name="reading-costs-nothing",
+        why="Commands that read megabytes hold up the heartbeats for seconds.",
+        file=TRANSACTING,
+        old="            self._effects.worked_bytes += len(stored) // READ_SHARE\n",
+        new="            pass\n",
+        test="tests/node/test_batches.py"
+        "::test_short_commands_that_make_much_work_are_applied_in_several_turns[each_reads_much]",
         unreachable="values in the simulator are short",
     ),
     # --- cluster time ---

@@ -10,9 +10,12 @@ RAFT = "raftd/core/raft.py"
 LEADER = "raftd/core/leader.py"
 READING = "raftd/reading.py"
 NETWORK = "raftd/network/network.py"
+PORTIONS = "raftd/portions.py"
+WATCHING = "raftd/watching.py"
 LEASE_TESTS = "tests/core/test_lease.py"
 READ_TESTS = "tests/core/test_reads_elsewhere.py"
 NODE_TESTS = "tests/node/test_reading.py"
+BATCH_TESTS = "tests/node/test_batches.py"
 
 MUTANTS = (
     # --- reads of servers that do not lead ---
@@ -288,5 +291,40 @@ MUTANTS = (
         old="> promised_ms and self._uptime_ns() >= self._bound_until_ns:",
         new="> promised_ms:",
         test=f"{NODE_TESTS}::test_once_its_last_promise_has_ended_nothing_is_left_of_it",
+    ),
+    # --- long answers ---
+    Mutant(
+        name="long-answers-all-in-one-turn",
+        why="A few kilobytes of questions hold up the heartbeats for seconds.",
+        file=PORTIONS,
+        old="        if self._waiting or self._left_bytes <= 0:\n",
+        new="        if False:\n",
+        test=f"{BATCH_TESTS}"
+        "::test_long_values_that_are_asked_for_at_once_are_given_in_several_turns[False]",
+    ),
+    Mutant(
+        name="entries-of-a-list-cost-nothing",
+        why="Lists of short entries hold up the heartbeats for seconds.",
+        file=PORTIONS,
+        old="        self._left_bytes -= content_bytes + ANSWER_BYTES * entries\n",
+        new="        self._left_bytes -= content_bytes\n",
+        test=f"{BATCH_TESTS}::test_long_lists_of_short_entries_are_given_in_several_turns",
+    ),
+    Mutant(
+        name="what-waits-for-a-portion-wakes-nobody",
+        why="Who has to wait for the next turn waits until something else happens.",
+        file="raftd/node.py",
+        old="self._time.has_more or self._portions.has_more\n",
+        new="self._time.has_more\n",
+        test=f"{BATCH_TESTS}"
+        "::test_long_values_that_are_asked_for_at_once_are_given_in_several_turns[False]",
+    ),
+    Mutant(
+        name="watches-forgotten-behind-a-portion",
+        why="Who is not told of a change in its turn never hears of it.",
+        file=WATCHING,
+        old="                self._looked_revision = looked_revision\n",
+        new="                pass\n",
+        test=f"{BATCH_TESTS}::test_many_who_watch_a_long_value_are_told_of_it_in_several_turns",
     ),
 )

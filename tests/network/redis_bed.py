@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import ssl
 import struct
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import hiredis
+import pytest
 import trio
 
 from raftd.certificate_files import TlsFiles
@@ -75,6 +77,7 @@ class Bed:
         """Everything that came."""
         self.values_bytes_max = 16 * 1024 * 1024
         self.turns = 0
+        self._tick_at = math.inf
         self.address = ("", 0)
         self.clients: list[Client] = []
 
@@ -87,7 +90,7 @@ class Bed:
 
     async def _drive(self) -> None:
         while True:
-            inputs, tick = await self.inbox.take()
+            inputs, tick = await self.inbox.take(lambda: self._tick_at)
             self.turns += 1
             for item in inputs:
                 self.inputs.append(item)
@@ -97,12 +100,14 @@ class Bed:
                     self.answer(item)
             self.listener.flush()
             if tick:
+                self._tick_at = math.inf
                 self.listener.tick()
 
     def tick(self, seconds: float) -> None:
         """Let so much time pass, and the driver look at it."""
         self.now += seconds
-        self.inbox.tick()
+        self._tick_at = -math.inf
+        self.inbox.wake()
 
     def release(self) -> None:
         """Answer what was held, and hold nothing any more."""
@@ -192,6 +197,13 @@ async def opened_bed(**options: Any) -> AsyncIterator[Bed]:
         yield bed
         await bed.close()
         nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def bed() -> AsyncIterator[Bed]:
+    """Yield a bed as it comes."""
+    async with opened_bed() as bed:
+        yield bed
 
 
 class Client:

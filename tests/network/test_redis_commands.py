@@ -38,7 +38,6 @@ from raftd.network.redis_commands import interpret
 from raftd.network.redis_unsupported import ADVICE
 
 LIVES = 5
-COUNTERS = 4
 
 
 def asked(line: str, session: Session | None = None, features: int = LIVES) -> Any:

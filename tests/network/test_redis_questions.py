@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 import trio
 
+from raftd.commands import VALUE_BYTES_MAX
 from raftd.inputs import StateAsked
 from raftd.protocol import ErrorReply
-from tests.network.redis_bed import Bed, big_values, opened_bed, text
-
-VALUE_BYTES_MAX = 1024 * 1024
-
-
-@pytest.fixture
-async def bed() -> AsyncIterator[Bed]:
-    async with opened_bed() as bed:
-        yield bed
-
+from tests.network.redis_bed import Bed, big_values, text
 
 # --- questions to the state -----------------------------------------------------------------
 
@@ -49,9 +39,7 @@ async def test_questions_of_many_clients_are_one_input_and_answered_at_one_point
         assert await client.replies(3) == [None, [None, None], 0]
 
 
-async def test_a_question_that_is_refused_by_what_it_finds_is_an_error_of_its_own(
-    bed: Bed,
-) -> None:
+async def test_a_question_that_is_refused_by_what_it_finds_is_an_error_of_its_own(bed: Bed) -> None:
     await big_values(bed, 1)
     client = await bed.client()
     await client.send(["MGET", *["big0"] * 17], ["GET", "a"])

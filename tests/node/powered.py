@@ -31,11 +31,11 @@ class PoweredState(StateMachine):
         self._started = True
         server.world.saw_state(server, self)
 
-    def apply(self, entries: Sequence[Entry]) -> Results:
+    def apply_some(self, entries: Sequence[Entry]) -> Results:
         self._server.power.step("apply")
-        for entry in entries:
+        results = super().apply_some(entries)
+        for entry in entries[: len(results)]:
             self._server.world.saw_applied(self._server, entry)
-        results = super().apply(entries)
         self._server.world.saw_state(self._server, self)
         self._server.power.step("applied")
         return results

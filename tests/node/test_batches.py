@@ -11,6 +11,8 @@ import pytest
 
 from raftd.commands import (
     FEATURES_LIVES,
+    VALUE_BYTES_MAX,
+    Append,
     Command,
     CommandBody,
     Delete,
@@ -19,13 +21,27 @@ from raftd.commands import (
     PutMany,
     Result,
     SetKey,
+    Step,
     Transaction,
     encode_command,
 )
 from raftd.inputs import CommandsArrived, KeysArrived, StateAsked, StateView
-from raftd.protocol import NOT_NOW, ErrorReply, Reply, TransferRequest
+from raftd.portions import ANSWER_BYTES, PORTION_BYTES
+from raftd.protocol import (
+    NOT_NOW,
+    ErrorReply,
+    GetReply,
+    GetRequest,
+    ListReply,
+    ListRequest,
+    Reply,
+    TransferRequest,
+    WatchReply,
+    WatchRequest,
+    WriteReply,
+)
 from raftd.writing import COMMAND_BYTES_MAX
-from tests.node.world import HEARTBEAT_TICKS, Server, World
+from tests.node.world import HEARTBEAT_TICKS, Asked, Server, World
 
 RESERVE_BYTES = 64 << 20
 
@@ -340,3 +356,115 @@ def test_commands_with_many_keys_are_applied_in_several_turns(world: World) -> N
     while leader.running.is_behind:
         leader.turn(tick=False)
     assert [each.result.revision for each in told] == [4_000 * n for n in range(1, 31)]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param([Append("a", b"y")], id="each_writes_much"),
+        pytest.param([Append("a", b"y")] * 12, id="each_is_refused_since_it_writes_too_much"),
+        pytest.param([SetKey("a", b"", if_absent=True)] * 500, id="each_reads_much"),
+    ],
+)
+def test_short_commands_that_make_much_work_are_applied_in_several_turns(steps: list[Step]) -> None:
+    world = World(features_max=FEATURES_LIVES)
+    leader = world.form(1)
+    (first,) = send(world, leader, Put("a", b"x" * 900_000))
+    encoded = encode_command(Command(Transaction((), tuple(steps))))
+    told = [Told() for _ in range(40)]
+    leader.inbox.append(CommandsArrived([encoded] * 40, told))
+    answered = []
+    while not answered or leader.running.is_behind:
+        leader.turn(tick=False)
+        answered.append(sum(bool(each.answers) for each in told))
+    assert answered[-1] == 40
+    assert 0 < answered[0] <= 20
+    revisions = [each.result.revision for each in told]
+    if told[0].result.applied and isinstance(steps[0], Append):
+        assert revisions == [first.result.revision + number for number in range(1, 41)]
+    else:
+        assert set(revisions) == {first.result.revision}
+
+
+LONG_VALUE = "x" * (VALUE_BYTES_MAX - 1)
+
+
+def put_long(world: World, key: str) -> None:
+    world.open_session("s")
+    reply = world.call(world.leader(), world.put(key, LONG_VALUE))
+    assert isinstance(reply, WriteReply), reply
+
+
+def answered_in_one_turn(server: Server, asked: Sequence[Asked]) -> int:
+    """Return how many are answered in the next turn, and let the others be answered after it."""
+    server.turn(tick=False)
+    count = sum(not each.open for each in asked)
+    assert [each.open for each in asked] == [False] * count + [True] * (len(asked) - count)
+    while server.running.is_behind:
+        server.turn(tick=False)
+    return count
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_long_values_that_are_asked_for_at_once_are_given_in_several_turns(
+    world: World, stale: bool
+) -> None:
+    leader = world.form(1)
+    put_long(world, "a")
+    asked = [world.ask_later(leader, GetRequest(key="a", stale=stale)) for _ in range(40)]
+    assert 1 <= answered_in_one_turn(leader, asked) <= PORTION_BYTES // VALUE_BYTES_MAX + 1
+    for each in asked:
+        assert isinstance(each.reply, GetReply)
+        assert each.reply.value.decode() == LONG_VALUE
+
+
+def test_long_lists_of_short_entries_are_given_in_several_turns(world: World) -> None:
+    leader = world.form(1)
+    pairs = [(f"k{number}", b"") for number in range(5_000)]
+    send(world, leader, PutMany(pairs))
+    asked = [world.ask_later(leader, ListRequest(limit=5_000)) for _ in range(20)]
+    assert 1 <= answered_in_one_turn(leader, asked) <= PORTION_BYTES // (5_000 * ANSWER_BYTES) + 1
+    for each in asked:
+        assert isinstance(each.reply, ListReply)
+        assert len(each.reply.entries) == 5_000
+
+
+def test_a_read_that_waits_for_the_next_turn_sees_what_was_written_before_it(world: World) -> None:
+    leader = world.form(1)
+    put_long(world, "a")
+    asked = [world.ask_later(leader, GetRequest(key="a")) for _ in range(40)]
+    leader.turn(tick=False)
+    write = world.ask_later(leader, world.put("b", "new"))
+    read = world.ask_later(leader, GetRequest(key="b"))
+    leader.turn(tick=False)
+    assert isinstance(write.reply, WriteReply)
+    assert read.open
+    late = world.ask_later(leader, GetRequest(key="b"))
+    world.run(1)
+    while leader.running.is_behind:
+        leader.turn(tick=False)
+    assert not any(each.open for each in asked)
+    for each in (read, late):
+        assert isinstance(each.reply, GetReply)
+    assert isinstance(late.reply, GetReply)
+    assert late.reply.value == b"new"
+
+
+def test_many_who_watch_a_long_value_are_told_of_it_in_several_turns(world: World) -> None:
+    leader = world.form(1)
+    world.open_session("s")
+    request = WatchRequest(after_revision=0, prefix="a", wait_ms=10_000)
+    asked = [world.ask_later(leader, request) for _ in range(40)]
+    other = world.ask_later(leader, attrs.evolve(request, prefix="other"))
+    leader.turn(tick=False)
+    world.ask_later(leader, world.put("a", LONG_VALUE))
+    assert 1 <= answered_in_one_turn(leader, asked) <= PORTION_BYTES // VALUE_BYTES_MAX + 1
+    for each in asked:
+        assert isinstance(each.reply, WatchReply)
+        assert [event.revision for event in each.reply.events] == [1]
+    assert other.open
+    again = [world.ask_later(leader, request) for _ in range(40)]
+    assert 1 <= answered_in_one_turn(leader, again) <= PORTION_BYTES // VALUE_BYTES_MAX + 1
+    for each in again:
+        assert isinstance(each.reply, WatchReply)
+        assert [event.revision for event in each.reply.events] == [1]

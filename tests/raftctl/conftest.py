@@ -10,8 +10,9 @@ import pytest
 from raftctl import watch as watching
 from tests.raftctl.documented import _documented_output
 from tests.raftctl.golden_files import columns, golden
+from tests.raftctl.leading import leader
 
-__all__ = ["_documented_output", "columns", "golden"]
+__all__ = ["_documented_output", "columns", "golden", "leader"]
 
 
 @pytest.fixture

@@ -38,6 +38,19 @@ class Terminal(io.StringIO):
         return True
 
 
+def attached_terminal(monkeypatch: pytest.MonkeyPatch, typed: str = "") -> Terminal:
+    """Put a terminal on stdin and stderr, with `typed` waiting in it; return its stderr.
+
+    Called by the test itself, since pytest puts its own streams in place before each phase.
+    """
+    stream = Terminal()
+    monkeypatch.setattr("sys.stdin", Terminal(typed))
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    return stream
+
+
 @pytest.fixture(params=WIDTHS)
 def columns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """The width of the terminal."""

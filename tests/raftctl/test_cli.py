@@ -33,6 +33,7 @@ from raftd.protocol import (
     Request,
     WriteReply,
 )
+from tests.raftctl.golden_files import Terminal
 from tests.raftctl.speaking_servers import (
     LOSE,
     Answer,
@@ -346,18 +347,13 @@ def test_color_always_colours_errors_and_never_does_not(
     assert "\x1b[" not in capsys.readouterr().err
 
 
-class _Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 def test_auto_colours_a_terminal_unless_no_color_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert Context().use_color(_Terminal())
+    assert Context().use_color(Terminal())
     assert not Context().use_color(io.StringIO())
     monkeypatch.setenv("NO_COLOR", "1")
-    assert not Context().use_color(_Terminal())
+    assert not Context().use_color(Terminal())
 
 
 def test_a_question_that_nobody_can_answer_is_refused(probe: list[Context]) -> None:

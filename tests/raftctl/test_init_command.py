@@ -45,7 +45,6 @@ class Newcomer:
     def __init__(self, server: SpeakingServer, all_servers: list[SpeakingServer]) -> None:
         self.server = server
         self.all_servers = all_servers
-        self.operation_ended = False
         self.view: ConfigurationView | None = None
         server.answer = self.answer
 

@@ -1,4 +1,4 @@
-"""`raftctl operation` where nobody answers, nobody leads, or there is much to show."""
+"""`raftctl operation`: list, show, watch and abort, also where nobody answers or leads."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from raftctl import watch as watching
 from raftctl.cli import main
 from raftd.protocol import (
+    AbortRequest,
     ErrorReply,
     OperationsReply,
     OperationsRequest,
@@ -17,6 +19,7 @@ from raftd.protocol import (
     Request,
     StatusRequest,
 )
+from tests.raftctl.leading import ENDED, Leader
 from tests.raftctl.speaking_servers import (
     SILENCE,
     Answer,
@@ -30,6 +33,113 @@ from tests.raftctl.speaking_servers import (
 )
 
 pytestmark = pytest.mark.usefixtures("no_surroundings")
+
+
+# --- with a leader ----------------------------------------------------------------------------
+
+
+def test_operation_list_shows_a_line_for_each(
+    leader: Leader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leader.views = [ENDED]
+    assert leader.run("operation", "list") == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split() == ["ID", "STATE", "WHAT", "STARTED", "TOOK", "AUTHOR"]
+    assert row.startswith("op-1  done   add n4")
+    assert "alice@host" in row
+
+
+def test_operation_show_without_op_means_the_running_one(
+    leader: Leader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = OperationView(record=operation_record("catching-up", id="op-8"), step="catching-up")
+    answer = leader.answer
+    leader.server.answer = lambda request: (
+        OperationsReply(operations=(ENDED, running))
+        if isinstance(request, OperationsRequest)
+        else answer(request)
+    )
+    assert leader.run("operation", "show", "-o", "json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["id"], document["phase"], document["step"]) == (
+        "op-8",
+        "catching-up",
+        "catching-up",
+    )
+
+
+def test_operation_show_tells_the_story(leader: Leader, capsys: pytest.CaptureFixture[str]) -> None:
+    record = operation_record("joining", "ended", result="failed", explanation="n4 is unreachable")
+    leader.views = [OperationView(record=record)]
+    assert leader.run("operation", "show", "1") == 0
+    shown = capsys.readouterr().out
+    assert "add n4" in shown
+    assert "n4 is unreachable" in shown
+    assert "voters n1 n2 n3 n4" in shown
+
+
+@pytest.mark.parametrize("word", ["show", "abort"])
+def test_an_operation_that_does_not_exist_exits_with_1(word: str, leader: Leader) -> None:
+    answer = leader.answer
+    leader.server.answer = lambda request: (
+        OperationsReply(operations=())
+        if isinstance(request, OperationsRequest)
+        else answer(request)
+    )
+    assert leader.run("operation", word, "op-99", "-y") == 1
+
+
+def test_operation_watch_of_an_unknown_one_gives_the_leader_time_to_apply(
+    leader: Leader, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(watching, "UNKNOWN_MS", 100.0)
+    asked = 0
+
+    def answer(request: Request) -> Answer:
+        nonlocal asked
+        if isinstance(request, OperationsRequest):
+            asked += 1
+            return OperationsReply(operations=())
+        return leader.answer(request)
+
+    leader.server.answer = answer
+    assert leader.run("operation", "watch", "op-99") == 1
+    assert asked > 1
+    assert "no operation op-99" in capsys.readouterr().err
+
+
+def test_abort_sends_who_and_why_and_waits_for_the_end(
+    leader: Leader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = OperationView(record=operation_record("catching-up"), step="catching-up")
+    aborted = OperationView(record=operation_record("catching-up", "ended", result="aborted"))
+    leader.views = [running, aborted]
+
+    assert leader.run("operation", "abort", "-y", "--reason", "wrong server") == 0
+
+    (request,) = [item for item in leader.server.requests if isinstance(item, AbortRequest)]
+    assert (request.operation, request.reason, request.session) == ("op-1", "wrong server", "")
+    assert request.author.startswith("alice@")
+    assert "undone" in capsys.readouterr().err
+
+
+def test_an_abort_that_comes_too_late_exits_with_1(leader: Leader) -> None:
+    leader.views = [OperationView(record=operation_record("joint")), ENDED]
+    assert leader.run("operation", "abort", "-y") == 1
+
+
+def test_abort_of_what_has_ended_is_refused_and_sends_nothing(leader: Leader) -> None:
+    leader.views = [ENDED]
+    assert leader.run("operation", "abort", "op-1", "-y") == 1
+    assert not any(isinstance(request, AbortRequest) for request in leader.server.requests)
+
+
+def test_abort_asks_first(leader: Leader) -> None:
+    assert leader.run("operation", "abort") == 2
+    assert leader.server.requests == []
+
+
+# --- without one, or with much to show --------------------------------------------------------
 
 
 def timed(*words: str) -> tuple[int, float]:

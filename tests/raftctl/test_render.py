@@ -7,7 +7,9 @@ import pytest
 from raftctl.render import (
     Style,
     bar,
+    configuration_document,
     cut,
+    display_names,
     duration,
     natural_key,
     number,
@@ -16,6 +18,7 @@ from raftctl.render import (
     table,
     width_of,
 )
+from raftd.protocol import ConfigurationView
 
 
 def test_columns_are_as_wide_as_their_widest_cell_and_numbers_stand_right() -> None:
@@ -90,3 +93,30 @@ def test_a_bar_stays_within_its_width(fraction: float, filled: int) -> None:
 
 def test_n2_comes_before_n10() -> None:
     assert sorted(["n10", "n2", "a", "n1"], key=natural_key) == ["a", "n1", "n2", "n10"]
+
+
+def test_names_lose_their_incarnation_unless_a_name_is_there_twice() -> None:
+    assert display_names(["n1/a", "n2/b", "n2/c"]) == {
+        "n1/a": "n1",
+        "n2/b": "n2/b",
+        "n2/c": "n2/c",
+    }
+
+
+def test_a_joint_configuration_shows_both_halves() -> None:
+    view = ConfigurationView(
+        index=5,
+        committed=False,
+        joint=True,
+        voters=("n1/a", "n2/new"),
+        outgoing=("n1/a", "n2/old"),
+        learners=("n5/e",),
+    )
+    assert configuration_document(view) == {
+        "index": 5,
+        "committed": False,
+        "joint": True,
+        "voters": ["n1", "n2/new"],
+        "outgoing": ["n1", "n2/old"],
+        "learners": ["n5"],
+    }

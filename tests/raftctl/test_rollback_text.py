@@ -16,7 +16,7 @@ from raftd.commands import Operation
 from raftd.protocol import OperationView
 from tests.raftctl.golden_files import Golden, Terminal
 from tests.raftctl.leading import Leader
-from tests.raftctl.speaking_servers import operation_record, speaking_servers
+from tests.raftctl.speaking_servers import operation_record
 
 pytestmark = pytest.mark.usefixtures("no_surroundings")
 
@@ -38,12 +38,6 @@ def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     monkeypatch.undo()
     time.tzset()
-
-
-@pytest.fixture
-def leader() -> Iterator[Leader]:
-    with speaking_servers("n1/a") as [server]:
-        yield Leader(server)
 
 
 def undone(explanation: str = LOST_HALF) -> Operation:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
 import json
 import re
@@ -43,6 +42,7 @@ from raftd.protocol import (
     TransferRequest,
     UpdateRollingRequest,
 )
+from tests.raftctl.golden_files import Terminal
 from tests.raftctl.rolling_world import NEW, OLD, UPTIME_MS, RollingWorld
 from tests.raftctl.speaking_servers import LOSE, Answer, closed_address
 
@@ -820,10 +820,6 @@ def test_ctrl_c_pauses_and_says_how_to_go_on(
 
 
 def test_on_a_terminal_the_steps_are_drawn_over_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")

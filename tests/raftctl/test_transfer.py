@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import attrs
 import pytest
@@ -29,16 +28,6 @@ from tests.raftctl.speaking_servers import (
 pytestmark = pytest.mark.usefixtures("no_surroundings")
 
 
-@pytest.fixture
-def leader() -> Iterator[Leader]:
-    with speaking_servers("n1/a") as [server]:
-        yield Leader(server)
-
-
-def _run(leader: Leader, *words: str) -> int:
-    return main([*words, "-e", leader.server.address, "--timeout", "5s"])
-
-
 def test_transfer_says_who_leads_now(leader: Leader, capsys: pytest.CaptureFixture[str]) -> None:
     answer = leader.answer
     leader.server.answer = lambda request: (
@@ -46,7 +35,7 @@ def test_transfer_says_who_leads_now(leader: Leader, capsys: pytest.CaptureFixtu
         if isinstance(request, TransferRequest)
         else answer(request)
     )
-    assert _run(leader, "transfer", "n2") == 0
+    assert leader.run("transfer", "n2") == 0
     assert TransferRequest(target="n2") in leader.server.requests
     assert capsys.readouterr().out == "n2 leads now (term 4); it was n1\n"
 
@@ -84,7 +73,7 @@ def test_a_dry_run_of_a_transfer_says_who_would_lead_and_asks_for_nothing(
         peers=_peers(8, 9, 10, cut_off=cut_off),
     )
     leader.server.answer = lambda _: status
-    assert _run(leader, "transfer", *words, "--dry-run", "-o", "json", "--reason", "patch") == 0
+    assert leader.run("transfer", *words, "--dry-run", "-o", "json", "--reason", "patch") == 0
     document = json.loads(capsys.readouterr().out)
     assert {key: document[key] for key in ("result", "leader", "target", "reason")} == {
         "result": "planned",
@@ -92,7 +81,7 @@ def test_a_dry_run_of_a_transfer_says_who_would_lead_and_asks_for_nothing(
         "target": heir,
         "reason": "patch",
     }
-    assert _run(leader, "transfer", *words, "--dry-run") == 0
+    assert leader.run("transfer", *words, "--dry-run") == 0
     assert capsys.readouterr().out.startswith(f"{heir} ")
     assert {type(request) for request in leader.server.requests} == {StatusRequest}
 
@@ -106,7 +95,7 @@ def test_a_transfer_that_cannot_be_is_refused_before_it_is_asked_for(
         peers=_peers(8, 9, 10, cut_off="n3/c"),
     )
     leader.server.answer = lambda _: status
-    assert _run(leader, "transfer", *words) == 1
+    assert leader.run("transfer", *words) == 1
     assert {type(request) for request in leader.server.requests} == {StatusRequest}
 
 
@@ -119,11 +108,11 @@ def test_a_transfer_that_is_not_waited_for_ends_once_it_was_sent(
         reply if isinstance(request, TransferRequest) else answer(request)
     )
     words = ("transfer", "n2", "--no-wait", "--at-index", "30")
-    assert _run(leader, *words) == 0
+    assert leader.run(*words) == 0
     assert capsys.readouterr().out == "n1 was asked to hand leadership to n2\n"
     assert TransferRequest(target="n2") in leader.server.requests
     reply = ErrorReply(code="refused", message="leadership was not transferred")
-    assert _run(leader, *words) == 1
+    assert leader.run(*words) == 1
 
 
 def test_a_transfer_whose_answer_was_lost_is_settled_by_looking(

@@ -48,7 +48,7 @@ from raftd.core.log import ENTRY_HEAD_BYTES
 from raftd.core.messages import Envelope
 from raftd.core.raft import Raft
 from raftd.core.snapshot import SnapshotId
-from raftd.core.types import Entry, EntryKind, ServerId
+from raftd.core.types import Entry, ServerId
 from raftd.inputs import DiskFailed, Input, LinkChanged
 from raftd.node import Node
 from raftd.protocol import (
@@ -731,8 +731,3 @@ def describe(machine: Machine) -> str:
         f"{machine.raft.log.size_bytes} bytes after {machine.raft.log.base_index}, snapshot up to "
         f"{status.snapshot_index}, not needed: {machine.waste()}"
     )
-
-
-def has_configuration(entries: Sequence[Entry]) -> bool:
-    """Return whether there is a configuration among the entries."""
-    return any(entry.kind is EntryKind.CONFIGURATION for entry in entries)

@@ -203,7 +203,7 @@ SMALL_LIMITS = {
     "raftd.core.leader.UNCOMMITTED_ENTRIES_MAX": (4, 20),
     "raftd.core.progress.INFLIGHT_APPENDS_MAX": (1, 2),
     "raftd.core.raft.APPLY_ENTRIES_MAX": (1, 3),
-    "raftd.node.TURN_ENTRIES_MAX": (1, 4),
+    "raftd.applying.TURN_ENTRIES_MAX": (1, 4),
     "raftd.storage.state.SESSIONS_MAX": (3, 5),
     "raftd.storage.state.EXPIRED_NAMES_MAX": (2, 4),
     "raftd.storage.state.SESSIONS_CACHED_MAX": (1, 2),

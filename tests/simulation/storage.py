@@ -33,11 +33,12 @@ class ApplyingState(StateMachine):
         super().__init__(store)
         self._has_begun = True
 
-    def apply(self, entries: Sequence[Entry]) -> Results:
+    def apply_some(self, entries: Sequence[Entry]) -> Results:
         """Apply, between two points."""
         machine = self._machine
         machine.point(9)
-        results = super().apply(entries)
+        results = super().apply_some(entries)
+        entries = entries[: len(results)]
         machine.note_applied(entries)
         machine.watch.tell("applied", machine, entries)
         machine.point(10)

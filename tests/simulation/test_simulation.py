@@ -132,7 +132,7 @@ def test_the_short_set_meets_what_it_is_meant_to_meet(seed: int) -> None:
         "snapshots installed": 80,
         "parts of snapshots received": 800,
         "parts of snapshots received twice": 4,
-        "installs answered as not needed": 15,
+        "installs answered as not needed": 10,
         "installs resumed after a restart": 1,
         "installs that another leader has gone on with": 1,
         "logs compacted": 100,
@@ -144,7 +144,7 @@ def test_the_short_set_meets_what_it_is_meant_to_meet(seed: int) -> None:
         "runs to the end": GROUPS * GROUP_SEEDS * 9 // 10,
     }
     missed = {name: counted[name] for name, number in least.items() if counted[name] < number}
-    assert not missed, summary(tally)
+    assert not missed, f"too seldom: {missed}\n{summary(tally)}"
     points = {point for point in range(1, POINTS + 1) if counted[f"crash at point {point}"]}
     assert len(points) >= POINTS // 2, summary(tally)
 
