@@ -15,7 +15,8 @@ from collections import deque
 import click
 
 from raftctl.cli import Context
-from raftctl.render import bar, cut, duration, terminal_width
+from raftctl.drawn_line import DrawnLine
+from raftctl.render import bar, duration
 from raftd.cluster_status.words import size
 
 LINE_MS = 2_000.0
@@ -36,7 +37,7 @@ class ByteProgress:
         self._redraws = context.redraws(sys.stderr)
         self._phase = ""
         self._shown_s = 0.0
-        self._is_drawn = False
+        self._line = DrawnLine()
         self._samples: deque[tuple[float, int]] = deque()
 
     def show(self, phase: str, done_bytes: int | None = None, total_bytes: int = 0) -> None:
@@ -73,11 +74,7 @@ class ByteProgress:
 
     def close(self) -> None:
         """Take away what is drawn."""
-        if self._is_drawn:
-            self._is_drawn = False
-            with contextlib.suppress(OSError):
-                sys.stderr.write("\r\x1b[J")
-                sys.stderr.flush()
+        self._line.clear()
 
     def _print(self, done_bytes: int | None, total_bytes: int) -> None:
         rate = self._rate()
@@ -106,16 +103,13 @@ class ByteProgress:
             # Nobody knows how fast what comes after this phase will go.
             parts.append(f"about {duration(1000 * remaining_s)} for this step")
         text = ", ".join(parts)
-        with contextlib.suppress(OSError):
-            if not self._redraws:
+        if not self._redraws:
+            with contextlib.suppress(OSError):
                 click.echo(text, err=True)
-                return
-            if done_bytes is not None and total_bytes:
-                text = f"{bar(done_bytes / total_bytes, BAR_COLUMNS)} {text}"
-            width = terminal_width(sys.stderr) or 80
-            sys.stderr.write(f"\r\x1b[J{cut(text, width - 1)}")
-            sys.stderr.flush()
-            self._is_drawn = True
+            return
+        if done_bytes is not None and total_bytes:
+            text = f"{bar(done_bytes / total_bytes, BAR_COLUMNS)} {text}"
+        self._line.draw(text)
 
     def _rate(self) -> float:
         """Return bytes per second; 0 if it is not known."""

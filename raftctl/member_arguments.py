@@ -9,9 +9,19 @@ from collections.abc import Sequence
 
 import click
 
+from raftctl.completing import members
 from raftctl.errors import UsageProblem
 from raftctl.render import natural_key, printable
 from raftd.config_values import check_name, parse_member_argument
+
+replacements_argument = click.argument(
+    "servers",
+    nargs=-1,
+    required=True,
+    metavar="OLD NEW=HOST:PORT...",
+    shell_complete=members(),
+)
+"""Gives a command the pairs that `parse_replacements` reads, as `servers`."""
 
 
 def parse_name(text: str) -> str:

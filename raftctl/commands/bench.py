@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from raftctl.cli import Context, DurationParameter, NumberParameter, pass_context
+from raftctl.drawn_line import DrawnLine
 from raftctl.errors import (
     EXIT_DONE,
     CliError,
@@ -25,7 +26,7 @@ from raftctl.errors import (
     Unreachable,
     UsageProblem,
 )
-from raftctl.render import cut, number, plural, printable, terminal_width
+from raftctl.render import number, plural, printable
 from raftd.commands import VALUE_BYTES_MAX
 from raftd.config_values import format_duration, format_size, parse_size_bytes
 
@@ -639,7 +640,7 @@ class _Line:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._redraws = context.redraws(sys.stderr)
-        self._is_drawn = False
+        self._line = DrawnLine()
 
     def show(self, progress: Progress) -> None:
         """Say how far it is."""
@@ -656,16 +657,8 @@ class _Line:
         if not self._redraws:
             self._context.message(line)
             return
-        with contextlib.suppress(OSError):
-            width = terminal_width(sys.stderr) or 80
-            sys.stderr.write(f"\r\x1b[J{cut(line, width - 1)}")
-            sys.stderr.flush()
-            self._is_drawn = True
+        self._line.draw(line)
 
     def close(self) -> None:
         """Take away what is drawn."""
-        if self._is_drawn:
-            self._is_drawn = False
-            with contextlib.suppress(OSError):
-                sys.stderr.write("\r\x1b[J")
-                sys.stderr.flush()
+        self._line.clear()

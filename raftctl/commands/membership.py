@@ -27,6 +27,7 @@ from raftctl.member_arguments import (
     parse_names,
     parse_new_servers,
     parse_replacements,
+    replacements_argument,
 )
 from raftctl.plan_text import plan_document, plan_text, plan_width, takes_away
 from raftctl.render import (
@@ -240,13 +241,7 @@ def remove(context: Context, servers: tuple[str, ...], options: ChangeOptions) -
 
 
 @click.command()
-@click.argument(
-    "servers",
-    nargs=-1,
-    required=True,
-    metavar="OLD NEW=HOST:PORT...",
-    shell_complete=members(),
-)
+@replacements_argument
 @change_options
 @pass_context
 def replace(context: Context, servers: tuple[str, ...], options: ChangeOptions) -> None:

@@ -21,7 +21,7 @@ from raftctl.cluster_files import warn_of_stale_file
 from raftctl.commands.membership import CHANGE_REPLY_TIMEOUT_MS, CONFIGURATION_TIMEOUT_MS
 from raftctl.completing import members, operations
 from raftctl.errors import CliError, Refused, StillRunning, Unreachable, Unsafe, UsageProblem
-from raftctl.member_arguments import parse_names, parse_replacements
+from raftctl.member_arguments import parse_names, parse_replacements, replacements_argument
 from raftctl.render import (
     Style,
     configuration_document,
@@ -112,13 +112,7 @@ def rolling() -> None:
 
 
 @rolling.command()
-@click.argument(
-    "servers",
-    nargs=-1,
-    required=True,
-    metavar="OLD NEW=HOST:PORT...",
-    shell_complete=members(),
-)
+@replacements_argument
 @click.option("--dry-run", is_flag=True, help="Show the steps; change nothing.")
 @click.option("--reason", default="", metavar="TEXT", help="Kept in the record.")
 @pass_context

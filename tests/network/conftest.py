@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.network.harness import fabric
 from tests.network.redis_bed import bed
 
-__all__ = ["bed"]
+__all__ = ["bed", "fabric"]

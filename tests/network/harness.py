@@ -6,6 +6,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
+import pytest
 import trio
 from trio.testing import memory_stream_pair
 
@@ -39,6 +40,21 @@ class Fabric:
         ours, theirs = memory_stream_pair()
         self.nursery.start_soon(answer, theirs)
         return ours
+
+    def server(
+        self, id: ServerId, *addresses: str, file_addresses: Mapping[str, str] | None = None
+    ) -> Server:
+        """Return a server that dials here, and answers at these addresses."""
+        server = Server(id, self.dial, file_addresses=file_addresses)
+        for address in addresses:
+            self.answers[address] = server.network.listener.handle
+        return server
+
+
+@pytest.fixture
+def fabric(nursery: trio.Nursery) -> Fabric:
+    """Return a fabric where nobody answers yet; those who do end with the test."""
+    return Fabric(nursery)
 
 
 class Server:
@@ -110,6 +126,11 @@ def hello_of(source: ServerId, dest: ServerId) -> Hello:
 
 
 CLIENT_HELLO = Hello(role="client", cluster_id="", source="", dest="")
+
+
+async def silence(stream: trio.abc.Stream) -> None:
+    """Answer nothing, and close nothing."""
+    await trio.sleep_forever()
 
 
 class Stranger:

@@ -19,13 +19,11 @@ async def start(fabric: Fabric, server: Server, **members: str) -> None:
 
 
 async def test_a_member_that_has_moved_is_found_where_the_file_says(
-    nursery: trio.Nursery, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    fabric: Fabric, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "raftd.network")
-    fabric = Fabric(nursery)
-    n1 = Server("n1/x", fabric.dial, file_addresses={"n2": "new:2"})
-    n2 = Server("n2/x", fabric.dial)
-    fabric.answers["new:2"] = n2.network.listener.handle
+    n1 = fabric.server("n1/x", file_addresses={"n2": "new:2"})
+    fabric.server("n2/x", "new:2")
 
     await start(fabric, n1, n2="old:2")
 
@@ -36,32 +34,26 @@ async def test_a_member_that_has_moved_is_found_where_the_file_says(
     assert "n2/x answers at new:2" in record.getMessage()
     assert "the configuration says old:2" in record.getMessage()
     assert "raftctl readdress n2=new:2" in record.getMessage()
-    nursery.cancel_scope.cancel()
 
 
 async def test_the_address_of_the_configuration_is_dialled_first(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1 = Server("n1/x", fabric.dial, file_addresses={"n2": "file:2"})
-    n2 = Server("n2/x", fabric.dial)
-    fabric.answers["log:2"] = fabric.answers["file:2"] = n2.network.listener.handle
+    n1 = fabric.server("n1/x", file_addresses={"n2": "file:2"})
+    fabric.server("n2/x", "log:2", "file:2")
 
     await start(fabric, n1, n2="log:2")
     await until(lambda: linked(n1, "n2/x"))
 
     assert [address for _, address in fabric.dials] == ["log:2"]
-    nursery.cancel_scope.cancel()
 
 
 async def test_servers_that_have_exchanged_their_addresses_are_not_taken_for_each_other(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1 = Server("n1/x", fabric.dial, file_addresses={"n2": "a:3", "n3": "a:2"})
-    n2, n3 = Server("n2/x", fabric.dial), Server("n3/x", fabric.dial)
-    fabric.answers["a:3"] = n2.network.listener.handle
-    fabric.answers["a:2"] = n3.network.listener.handle
+    n1 = fabric.server("n1/x", file_addresses={"n2": "a:3", "n3": "a:2"})
+    fabric.server("n2/x", "a:3")
+    fabric.server("n3/x", "a:2")
 
     await start(fabric, n1, n2="a:2", n3="a:3")
 
@@ -70,15 +62,13 @@ async def test_servers_that_have_exchanged_their_addresses_are_not_taken_for_eac
     assert all(change.connected for change in changes)
     # That somebody else lives there is no word of the member.
     assert not [item for item in n1.taken if isinstance(item, PeerRefused)]
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_member_that_is_at_neither_address_is_told_with_both(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1 = Server("n1/x", fabric.dial, file_addresses={"n2": "file:2"})
-    fabric.answers["log:2"] = Server("n3/x", fabric.dial).network.listener.handle
+    n1 = fabric.server("n1/x", file_addresses={"n2": "file:2"})
+    fabric.server("n3/x", "log:2")
 
     await start(fabric, n1, n2="log:2")
 
@@ -89,16 +79,13 @@ async def test_a_member_that_is_at_neither_address_is_told_with_both(
             "refused: n3/x lives here at log:2; connection refused at file:2",
         )
     ]
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_link_that_leads_there_already_stays_when_the_configuration_follows(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1 = Server("n1/x", fabric.dial, file_addresses={"n2": "new:2"})
-    n2 = Server("n2/x", fabric.dial)
-    fabric.answers["new:2"] = n2.network.listener.handle
+    n1 = fabric.server("n1/x", file_addresses={"n2": "new:2"})
+    fabric.server("n2/x", "new:2")
     await start(fabric, n1, n2="old:2")
     await until(lambda: linked(n1, "n2/x"))
     connection = n1.network._links["n2/x"].connection
@@ -109,16 +96,13 @@ async def test_a_link_that_leads_there_already_stays_when_the_configuration_foll
 
     assert n1.network._links["n2/x"].connection is connection
     assert len(fabric.dials) == dials
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_link_to_the_old_place_is_given_up_when_the_configuration_names_a_new_one(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1 = Server("n1/x", fabric.dial, file_addresses={"n2": "old:2"})
-    n2 = Server("n2/x", fabric.dial)
-    fabric.answers["old:2"] = fabric.answers["new:2"] = n2.network.listener.handle
+    n1 = fabric.server("n1/x", file_addresses={"n2": "old:2"})
+    fabric.server("n2/x", "old:2", "new:2")
     await start(fabric, n1, n2="old:2")
     await until(lambda: linked(n1, "n2/x"))
 
@@ -126,16 +110,13 @@ async def test_a_link_to_the_old_place_is_given_up_when_the_configuration_names_
     await until(lambda: fabric.dials[-1][1] == "new:2" and linked(n1, "n2/x"))
 
     assert n1.network._links["n2/x"]._address == "new:2"
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_member_that_the_log_has_readdressed_is_not_looked_for_where_the_file_says(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1 = Server("n1/x", fabric.dial, file_addresses={"n2": "old:2"})
-    n2 = Server("n2/x", fabric.dial)
-    fabric.answers["old:2"] = n2.network.listener.handle
+    n1 = fabric.server("n1/x", file_addresses={"n2": "old:2"})
+    fabric.server("n2/x", "old:2")
     await start(fabric, n1, n2="old:2")
     await until(lambda: linked(n1, "n2/x"))
 
@@ -145,16 +126,13 @@ async def test_a_member_that_the_log_has_readdressed_is_not_looked_for_where_the
 
     assert {address for _, address in fabric.dials[dials:]} == {"new:2"}
     assert not linked(n1, "n2/x")
-    nursery.cancel_scope.cancel()
 
 
 async def test_the_file_counts_again_when_the_log_has_taken_its_news_back(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1 = Server("n1/x", fabric.dial, file_addresses={"n2": "file:2"})
-    n2 = Server("n2/x", fabric.dial)
-    fabric.answers["file:2"] = n2.network.listener.handle
+    n1 = fabric.server("n1/x", file_addresses={"n2": "file:2"})
+    fabric.server("n2/x", "file:2")
     await start(fabric, n1, n2="old:2")
     n1.network.set_members({"n2/x": "new:2"})
     await trio.sleep(5)
@@ -162,16 +140,13 @@ async def test_the_file_counts_again_when_the_log_has_taken_its_news_back(
 
     n1.network.set_members({"n2/x": "old:2"})
     await until(lambda: linked(n1, "n2/x"))
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_broken_link_is_dialled_first_where_it_last_led(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1 = Server("n1/x", fabric.dial, file_addresses={"n2": "new:2"})
-    n2 = Server("n2/x", fabric.dial)
-    fabric.answers["new:2"] = n2.network.listener.handle
+    n1 = fabric.server("n1/x", file_addresses={"n2": "new:2"})
+    fabric.server("n2/x", "new:2")
     await start(fabric, n1, n2="old:2")
     await until(lambda: linked(n1, "n2/x"))
     dials = len(fabric.dials)
@@ -182,4 +157,3 @@ async def test_a_broken_link_is_dialled_first_where_it_last_led(
     await until(lambda: len(fabric.dials) > dials and linked(n1, "n2/x"))
 
     assert [address for _, address in fabric.dials[dials:]] == ["new:2"]
-    nursery.cancel_scope.cancel()

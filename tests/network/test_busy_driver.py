@@ -135,7 +135,6 @@ async def test_a_driver_that_waits_for_the_sockets_is_woken(
         await wait_all_tasks_blocked()
         assert taken == [([] if by == "wake" else [item()], False)]
         taken.clear()
-    nursery.cancel_scope.cancel()
 
 
 async def test_what_comes_before_the_driver_waits_is_not_slept_through(bed: Bed) -> None:
@@ -181,7 +180,6 @@ async def test_sockets_that_keep_the_driver_busy_do_not_keep_it_from_the_other_t
     for _ in range(100):
         await bed.inbox.take()
     assert len(turns_at) - before <= 1
-    nursery.cancel_scope.cancel()
 
 
 async def test_work_that_is_left_over_does_not_keep_the_driver_from_the_other_tasks(
@@ -199,7 +197,6 @@ async def test_work_that_is_left_over_does_not_keep_the_driver_from_the_other_ta
         bed.inbox.wake()
         await bed.inbox.take()
     assert len(done) >= 9
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_busy_driver_that_finds_nothing_goes_back_to_the_event_loop(
@@ -258,7 +255,6 @@ async def test_waiting_for_the_sockets_alone_has_its_turns_too(
             # Whatever it finds or not: a tick is due in time.
             await bed.inbox.take(lambda: trio.current_time() + 0.01)
     assert len(turns) >= 3
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_tick_is_due_while_the_sockets_are_busy(bed: Bed, mock_clock: MockClock) -> None:

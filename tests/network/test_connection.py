@@ -463,7 +463,6 @@ async def test_clients_come_and_go_while_others_are_served(
             clients.start_soon(come_and_go, number)
     await bed.until(lambda: not bed.listener.clients)
     assert len(bed.server.inbox.sockets) == 0
-    nursery.cancel_scope.cancel()
 
 
 # --- a full inbox, and other servers --------------------------------------------------------
@@ -531,9 +530,7 @@ async def test_servers_are_heard_while_clients_keep_the_inbox_full(socket_bed: B
     await bed.until(lambda: len(bed.requested) == 100)
 
 
-async def test_the_newer_connection_of_a_server_takes_the_place_of_the_older_one(
-    bed: Bed,
-) -> None:
+async def test_the_newer_connection_of_a_server_takes_the_place_of_the_older_one(bed: Bed) -> None:
     older = await bed.peer("n2/b")
     await older.send(encode_message(PreVote(1, 1, 1)))
     await bed.until(lambda: len(bed.server.taken) == 1)

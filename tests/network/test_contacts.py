@@ -22,7 +22,7 @@ from raftd.protocol import (
     Welcome,
     WriteReply,
 )
-from tests.network.harness import CLIENT_HELLO, CLUSTER, Fabric, Server, Stranger
+from tests.network.harness import CLIENT_HELLO, CLUSTER, Fabric, Server, Stranger, silence
 
 WELCOME = Welcome(server="n4/d", cluster_id="", version=1)
 JOIN = JoinRequest(cluster_id=CLUSTER, cluster_name="orders", name="n4", incarnation="d")
@@ -34,7 +34,7 @@ async def contacted(
     *requests: StatusRequest | JoinRequest,
 ) -> Contacted:
     fabric = Fabric(nursery)
-    server = Server("n1/a", fabric.dial)
+    server = fabric.server("n1/a")
     if answer is not None:
 
         async def greeted(stream: trio.abc.Stream) -> None:
@@ -92,10 +92,9 @@ async def test_without_an_answer_there_is_no_round_trip(
 
 
 async def test_a_contact_says_which_server_asks(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    nursery: trio.Nursery, fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    server = Server("n1/a", fabric.dial)
+    server = fabric.server("n1/a")
     heard: list[object] = []
 
     async def answer(stream: trio.abc.Stream) -> None:
@@ -108,7 +107,6 @@ async def test_a_contact_says_which_server_asks(
         server.network.contact("token", "n4:1", (), 2000)
         await server.take(Contacted)
     assert heard == [attrs.evolve(CLIENT_HELLO, source="n1/a"), CLIENT_HELLO]
-    nursery.cancel_scope.cancel()
 
 
 async def test_without_requests_it_only_asks_who_is_there(
@@ -229,15 +227,12 @@ async def test_an_address_that_is_none(nursery: trio.Nursery) -> None:
         assert (
             result.problem == f"connecting to {address}: {address!r} is not of the form HOST:PORT"
         )
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_contact_reaches_a_real_listener(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    nursery: trio.Nursery, fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1, n4 = Server("n1/a", fabric.dial), Server("n4/d", fabric.dial)
-    fabric.answers["n4:1"] = n4.network.listener.handle
+    n1, n4 = fabric.server("n1/a"), fabric.server("n4/d", "n4:1")
     await nursery.start(n1.network.run)
 
     n1.network.contact("token", "n4:1", [JOIN], 2000)
@@ -248,18 +243,12 @@ async def test_a_contact_reaches_a_real_listener(
     (result,) = await n1.take(Contacted)
     assert result.reply == DoneReply()
     assert result.welcome == Welcome(server="n4/d", cluster_id=CLUSTER, version=1)
-    nursery.cancel_scope.cancel()
 
 
 async def test_contacts_beyond_the_bound_are_told_so_at_once(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    nursery: trio.Nursery, fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    server = Server("n1/a", fabric.dial)
-
-    async def silence(stream: trio.abc.Stream) -> None:
-        await trio.sleep_forever()
-
+    server = fabric.server("n1/a")
     fabric.answers["n4:1"] = silence
     await nursery.start(server.network.run)
 
@@ -278,4 +267,3 @@ async def test_contacts_beyond_the_bound_are_told_so_at_once(
     assert surplus.token == -CONTACTS_KEPT_FOR_JOINS
     assert f"{CONTACTS_MAX} contacts are under way" in surplus.problem
     assert all(contacted.tried for contacted in await server.take(Contacted, CONTACTS_MAX))
-    nursery.cancel_scope.cancel()

@@ -70,7 +70,6 @@ async def test_a_tick_wakes_the_driver_and_is_due_once(
     assert taken == []
     await trio.sleep(5)
     assert taken == [([], True)]
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_batch_is_bounded() -> None:
@@ -145,4 +144,3 @@ async def test_a_driver_that_waits_is_woken_and_asks_the_sources(nursery: trio.N
     inbox.arrived(inputs(1, 7))
     await wait_all_tasks_blocked()
     assert taken[1:] == [([*inputs(1, 7), *inputs(1)], False)]
-    nursery.cancel_scope.cancel()

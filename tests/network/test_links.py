@@ -45,6 +45,7 @@ from tests.network.harness import (
     hello_of,
     join,
     linked,
+    silence,
     until,
 )
 
@@ -58,24 +59,21 @@ def large_append(index: int) -> AppendEntries:
 
 
 async def test_messages_arrive_in_order_under_the_senders_identity(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1, n2 = Server("n1/a", fabric.dial), Server("n2/b", fabric.dial)
+    n1, n2 = fabric.server("n1/a"), fabric.server("n2/b")
     await join(fabric, n1, n2)
     messages = [PreVote(term, term, 0) for term in range(1, 50)]
 
     n1.network.send([Envelope("n1/a", "n2/b", message) for message in messages])
 
     assert await n2.receive(49) == [Envelope("n1/a", "n2/b", message) for message in messages]
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_response_goes_back_on_the_connection_that_the_asker_opened(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    nursery: trio.Nursery, fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n2 = Server("n2/b", fabric.dial)
+    n2 = fabric.server("n2/b")
     stranger = call(nursery, n2)
     await stranger.greet(hello_of("n1/a", "n2/b"))
 
@@ -83,33 +81,30 @@ async def test_a_response_goes_back_on_the_connection_that_the_asker_opened(
 
     assert decode_message(await stranger.receive()) == RequestVoteResponse(1, True)
     assert fabric.dials == []
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_request_is_not_sent_on_an_inbound_connection(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    nursery: trio.Nursery, fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    n2 = Server("n2/b", Fabric(nursery).dial)
+    n2 = fabric.server("n2/b")
     stranger = call(nursery, n2)
     await stranger.greet(hello_of("n1/a", "n2/b"))
 
     n2.send("n1/a", TimeoutNow(1))
 
     assert n2.network.dropped_messages == 1
-    nursery.cancel_scope.cancel()
 
 
-async def test_a_response_to_nobody_is_dropped_and_counted(nursery: trio.Nursery) -> None:
-    n1 = Server("n1/a", Fabric(nursery).dial)
+async def test_a_response_to_nobody_is_dropped_and_counted(fabric: Fabric) -> None:
+    n1 = fabric.server("n1/a")
     n1.send("n2/b", AppendEntriesResponse(1, True, 1, 1, 1))
     assert n1.network.dropped_messages == 1
 
 
 async def test_responses_come_back_on_our_own_link(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    nursery: trio.Nursery, fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1 = Server("n1/a", fabric.dial)
+    n1 = fabric.server("n1/a")
 
     async def answer(stream: trio.abc.Stream) -> None:
         peer = Stranger(stream)
@@ -122,14 +117,12 @@ async def test_responses_come_back_on_our_own_link(
     nursery.start_soon(n1.network.run)
 
     assert await n1.receive() == [Envelope("n2/b", "n1/a", PreVoteResponse(3, 4, False))]
-    nursery.cancel_scope.cancel()
 
 
 async def test_where_a_member_serves_redis_clients_is_what_it_said_last(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1, n2, n3 = (Server(f"n{number}/x", fabric.dial) for number in (1, 2, 3))
+    n1, n2, n3 = (fabric.server(f"n{number}/x") for number in (1, 2, 3))
     n2.redis = "10.0.0.2:6379"
     await join(fabric, n1, n2, n3)
     found = [n1.network.redis_address(server) for server in ("n2/x", "n3/x", "n9/x")]
@@ -141,14 +134,12 @@ async def test_where_a_member_serves_redis_clients_is_what_it_said_last(
     assert n1.network.redis_address("n2/x") == "10.0.0.2:6379"
     await until(lambda: linked(n1, "n2/x"))
     assert n1.network.redis_address("n2/x") == "10.0.0.2:6380"
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_link_backs_off_with_jitter_up_to_a_bound(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    nursery: trio.Nursery, fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1 = Server("n1/a", fabric.dial)
+    n1 = fabric.server("n1/a")
     n1.network.set_members({"n2/b": "n2:1"})
     nursery.start_soon(n1.network.run)
 
@@ -163,15 +154,16 @@ async def test_a_link_backs_off_with_jitter_up_to_a_bound(
     assert len({round(pause, 6) for pause in pauses[-5:]}) == 5
     # A server that restarts within an election timeout of 500 ms is tried five times meanwhile.
     assert times[5] - times[0] < 0.7
-    nursery.cancel_scope.cancel()
 
 
 async def test_an_outage_is_told_once_and_its_end_once(
-    nursery: trio.Nursery, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    nursery: trio.Nursery,
+    fabric: Fabric,
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "raftd.network")
-    fabric = Fabric(nursery)
-    n1, n2 = Server("n1/a", fabric.dial), Server("n2/b", fabric.dial)
+    n1, n2 = fabric.server("n1/a"), fabric.server("n2/b")
     n1.network.set_members({"n2/b": "n2:1"})
     nursery.start_soon(n1.network.run)
     await trio.sleep(10)
@@ -187,14 +179,12 @@ async def test_an_outage_is_told_once_and_its_end_once(
         "link to n2/b at n2:1 is down: connection refused; dialling again",
         "link to n2/b at n2:1 is up",
     ]
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_link_that_breaks_all_the_time_does_not_fill_the_log(
-    nursery: trio.Nursery, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    fabric: Fabric, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fabric = Fabric(nursery)
-    n1, n2 = Server("n1/a", fabric.dial), Server("n2/b", fabric.dial)
+    n1, n2 = fabric.server("n1/a"), fabric.server("n2/b")
     await join(fabric, n1, n2)
     await trio.sleep(LINES_PERIOD_SECONDS)
     caplog.set_level(logging.INFO, "raftd.network")
@@ -212,14 +202,12 @@ async def test_a_link_that_breaks_all_the_time_does_not_fill_the_log(
     down, up = [line for line in caplog.messages if line.startswith("link to n2/b")][LINES_MAX:]
     assert down.endswith(f"dialling again ({20 - LINES_MAX} more like this were not logged)")
     assert up.endswith("is up")
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_broken_link_is_dialled_again_within_a_few_milliseconds(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1, n2 = Server("n1/a", fabric.dial), Server("n2/b", fabric.dial)
+    n1, n2 = fabric.server("n1/a"), fabric.server("n2/b")
     await join(fabric, n1, n2)
     await trio.sleep(60)
 
@@ -229,7 +217,6 @@ async def test_a_broken_link_is_dialled_again_within_a_few_milliseconds(
     await until(lambda: linked(n1, "n2/b"))
 
     assert trio.current_time() - broken_at < 0.05
-    nursery.cancel_scope.cancel()
 
 
 async def told_ended(server: Server, seconds: float = 5.0) -> bool:
@@ -241,10 +228,9 @@ async def told_ended(server: Server, seconds: float = 5.0) -> bool:
 
 
 async def test_a_process_has_ended_whose_connections_broke_and_whose_port_is_closed(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1, n2 = Server("n1/a", fabric.dial), Server("n2/b", fabric.dial)
+    n1, n2 = fabric.server("n1/a"), fabric.server("n2/b")
     await join(fabric, n1, n2)
     assert not await told_ended(n1)
 
@@ -256,15 +242,13 @@ async def test_a_process_has_ended_whose_connections_broke_and_whose_port_is_clo
     assert await told_ended(n1, 0.02)
     fabric.answers["n2/b:1"] = n2.network.listener.handle
     assert not await told_ended(n1)
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_process_that_keeps_its_own_connection_to_us_has_not_ended(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    fabric: Fabric, autojump_clock: MockClock
 ) -> None:
     """Something stands before its port, say; it still leads, and we hear it."""
-    fabric = Fabric(nursery)
-    n1, n2 = Server("n1/a", fabric.dial), Server("n2/b", fabric.dial)
+    n1, n2 = fabric.server("n1/a"), fabric.server("n2/b")
     await join(fabric, n1, n2)
     del fabric.answers["n2/b:1"]
     n2.network.close_peer("n1/a", "test")
@@ -274,27 +258,23 @@ async def test_a_process_that_keeps_its_own_connection_to_us_has_not_ended(
     del fabric.answers["n1/a:1"]
     n1.network.close_peer("n2/b", "test")
     assert await told_ended(n1)
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_port_that_was_never_open_says_nothing_about_a_process(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    nursery: trio.Nursery, fabric: Fabric, autojump_clock: MockClock
 ) -> None:
     """Its address may be wrong here."""
-    fabric = Fabric(nursery)
-    n1 = Server("n1/a", fabric.dial)
+    n1 = fabric.server("n1/a")
     n1.network.set_members({"n2/b": "n2:1"})
     nursery.start_soon(n1.network.run)
     assert not await told_ended(n1)
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_silent_address_says_nothing_about_a_process(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    fabric: Fabric, autojump_clock: MockClock
 ) -> None:
     """Its machine may be cut off."""
-    fabric = Fabric(nursery)
-    n1, n2 = Server("n1/a", fabric.dial), Server("n2/b", fabric.dial)
+    n1, n2 = fabric.server("n1/a"), fabric.server("n2/b")
     await join(fabric, n1, n2)
 
     async def answer(stream: trio.abc.Stream) -> None:
@@ -304,14 +284,12 @@ async def test_a_silent_address_says_nothing_about_a_process(
     for one, other in ((n1, n2), (n2, n1)):
         one.network.close_peer(other.id, "test")
     assert not await told_ended(n1)
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_link_that_is_dropped_as_soon_as_it_is_up_keeps_backing_off(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    nursery: trio.Nursery, fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1 = Server("n1/a", fabric.dial)
+    n1 = fabric.server("n1/a")
 
     async def answer(stream: trio.abc.Stream) -> None:
         peer = Stranger(stream)
@@ -325,14 +303,12 @@ async def test_a_link_that_is_dropped_as_soon_as_it_is_up_keeps_backing_off(
     await trio.sleep(30)
 
     assert len(fabric.dials) < 80
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_server_that_dials_us_is_dialled_at_once(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    nursery: trio.Nursery, fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1, n2 = Server("n1/a", fabric.dial), Server("n2/b", fabric.dial)
+    n1, n2 = fabric.server("n1/a"), fabric.server("n2/b")
     n1.network.set_members({"n2/b": "n2:1"})
     nursery.start_soon(n1.network.run)
     await trio.sleep(30)
@@ -345,32 +321,24 @@ async def test_a_server_that_dials_us_is_dialled_at_once(
     await until(lambda: linked(n1, "n2/b"))
 
     assert trio.current_time() - hurried_at < 0.01
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_silent_address_is_given_up_after_the_dial_timeout(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    nursery: trio.Nursery, fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1 = Server("n1/a", fabric.dial)
-
-    async def silence(stream: trio.abc.Stream) -> None:
-        await trio.sleep_forever()
-
+    n1 = fabric.server("n1/a")
     fabric.answers["n2:1"] = silence
     n1.network.set_members({"n2/b": "n2:1"})
     nursery.start_soon(n1.network.run)
 
     assert await n1.take(LinkChanged) == [LinkChanged("n2/b", False, "no answer for 2.0 s")]
     assert trio.current_time() == pytest.approx(fabric.dials[0][0] + DIAL_TIMEOUT_SECONDS)
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_refusal_is_told_with_its_reason(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    nursery: trio.Nursery, fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1, n2 = Server("n1/a", fabric.dial), Server("n2/b", fabric.dial)
+    n1, n2 = fabric.server("n1/a"), fabric.server("n2/b")
     refusal = Refusal(code="removed", message="n1/a was removed", removed_index=9)
     n2.refusals["n1/a"] = refusal
     fabric.answers["n2:1"] = n2.network.listener.handle
@@ -379,14 +347,12 @@ async def test_a_refusal_is_told_with_its_reason(
 
     assert await n1.take(PeerRefused) == [PeerRefused("n2/b", refusal)]
     assert LinkChanged("n2/b", False, "refused: n1/a was removed") in n1.taken
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_link_is_not_used_when_another_server_answers(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    nursery: trio.Nursery, fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1 = Server("n1/a", fabric.dial)
+    n1 = fabric.server("n1/a")
 
     async def answer(stream: trio.abc.Stream) -> None:
         peer = Stranger(stream)
@@ -401,7 +367,6 @@ async def test_a_link_is_not_used_when_another_server_answers(
     assert await n1.take(LinkChanged) == [
         LinkChanged("n2/b", False, "another server answers there: n2/c")
     ]
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
@@ -414,10 +379,13 @@ async def test_a_link_is_not_used_when_another_server_answers(
     ],
 )
 async def test_what_is_no_raftd_is_told_in_words(
-    nursery: trio.Nursery, autojump_clock: MockClock, bytes_sent: bytes, problem: str
+    nursery: trio.Nursery,
+    fabric: Fabric,
+    autojump_clock: MockClock,
+    bytes_sent: bytes,
+    problem: str,
 ) -> None:
-    fabric = Fabric(nursery)
-    n1 = Server("n1/a", fabric.dial)
+    n1 = fabric.server("n1/a")
 
     async def answer(stream: trio.abc.Stream) -> None:
         await Stranger(stream).receive()
@@ -431,14 +399,12 @@ async def test_what_is_no_raftd_is_told_in_words(
 
     (changed,) = await n1.take(LinkChanged)
     assert problem in changed.problem
-    nursery.cancel_scope.cancel()
 
 
 async def test_garbage_on_a_link_breaks_that_link_and_it_comes_back(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    nursery: trio.Nursery, fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1, n2 = Server("n1/a", fabric.dial), Server("n2/b", fabric.dial)
+    n1, n2 = fabric.server("n1/a"), fabric.server("n2/b")
     garbage_sent = False
 
     async def answer(stream: trio.abc.Stream) -> None:
@@ -459,28 +425,31 @@ async def test_garbage_on_a_link_breaks_that_link_and_it_comes_back(
     changes = await n1.take(LinkChanged, 3)
     assert [change.connected for change in changes] == [True, False, True]
     assert "message" in changes[1].problem
-    nursery.cancel_scope.cancel()
+
+
+def stalled_stream(nursery: trio.Nursery) -> trio.abc.Stream:
+    """Return a stream to a server that says welcome, and then takes nothing."""
+    ours, theirs = lockstep_stream_pair()
+
+    async def greet_and_stop() -> None:
+        peer = Stranger(theirs)
+        await peer.receive()
+        await peer.send(encode_opening(WELCOME))
+        await trio.sleep_forever()
+
+    nursery.start_soon(greet_and_stop)
+    return ours
 
 
 async def test_a_silent_peer_does_not_hold_up_another_one(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    nursery: trio.Nursery, fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1, n3 = Server("n1/a", fabric.dial), Server("n3/c", fabric.dial)
+    n1, n3 = fabric.server("n1/a"), fabric.server("n3/c")
 
     async def dial(address: str) -> trio.abc.Stream:
         if address != "n2:1":
             return await fabric.dial(address)
-        ours, theirs = lockstep_stream_pair()
-
-        async def greet_and_stop() -> None:
-            peer = Stranger(theirs)
-            await peer.receive()
-            await peer.send(encode_opening(WELCOME))
-            await trio.sleep_forever()
-
-        nursery.start_soon(greet_and_stop)
-        return ours
+        return stalled_stream(nursery)
 
     n1.network.dial = dial
     fabric.answers["n3:1"] = n3.network.listener.handle
@@ -503,25 +472,15 @@ async def test_a_silent_peer_does_not_hold_up_another_one(
     silent = n1.network._links["n2/b"].connection
     assert silent is not None
     assert silent.outbox_bytes < links.PEER_OUTBOX_BYTES_MAX + 2 * 1024 * 1024
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_link_on_which_nothing_can_be_written_is_closed(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    nursery: trio.Nursery, fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    n1 = Server("n1/a", Fabric(nursery).dial)
+    n1 = fabric.server("n1/a")
 
     async def dial(address: str) -> trio.abc.Stream:
-        ours, theirs = lockstep_stream_pair()
-
-        async def greet_and_stop() -> None:
-            peer = Stranger(theirs)
-            await peer.receive()
-            await peer.send(encode_opening(WELCOME))
-            await trio.sleep_forever()
-
-        nursery.start_soon(greet_and_stop)
-        return ours
+        return stalled_stream(nursery)
 
     n1.network.dial = dial
     n1.network.set_members({"n2/b": "n2:1"})
@@ -534,14 +493,13 @@ async def test_a_link_on_which_nothing_can_be_written_is_closed(
     (changed,) = await n1.take(LinkChanged)
     assert changed == LinkChanged("n2/b", False, "nothing could be written for 5.0 s")
     assert trio.current_time() - started_at == pytest.approx(WRITE_STALL_TIMEOUT_SECONDS)
-    nursery.cancel_scope.cancel()
 
 
 async def test_all_that_is_queued_leaves_in_one_send(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    nursery: trio.Nursery, fabric: Fabric, autojump_clock: MockClock
 ) -> None:
     sends: list[int] = []
-    n1 = Server("n1/a", Fabric(nursery).dial)
+    n1 = fabric.server("n1/a")
 
     async def dial(address: str) -> trio.abc.Stream:
         ours, theirs = memory_stream_pair()
@@ -569,14 +527,12 @@ async def test_all_that_is_queued_leaves_in_one_send(
     await wait_all_tasks_blocked()
 
     assert len(sends) == 1
-    nursery.cancel_scope.cancel()
 
 
 async def test_nothing_is_kept_for_a_link_that_is_down(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    nursery: trio.Nursery, fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1, n2 = Server("n1/a", fabric.dial), Server("n2/b", fabric.dial)
+    n1, n2 = fabric.server("n1/a"), fabric.server("n2/b")
     n1.network.set_members({"n2/b": "n2:1"})
     nursery.start_soon(n1.network.run)
     await n1.take(LinkChanged)
@@ -588,14 +544,12 @@ async def test_nothing_is_kept_for_a_link_that_is_down(
 
     assert [envelope.message for envelope in await n2.receive()] == [PreVote(2, 0, 0)]
     assert n1.network.dropped_messages == 1
-    nursery.cancel_scope.cancel()
 
 
 async def test_members_that_go_lose_their_link_and_moved_ones_are_dialled_anew(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    servers = [Server(name, fabric.dial) for name in ("n1/a", "n2/b", "n3/c")]
+    servers = [fabric.server(name) for name in ("n1/a", "n2/b", "n3/c")]
     n1, n2, n3 = servers
     await join(fabric, *servers)
     kept = n1.network._links["n2/b"].connection
@@ -610,27 +564,23 @@ async def test_members_that_go_lose_their_link_and_moved_ones_are_dialled_anew(
     await until(lambda: "n1/a" not in n2.network.listener.peers)
     n1.send("n2/b", HEARTBEAT)
     assert n1.network.dropped_messages == 1
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_server_never_dials_itself(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    nursery: trio.Nursery, fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1 = Server("n1/a", fabric.dial)
+    n1 = fabric.server("n1/a")
     n1.network.set_members({"n1/a": "n1:1"})
     nursery.start_soon(n1.network.run)
     await trio.sleep(5)
     assert fabric.dials == []
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_blank_server_dials_nobody_until_it_has_a_cluster(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    nursery: trio.Nursery, fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1, n2 = Server("n1/a", fabric.dial), Server("n2/b", fabric.dial)
-    fabric.answers["n2:1"] = n2.network.listener.handle
+    n1 = fabric.server("n1/a")
+    fabric.server("n2/b", "n2:1")
     n1.blank = True
     n1.network.set_members({"n2/b": "n2:1"})
     nursery.start_soon(n1.network.run)
@@ -640,14 +590,12 @@ async def test_a_blank_server_dials_nobody_until_it_has_a_cluster(
 
     n1.blank = False
     await until(lambda: linked(n1, "n2/b"))
-    nursery.cancel_scope.cancel()
 
 
 async def test_flush_waits_for_what_is_queued_and_no_longer_than_it_may(
-    nursery: trio.Nursery, autojump_clock: MockClock
+    fabric: Fabric, autojump_clock: MockClock
 ) -> None:
-    fabric = Fabric(nursery)
-    n1, n2 = Server("n1/a", fabric.dial), Server("n2/b", fabric.dial)
+    n1, n2 = fabric.server("n1/a"), fabric.server("n2/b")
     await join(fabric, n1, n2)
     n1.send("n2/b", HEARTBEAT)
     connection = n1.network._links["n2/b"].connection
@@ -665,15 +613,17 @@ async def test_flush_waits_for_what_is_queued_and_no_longer_than_it_may(
     started_at = trio.current_time()
     await n1.network.flush(1000)
     assert trio.current_time() - started_at == pytest.approx(1)
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(("version", "unknown"), [(1, StateCheck(1, 2, 3)), (3, ReadIndex(1, 2))])
 async def test_what_an_older_release_does_not_know_is_not_sent_to_it(
-    nursery: trio.Nursery, autojump_clock: MockClock, version: int, unknown: Message | StateMessage
+    nursery: trio.Nursery,
+    fabric: Fabric,
+    autojump_clock: MockClock,
+    version: int,
+    unknown: Message | StateMessage,
 ) -> None:
-    fabric = Fabric(nursery)
-    n1 = Server("n1/a", fabric.dial)
+    n1 = fabric.server("n1/a")
     received: list[object] = []
 
     async def answer(stream: trio.abc.Stream) -> None:
@@ -695,4 +645,3 @@ async def test_what_an_older_release_does_not_know_is_not_sent_to_it(
     # It would have closed the connection because of the first one.
     assert received == [TimeoutNow(1)]
     assert n1.network.dropped_messages == 1
-    nursery.cancel_scope.cancel()

@@ -103,7 +103,6 @@ async def test_garbage_instead_of_a_greeting_closes_only_that_connection(
     await wait_all_tasks_blocked()
     assert "closed the connection from" in caplog.text
     await assert_serves(nursery, server)
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
@@ -135,7 +134,6 @@ async def test_garbage_from_a_client_closes_only_that_connection(
     assert "closed the connection" in caplog.text
     assert server.network.listener.clients == set()
     await assert_serves(nursery, server)
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_request_from_a_server_closes_its_connection(
@@ -149,7 +147,6 @@ async def test_a_request_from_a_server_closes_its_connection(
     assert "closed the connection of n2/b" in caplog.text
     assert server.network.listener.peers == {}
     await assert_serves(nursery, server)
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_connection_that_ends_inside_a_frame_is_complained_about(
@@ -162,7 +159,6 @@ async def test_a_connection_that_ends_inside_a_frame_is_complained_about(
     await wait_all_tasks_blocked()
     assert "it ended inside a frame" in caplog.text
     await assert_serves(nursery, server)
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("beginning", [b"", b"\x20", encode_frame(HELLO)[:-1]])
@@ -180,7 +176,6 @@ async def test_silence_instead_of_a_greeting_is_ended_by_the_timeout(
     assert trio.current_time() == pytest.approx(HANDSHAKE_TIMEOUT_SECONDS)
     assert "no greeting for 5.0 s" in caplog.text
     await assert_serves(nursery, server)
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_port_scan_leaves_no_line_in_the_log(
@@ -189,7 +184,6 @@ async def test_a_port_scan_leaves_no_line_in_the_log(
     await call(nursery, server).stream.aclose()
     await wait_all_tasks_blocked()
     assert caplog.text == ""
-    nursery.cancel_scope.cancel()
 
 
 async def test_strangers_cannot_fill_the_log(
@@ -210,7 +204,6 @@ async def test_strangers_cannot_fill_the_log(
     await misbehave()
     assert caplog.records[COMPLAINTS_MAX].getMessage() == "45 more complaints about connections"
     assert len(caplog.records) == COMPLAINTS_MAX + 2
-    nursery.cancel_scope.cancel()
 
 
 # --- identities -----------------------------------------------------------------------------
@@ -226,7 +219,6 @@ async def test_a_refusal_reaches_the_other_side_and_the_log(
     await peer.receive_end()
     await wait_all_tasks_blocked()
     assert "refused n2/b from a local stream: another cluster (cluster)" in caplog.text
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_refusal_that_repeats_a_long_greeting_is_cut_short(
@@ -237,7 +229,6 @@ async def test_a_refusal_that_repeats_a_long_greeting_is_cut_short(
     answer = await call(nursery, server).greet(hello_of(source, "n1/a"))
     assert isinstance(answer, Refusal)
     assert len(answer.message) == 500
-    nursery.cancel_scope.cancel()
 
 
 async def test_what_a_server_sends_carries_the_identity_of_its_greeting(
@@ -248,7 +239,6 @@ async def test_what_a_server_sends_carries_the_identity_of_its_greeting(
     # An envelope is no part of the wire: a field that says otherwise has no meaning.
     await peer.send(msgpack.packb([4, 7, True, 6, "n3/c", "n9/z"]))
     assert await server.receive() == [Envelope("n2/b", "n1/a", RequestVoteResponse(7, True, 6))]
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("source", ["", "n1/a"])
@@ -258,7 +248,6 @@ async def test_nobody_is_let_in_as_this_server_itself_or_as_nobody(
     answer = await call(nursery, server).greet(hello_of(source, "n1/a"))
     assert isinstance(answer, Refusal)
     assert answer.code == "identity"
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_newer_connection_of_a_server_replaces_the_older_one(
@@ -273,7 +262,6 @@ async def test_a_newer_connection_of_a_server_replaces_the_older_one(
 
     await newer.receive()
     assert server.network.dropped_messages == 0
-    nursery.cancel_scope.cancel()
 
 
 async def test_closing_a_peer_makes_it_greet_again(nursery: trio.Nursery, server: Server) -> None:
@@ -283,7 +271,6 @@ async def test_closing_a_peer_makes_it_greet_again(nursery: trio.Nursery, server
     await peer.receive_end()
     server.send("n2/b", AppendEntriesResponse(1, True, 1, 1, 1))
     assert server.network.dropped_messages == 1
-    nursery.cancel_scope.cancel()
 
 
 # --- clients --------------------------------------------------------------------------------
@@ -303,7 +290,6 @@ async def test_replies_carry_the_numbers_of_their_requests_in_any_order(
 
     replies = [decode_reply(await client.receive()) for _ in range(3)]
     assert replies == [(n, GetReply(found=True, value=str(n).encode())) for n in (7, 6, 5)]
-    nursery.cancel_scope.cancel()
 
 
 async def test_requests_that_come_with_the_greeting_are_served(
@@ -315,7 +301,6 @@ async def test_requests_that_come_with_the_greeting_are_served(
     requested.respond(DoneReply())
     assert isinstance(decode_opening(await client.receive()), Welcome)
     assert decode_reply(await client.receive()) == (1, DoneReply())
-    nursery.cancel_scope.cancel()
 
 
 async def test_what_one_read_brought_is_one_batch(nursery: trio.Nursery, server: Server) -> None:
@@ -325,7 +310,6 @@ async def test_what_one_read_brought_is_one_batch(nursery: trio.Nursery, server:
     await wait_all_tasks_blocked()
     batch, _ = await server.inbox.take()
     assert len(batch) == 100
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_client_is_not_read_while_too_many_requests_are_unanswered(
@@ -346,7 +330,6 @@ async def test_a_client_is_not_read_while_too_many_requests_are_unanswered(
     more = await server.take(Requested, 50)
     keys = [item.request.key for item in requested + more]  # type: ignore[union-attr]
     assert keys == [str(n) for n in range(count)]
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_number_that_is_in_use_closes_the_connection(
@@ -359,7 +342,6 @@ async def test_a_number_that_is_in_use_closes_the_connection(
     await client.receive_end()
     await wait_all_tasks_blocked()
     assert "request number 1 is in use" in caplog.text
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_reply_to_a_client_that_has_gone_is_ignored(
@@ -373,7 +355,6 @@ async def test_a_reply_to_a_client_that_has_gone_is_ignored(
     await wait_all_tasks_blocked()
     requested.respond(DoneReply())
     await assert_serves(nursery, server)
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_second_reply_to_one_request_is_our_own_bug(
@@ -386,7 +367,6 @@ async def test_a_second_reply_to_one_request_is_our_own_bug(
     requested.respond(DoneReply())
     with pytest.raises(AssertionError):
         requested.respond(DoneReply())
-    nursery.cancel_scope.cancel()
 
 
 def call_slowly(nursery: trio.Nursery, server: Server) -> Stranger:
@@ -422,7 +402,6 @@ async def test_a_client_that_does_not_read_its_replies_is_closed_at_the_bound(
     assert "it does not read its replies" in caplog.text
     assert trio.current_time() == 0
     await assert_serves(nursery, server)
-    nursery.cancel_scope.cancel()
 
 
 async def test_who_holds_most_of_a_request_is_closed_where_all_hold_too_much(
@@ -506,7 +485,6 @@ async def test_a_client_that_reads_nothing_is_closed_after_the_stall_timeout(
     await trio.sleep(0.2)
     assert server.network.listener.clients == set()
     assert "nothing could be written for 5.0 s" in caplog.text
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_full_inbox_stops_the_reading_and_not_the_server(
@@ -519,7 +497,6 @@ async def test_a_full_inbox_stops_the_reading_and_not_the_server(
     await wait_all_tasks_blocked()
     assert len(server.inbox) == INBOX_INPUTS_MAX + 1
     await server.take(Requested)
-    nursery.cancel_scope.cancel()
 
 
 # --- how many -------------------------------------------------------------------------------
@@ -543,7 +520,6 @@ async def test_clients_beyond_their_share_are_refused_and_servers_are_let_in(
     server.network.close_peer("n2/b", "test")
     await wait_all_tasks_blocked()
     assert isinstance(await call(nursery, server).greet(CLIENT_HELLO), Welcome)
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_connection_over_the_total_is_refused_without_a_greeting(
@@ -561,7 +537,6 @@ async def test_a_connection_over_the_total_is_refused_without_a_greeting(
 
     await trio.sleep(HANDSHAKE_TIMEOUT_SECONDS + 1)
     await assert_serves(nursery, server)
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_bug_in_the_node_takes_the_server_down() -> None:

@@ -73,7 +73,6 @@ async def test_two_servers_and_a_client_over_loopback(nursery: trio.Nursery) -> 
         (requested,) = await n1.take(Requested)
         requested.respond(DoneReply())
         assert decode_reply(await client.receive()) == (8, DoneReply())
-    nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager
@@ -154,7 +153,6 @@ async def test_long_messages_arrive_in_few_reads(
     assert max(wanted) == RECEIVE_LARGE_BYTES_MAX
     # No more is asked for than a frame lacks.
     assert wanted[-1] == RECEIVE_BYTES_MAX
-    nursery.cancel_scope.cancel()
 
 
 async def test_connections_are_not_delayed_and_notice_a_dead_host(nursery: trio.Nursery) -> None:
@@ -169,7 +167,6 @@ async def test_connections_are_not_delayed_and_notice_a_dead_host(nursery: trio.
         inbound = n1.network.listener.peers["n2/b"]._stream
         assert isinstance(inbound, trio.SocketStream)
         assert inbound.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 5000
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_port_where_nobody_listens_is_refused_in_words(
@@ -184,12 +181,9 @@ async def test_a_port_where_nobody_listens_is_refused_in_words(
     changed = [item for item in n1.taken if isinstance(item, LinkChanged)]
     changed = changed or await n1.take(LinkChanged)
     assert changed == [LinkChanged("n2/b", False, "connection refused")]
-    nursery.cancel_scope.cancel()
 
 
-async def test_a_connection_to_ourselves_counts_as_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_connection_to_ourselves_counts_as_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     # A socket that is bound to the port that it dials is connected to itself by the kernel.
     async def dial_from_the_same_port(host: str, port: int) -> trio.SocketStream:
         itself = trio.socket.socket()
@@ -211,7 +205,6 @@ async def test_a_port_in_use_is_an_error_for_the_caller(nursery: trio.Nursery) -
     with pytest.raises(OSError, match="in use") as caught:
         await nursery.start(Server("n2/b", dial_tcp).network.serve, address)
     assert caught.value.errno == errno.EADDRINUSE
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_reset_ends_only_that_connection(nursery: trio.Nursery) -> None:
@@ -230,7 +223,6 @@ async def test_a_reset_ends_only_that_connection(nursery: trio.Nursery) -> None:
 
     async with await dial_tcp(f"{host}:{port}") as stream:
         assert isinstance(await Stranger(stream).greet(CLIENT_HELLO), Welcome)
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_restarted_server_is_reached_within_a_fraction_of_an_election_timeout(
@@ -256,7 +248,6 @@ async def test_a_restarted_server_is_reached_within_a_fraction_of_an_election_ti
     await until(lambda: linked(n1, "n2/b") and linked(n2, "n1/a"))
 
     assert trio.current_time() - restarted_at < 0.25
-    nursery.cancel_scope.cancel()
 
 
 def test_addresses_are_split_at_the_last_colon() -> None:

@@ -39,9 +39,7 @@ async def test_questions_of_many_clients_are_one_input_and_answered_at_one_point
         assert await client.replies(3) == [None, [None, None], 0]
 
 
-async def test_a_question_that_is_refused_by_what_it_finds_is_an_error_of_its_own(
-    bed: Bed,
-) -> None:
+async def test_a_question_that_is_refused_by_what_it_finds_is_an_error_of_its_own(bed: Bed) -> None:
     await big_values(bed, 1)
     client = await bed.client()
     await client.send(["MGET", *["big0"] * 17], ["GET", "a"])

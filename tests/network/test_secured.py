@@ -117,7 +117,6 @@ async def test_servers_speak_over_tls_and_name_each_other_by_their_certificates(
     assert await n2.receive() == [Envelope("n1/a", "n2/a", AppendEntries(1, 0, 0, (), 0, 1))]
     connection = n2.network.listener.peers["n1/a"]
     assert isinstance(connection._stream, SecuredStream)
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
@@ -163,7 +162,6 @@ async def test_who_shows_no_good_certificate_does_not_even_get_to_say_hello(
         if who == "plain":
             assert "refused: it speaks TLS, and wants to see a certificate" in str(refused.value)
         await until(lambda: logged in caplog.text)
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_host_that_is_refused_again_and_again_does_not_fill_the_log(
@@ -183,7 +181,6 @@ async def test_a_host_that_is_refused_again_and_again_does_not_fill_the_log(
     await until(lambda: n1.network.listener._complaints._untold == 2)
     lines = [record for record in caplog.records if "not signed by our CA" in record.getMessage()]
     assert len(lines) == COMPLAINTS_PER_HOST_MAX
-    nursery.cancel_scope.cancel()
 
 
 # --- as whom --------------------------------------------------------------------------------------
@@ -227,7 +224,6 @@ async def test_only_the_certificate_of_a_server_speaks_for_it(
             answer.message
         )
         assert answer.message in caplog.text
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_certificate_of_our_ca_that_says_no_role_is_refused_with_the_reason(
@@ -241,7 +237,6 @@ async def test_a_certificate_of_our_ca_that_says_no_role_is_refused_with_the_rea
     assert isinstance(answer, Refusal)
     assert answer.code == FORBIDDEN
     assert "says no role" in answer.message
-    nursery.cancel_scope.cancel()
 
 
 async def test_a_server_does_not_talk_to_one_whose_certificate_names_another(
@@ -254,7 +249,6 @@ async def test_a_server_does_not_talk_to_one_whose_certificate_names_another(
     link = n1.network._links["n2/a"]
     with trio.fail_after(10):
         await until(lambda: "that of server n3, not of n2" in (link._problem or ""))
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
@@ -266,11 +260,7 @@ async def test_a_server_does_not_talk_to_one_whose_certificate_names_another(
     ],
 )
 async def test_a_stranger_that_is_asked_has_to_be_a_server_for_the_host_that_was_dialled(
-    nursery: trio.Nursery,
-    authority: TestAuthority,
-    role: str,
-    hosts: tuple[str, ...],
-    problem: str,
+    nursery: trio.Nursery, authority: TestAuthority, role: str, hosts: tuple[str, ...], problem: str
 ) -> None:
     n1, n9 = server_of(authority, "n1"), server_of(authority, "n9")
     await start(nursery, n1)
@@ -289,7 +279,6 @@ async def test_a_stranger_that_is_asked_has_to_be_a_server_for_the_host_that_was
     else:
         # It was dialled well, and misses our certificate, which it never asked for.
         assert "its certificate" not in contacted.problem
-    nursery.cancel_scope.cancel()
 
 
 async def test_who_dials_learns_that_its_own_certificate_was_refused(
@@ -303,7 +292,6 @@ async def test_who_dials_learns_that_its_own_certificate_was_refused(
     credentials.now = attrs.evolve(credentials.now, members=trusting, strangers=trusting)
     with pytest.raises(DialError, match="it does not know the CA of the certificate that it was"):
         await introduce(await connect(dial_tls(credentials, "n1"), address), CLIENT_HELLO)
-    nursery.cancel_scope.cancel()
 
 
 # --- what they may ask ----------------------------------------------------------------------------
@@ -389,7 +377,6 @@ async def test_a_role_is_served_what_it_may_ask_and_told_what_it_may_not(
         assert reply.code == FORBIDDEN
         assert f"is not for the role {role}" in reply.message
         assert "this needs the role" in reply.cause
-    nursery.cancel_scope.cancel()
 
 
 # --- limits ---------------------------------------------------------------------------------------
@@ -408,7 +395,6 @@ async def test_who_does_not_shake_hands_is_left_after_a_while(
         assert await stream.receive_some(1) == b""
         await until(lambda: "no TLS handshake for" in caplog.text)
     await stream.aclose()
-    nursery.cancel_scope.cancel()
 
 
 async def test_one_host_leaves_room_for_the_handshakes_of_others(autojump_clock: object) -> None:

@@ -210,20 +210,38 @@ class MemoryDisk:
 
 
 class RealDisk:
-    """A data directory of the file system, with all of production but the live database."""
+    """A data directory, with all of production but the live database."""
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        *,
+        files: FileSystem | None = None,
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
         self._path = path
-        self._name = name
+        self.name = name
+        self.files = files or OsFileSystem()
+        self._segment_bytes = segment_bytes
         self._open: tuple[DataDirectory, SnapshotDirectory, Wal] | None = None
         self.fails = False
 
     def open(self) -> Found:
-        files = OsFileSystem()
-        directory = DataDirectory.open(self._path, self._name, files)
-        snapshots = SnapshotDirectory(directory.snapshots_path, files)
-        snapshots.open()
-        log = recover_log(directory.wal_path, files, snapshots.latest, segment_bytes=SEGMENT_BYTES)
+        directory = self._directory()
+        snapshots = SnapshotDirectory(directory.snapshots_path, self.files)
+        try:
+            snapshots.open()
+            log = recover_log(
+                directory.wal_path,
+                self.files,
+                snapshots.latest,
+                segment_bytes=self._segment_bytes,
+            )
+        except BaseException:
+            snapshots.close()
+            directory.close()
+            raise
         self._open = (directory, snapshots, log.wal)
         return Found(
             directory,
@@ -232,7 +250,7 @@ class RealDisk:
             log.entries,
             log.base_index,
             log.base_term,
-            files,
+            self.files,
             snapshots,
         )
 
@@ -254,6 +272,9 @@ class RealDisk:
     def identity(self) -> Identity:
         if self._open is not None:
             return self._open[0].identity
-        directory = DataDirectory.open(self._path, self._name, OsFileSystem())
+        directory = self._directory()
         directory.close()
         return directory.identity
+
+    def _directory(self) -> DataDirectory:
+        return DataDirectory.open(self._path, self.name, self.files)

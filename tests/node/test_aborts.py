@@ -223,14 +223,19 @@ def test_an_abort_that_races_with_the_end_of_the_joint_state_ends_in_one_way(wor
         assert world.configuration_of(world.leader())[1:] == (set(), set())
 
 
-def test_a_lost_new_half_rolls_the_change_back_with_its_reason(world: World) -> None:
-    leader = world.form(3)
-    before = leader.status.configuration
+def replacement_that_is_not_stored(world: World) -> str:
+    """Let n4, n5 and n6 replace all others, without getting C_old,new; return the operation."""
     for name in ("n4", "n5", "n6"):
         world.boot(name)
     world.passes = lambda envelope: not (is_joint(envelope) and to(envelope, "n4", "n5", "n6"))
     changes = [drop(f"n{n}") for n in (1, 2, 3)] + [new(f"n{n}") for n in (4, 5, 6)]
-    operation = world.started(world.change("replace", *changes))
+    return world.started(world.change("replace", *changes))
+
+
+def test_a_lost_new_half_rolls_the_change_back_with_its_reason(world: World) -> None:
+    leader = world.form(3)
+    before = leader.status.configuration
+    operation = replacement_that_is_not_stored(world)
     world.until(lambda: leader.running.raft.configuration.configuration.is_joint)
     for name in ("n4", "n5", "n6"):
         world[name].kill()
@@ -253,11 +258,7 @@ def test_a_lost_new_half_rolls_the_change_back_with_its_reason(world: World) -> 
 
 def test_who_keeps_a_joint_change_waiting_is_named_meanwhile(world: World) -> None:
     leader = world.form(3)
-    for name in ("n4", "n5", "n6"):
-        world.boot(name)
-    world.passes = lambda envelope: not (is_joint(envelope) and to(envelope, "n4", "n5", "n6"))
-    changes = [drop(f"n{n}") for n in (1, 2, 3)] + [new(f"n{n}") for n in (4, 5, 6)]
-    operation = world.started(world.change("replace", *changes))
+    operation = replacement_that_is_not_stored(world)
     world.until(lambda: leader.running.raft.configuration.configuration.is_joint)
     # That an entry is on its way is no problem.
     assert world.operation_view(operation).blocked_by == ""
@@ -274,11 +275,7 @@ def test_who_keeps_a_joint_change_waiting_is_named_meanwhile(world: World) -> No
 
 def test_a_new_half_that_answers_but_stores_nothing_rolls_the_change_back(world: World) -> None:
     leader = world.form(3)
-    for name in ("n4", "n5", "n6"):
-        world.boot(name)
-    world.passes = lambda envelope: not (is_joint(envelope) and to(envelope, "n4", "n5", "n6"))
-    changes = [drop(f"n{n}") for n in (1, 2, 3)] + [new(f"n{n}") for n in (4, 5, 6)]
-    operation = world.started(world.change("replace", *changes))
+    operation = replacement_that_is_not_stored(world)
     record = world.finish(operation, 2 * JOINT_TICKS + 2 * ELECTION_TICKS)
     assert record.result == "aborted"
     assert "none is silent" in record.explanation

@@ -35,7 +35,7 @@ from raftd.protocol import (
 )
 from raftd.storage.identity import Identity
 from tests.node.growing import LOG_BYTES, fill_until_compacted
-from tests.node.world import Server, World, drop, new
+from tests.node.world import Asked, Server, World, drop, new
 
 OLD_VERSION = 2
 BEFORE = {"features_max": 0}
@@ -229,7 +229,8 @@ def upgraded_but_for_n2() -> tuple[World, Server, Server]:
     return world, leader, world[other]
 
 
-def test_features_are_not_switched_on_behind_a_change_that_brings_in_an_older_server() -> None:
+def an_older_server_is_asked() -> tuple[World, Server, Asked]:
+    """Return a world in which n4, of the release before, is to come in and has just answered."""
     world, leader, other = upgraded_but_for_n2()
     older = world.boot("n4")
     older.version_max = OLD_VERSION
@@ -238,6 +239,11 @@ def test_features_are_not_switched_on_behind_a_change_that_brings_in_an_older_se
         leader.turn(tick=True)
         other.turn(tick=False)
     older.turn(tick=False)
+    return world, leader, asked
+
+
+def test_features_are_not_switched_on_behind_a_change_that_brings_in_an_older_server() -> None:
+    world, leader, asked = an_older_server_is_asked()
     # In the turn in which n4 is accepted, the last member of the older release is gone.
     upgrade(world, world["n2"])
     world._dial()
@@ -252,14 +258,7 @@ def test_features_are_not_switched_on_behind_a_change_that_brings_in_an_older_se
 
 
 def test_an_older_server_is_not_let_in_behind_features_that_are_about_to_be_switched_on() -> None:
-    world, leader, other = upgraded_but_for_n2()
-    older = world.boot("n4")
-    older.version_max = OLD_VERSION
-    asked = world.ask_later(leader, world.change("add", new("n4", "learner")))
-    while not older.inbox:
-        leader.turn(tick=True)
-        other.turn(tick=False)
-    older.turn(tick=False)
+    world, leader, asked = an_older_server_is_asked()
     # Its answer waits while the leader proposes to switch on, and nobody acknowledges that.
     (answer,) = [item for item in leader.inbox if isinstance(item, Contacted)]
     leader.inbox.remove(answer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 from collections.abc import Callable, Iterator
 
 from raftd.codec import (
@@ -16,44 +15,18 @@ from raftd.codec import (
     encode_reply,
 )
 from raftd.protocol import Hello, StatusReply, StatusRequest, Welcome
+from tests.raftctl.speaking_servers import ListeningServer
 
 
-class ScriptedServer:
-    """Listens on a free loopback port; `status` is what it answers, or None for silence."""
+class ScriptedServer(ListeningServer):
+    """A server of which `status` is what it answers, or None for silence."""
 
     def __init__(self) -> None:
         self.status: StatusReply | Callable[[], StatusReply] | None = None
         self.asked_count = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self._connections: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
+        super().__init__()
 
-    def close(self) -> None:
-        """Stop listening and end all threads."""
-        # Only shutting it down wakes a thread that waits in accept.
-        for stream in (self._listener, *self._connections):
-            with contextlib.suppress(OSError):
-                stream.shutdown(socket.SHUT_RDWR)
-        self._threads[0].join()
-        for thread in self._threads[1:]:
-            thread.join()
-        for stream in (self._listener, *self._connections):
-            stream.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            self._connections.append(connection)
-            thread = threading.Thread(target=self._serve, args=(connection,))
-            self._threads.append(thread)
-            thread.start()
-
-    def _serve(self, connection: socket.socket) -> None:
+    def serve(self, connection: socket.socket) -> None:
         decoder = FrameDecoder()
         greeted = False
         with contextlib.suppress(OSError):

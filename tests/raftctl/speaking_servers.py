@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
 from raftd.codec import (
@@ -36,8 +37,47 @@ Answer = Reply | str
 """A reply, or `LOSE`, or `SILENCE`."""
 
 
-class SpeakingServer:
-    """Listens on a free loopback port and answers each request with `answer(request)`."""
+class ListeningServer(ABC):
+    """Listens on a free loopback port; each connection has a thread, which runs `serve`."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._connections: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    @abstractmethod
+    def serve(self, connection: socket.socket) -> None:
+        """Serve one connection until it ends, or is shut down."""
+
+    def close(self) -> None:
+        """Stop listening and end all threads; closing again does nothing."""
+        # Only shutting it down wakes a thread that waits in accept.
+        for stream in (self._listener, *self._connections):
+            with contextlib.suppress(OSError):
+                stream.shutdown(socket.SHUT_RDWR)
+        # No more threads begin once the one that accepts has ended.
+        self._threads[0].join()
+        for thread in self._threads[1:]:
+            thread.join()
+        for stream in (self._listener, *self._connections):
+            stream.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self._connections.append(connection)
+            thread = threading.Thread(target=self.serve, args=(connection,))
+            self._threads.append(thread)
+            thread.start()
+
+
+class SpeakingServer(ListeningServer):
+    """Answers each request with `answer(request)`."""
 
     def __init__(
         self, server: str = "n1/a", cluster_id: str = "c1", tls: ssl.SSLContext | None = None
@@ -50,33 +90,13 @@ class SpeakingServer:
         self.refusal: Refusal | None = None
         self.answer: Callable[[Request], Answer] = lambda request: SILENCE
         self.requests: list[Request] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self._connections: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
+        super().__init__()
 
-    def close(self) -> None:
-        """Stop listening and end all threads; closing again does nothing."""
-        for stream in (self._listener, *self._connections):
-            with contextlib.suppress(OSError):
-                stream.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-        for stream in (self._listener, *self._connections):
-            stream.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            self._connections.append(connection)
-            serve = self._serve if self._tls is None else self._serve_secured
-            thread = threading.Thread(target=serve, args=(connection,))
-            self._threads.append(thread)
-            thread.start()
+    def serve(self, connection: socket.socket) -> None:
+        if self._tls is None:
+            self._serve(connection)
+        else:
+            self._serve_secured(connection)
 
     def _serve_secured(self, connection: socket.socket) -> None:
         assert self._tls is not None

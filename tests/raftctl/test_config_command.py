@@ -6,7 +6,6 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,16 +15,8 @@ import yaml
 
 from raftctl.cli import main
 from raftctl.commands.config import members_of
-from raftd.codec import (
-    FrameDecoder,
-    decode_opening,
-    decode_request,
-    encode_frame,
-    encode_opening,
-    encode_reply,
-)
 from raftd.config import load
-from raftd.protocol import ConfigurationView, StatusReply, StatusRequest, Welcome
+from raftd.protocol import ConfigurationView
 from tests.raftctl.speaking_servers import configuration as configuration_of
 from tests.raftctl.speaking_servers import speaking_servers, status_of
 
@@ -170,56 +161,11 @@ def configuration(**changes) -> ConfigurationView:
 @contextmanager
 def leader(view: ConfigurationView, cluster_name: str = "orders"):
     """Serve status as the leader of a cluster does, on a free port; yield HOST:PORT."""
-    status = StatusReply(
-        server="n1/a",
-        version="0.1.0",
-        cluster_id="c1",
-        cluster_name=cluster_name,
-        role="leader",
-        term=3,
-        leader="n1/a",
-        leader_address="",
-        leadership_confirmed=True,
-        first_index=1,
-        last_index=9,
-        commit_index=9,
-        applied_index=9,
-        snapshot_index=0,
-        revision=0,
-        configuration=view,
-    )
-
-    def serve(listener: socket.socket) -> None:
-        while True:
-            try:
-                stream, _ = listener.accept()
-            except OSError:
-                return
-            with stream:
-                decoder = FrameDecoder()
-                while received := stream.recv(65536):
-                    for payload in decoder.feed(received):
-                        stream.sendall(encode_frame(answer(payload)))
-
-    def answer(payload: bytes) -> bytes:
-        try:
-            decode_opening(payload)
-        except ValueError:
-            number, request = decode_request(payload)
-            assert isinstance(request, StatusRequest)
-            return encode_reply(number, status)
-        return encode_opening(Welcome(server="n1/a", cluster_id="c1", version=1))
-
-    listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=serve, args=(listener,), daemon=True)
-    thread.start()
-    try:
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        # Closing alone does not wake a thread that accepts.
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(timeout=10)
+    with speaking_servers("n1/a") as (server,):
+        server.answer = lambda request: status_of(
+            server, role="leader", view=view, leader=server, cluster_name=cluster_name
+        )
+        yield server.address
 
 
 def exported(capsys, tmp_path):

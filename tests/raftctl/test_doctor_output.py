@@ -101,21 +101,23 @@ def test_a_young_operation_passes_and_is_named() -> None:
     assert (finding.result, finding.finding) == (PASS, "op-3 add n4: catching-up for 4.0s")
 
 
+ON_ITS_WAY = PeerView(
+    server="n4/d",
+    match_index=2,
+    lag_entries=40_000,
+    last_contact_ms=9.0,
+    caught_up=False,
+    rounds=0,
+    connected=True,
+)
+
+
 def test_a_server_on_its_way_into_the_cluster_is_no_warning() -> None:
     known = configuration("n1/a n2/b n3/c", learners="n4/d")
-    behind = PeerView(
-        server="n4/d",
-        match_index=2,
-        lag_entries=40_000,
-        last_contact_ms=9.0,
-        caught_up=False,
-        rounds=0,
-        connected=True,
-    )
-    peers = (*(members(known)[0].peers[:2]), behind)
+    peers = (*(members(known)[0].peers[:2]), ON_ITS_WAY)
     replies = members(known, n1={"peers": peers}, n4={"role": "learner"})
     assert only(examination(*replies), "members").result is WARN
-    joins = change(CATCHING_UP, 4_000.0, peers=(behind,))
+    joins = change(CATCHING_UP, 4_000.0, peers=(ON_ITS_WAY,))
     assert only(examination(*replies, operations=(joins,)), "members").result is PASS
 
 
@@ -125,19 +127,10 @@ def test_a_number_of_voters_survives_so_much_with_all_of_them_up() -> None:
 
 
 def test_a_change_that_waits_for_a_server_on_its_way_is_no_warning() -> None:
-    learner = PeerView(
-        server="n4/d",
-        match_index=2,
-        lag_entries=40_000,
-        last_contact_ms=9.0,
-        caught_up=False,
-        rounds=0,
-        connected=True,
-    )
-    waits = change(CATCHING_UP, 4_000.0, blocked_by="n4 to catch up", peers=(learner,))
+    waits = change(CATCHING_UP, 4_000.0, blocked_by="n4 to catch up", peers=(ON_ITS_WAY,))
     finding = only(examination(*members(THREE), operations=(waits,)), "operations")
     assert (finding.result, finding.finding.endswith(": n4 to catch up")) == (PASS, True)
-    lost = attrs.evolve(learner, connected=False, problem="connection refused")
+    lost = attrs.evolve(ON_ITS_WAY, connected=False, problem="connection refused")
     waits = attrs.evolve(waits, peers=(lost,))
     assert only(examination(*members(THREE), operations=(waits,)), "operations").result is WARN
 
