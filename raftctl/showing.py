@@ -34,6 +34,14 @@ def with_certificates(context: Context, endpoints: Endpoints) -> Endpoints:
         raise _problem(
             context, "there is a certificate to show, but no CA to trust", "--cacert is missing"
         )
+    if not named.exists():
+        # Without its CA no certificate is of use: what would be beside it is not worth a word.
+        raise _problem(
+            context,
+            "the CA to trust is not there",
+            f"{named}: no such file or directory",
+            hint="raftctl certs init --dir DIR",
+        )
     if (cert is None) != (key is None):
         missing = "--cert" if cert is None else "--key"
         raise _problem(
@@ -78,11 +86,17 @@ def _context(context: Context, ca: Path, cert: Path, key: Path) -> ssl.SSLContex
         raise _problem(context, "the certificate cannot be used", str(problem)) from None
 
 
-def _problem(context: Context, message: str, cause: str) -> UsageProblem:
+def _problem(
+    context: Context,
+    message: str,
+    cause: str,
+    *,
+    hint: str = "raftctl certs issue admin --dir DIR",
+) -> UsageProblem:
     return UsageProblem(
         message,
         code="certificate",
         cause=cause,
-        hint="raftctl certs issue admin --dir DIR\n"
+        hint=f"{hint}\n"
         + context.again("--cacert", "CA.pem", "--cert", "FILE.pem", "--key", "FILE.key"),
     )

@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import attrs
 
+from raftd.cluster_status.words import natural_key
 from raftd.commands import Plan
 from raftd.config_values import normalise_host, parse_address, quoted
 from raftd.core.membership import (
@@ -134,7 +135,7 @@ def names(servers: Collection[ServerId]) -> str:
     plain = [server_name(server) for server in servers]
     shown = [
         server_name(server) if plain.count(server_name(server)) == 1 else server
-        for server in sorted(servers)
+        for server in sorted(servers, key=lambda server: (natural_key(server_name(server)), server))
     ]
     return ", ".join(shown) or "none"
 

@@ -372,11 +372,9 @@ def _certificate_issue(name: str, days: int) -> Issue:
     ends = f"ends within {days + 1} days" if days >= 0 else "has ended: nobody new reaches it"
     return Issue(
         "certificate",
-        f"its certificate {ends}",
-        (
-            "have a new one made, and send the server SIGHUP",
-            f"raftctl certs issue server {name} --replace",
-        ),
+        # What follows the command cannot be a step of the repair: a command is the last one.
+        f"its certificate {ends}; a new one counts from the next SIGHUP on",
+        (f"raftctl certs issue server {name} --replace",),
     )
 
 

@@ -731,3 +731,7 @@ def test_names_show_the_incarnation_only_where_it_tells() -> None:
     assert names(["n2/b", "n1/a"]) == "n1, n2"
     assert names(["n2/b", "n2/a", "n1/a"]) == "n1, n2/a, n2/b"
     assert names([]) == "none"
+
+
+def test_names_are_in_the_order_in_which_people_count() -> None:
+    assert names({"n10/a", "n9/a", "n11/a"}) == "n9, n10, n11"

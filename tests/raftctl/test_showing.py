@@ -103,7 +103,8 @@ def test_commands_in_hints_show_the_same_certificate(
         (["--cert", "a.pem", "--key", "a.key"], "--cacert is missing"),
         (["--cacert", "CA", "--cert", "a.pem"], "--key is missing"),
         (["--cacert", "CA", "--key", "a.key"], "--cert is missing"),
-        (["--cacert", "none/ca.pem"], "nor is there none/admin.pem or none/admin.key"),
+        (["--cacert", "none/ca.pem"], "none/ca.pem: no such file or directory"),
+        (["--cacert", "alone.pem"], "nor is there admin.pem or admin.key"),
         (["--cacert", "CA", "--cert", "a.pem", "--key", "a.key"], "a.key: no such file"),
     ],
 )
@@ -111,6 +112,7 @@ def test_what_is_missing_is_named_before_anything_is_dialled(
     words: list[str], message: str, authority: TestAuthority, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [str(authority.ca) if word == "CA" else word for word in words]
+    Path("alone.pem").touch()
     assert main(["-e", "127.0.0.1:1", *words, "get", "k"]) == 2
     assert message in capsys.readouterr().err
 

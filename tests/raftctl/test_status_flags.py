@@ -268,8 +268,8 @@ def measured(**fields: Any) -> dict[str, Any]:
         ({"wall_clock_ms": 1_000, "certificate_expires_ms": 1_000 + 30 * DAY_MS}, None),
         (
             {"wall_clock_ms": 1_000, "certificate_expires_ms": 999 + 30 * DAY_MS},
-            "certificate: its certificate ends within 30 days; repair: have a new one made, and "
-            "send the server SIGHUP, then raftctl certs issue server n3 --replace",
+            "certificate: its certificate ends within 30 days; a new one counts from the next "
+            "SIGHUP on; repair: raftctl certs issue server n3 --replace",
         ),
     ],
 )
