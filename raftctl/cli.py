@@ -424,6 +424,14 @@ def _take(context: click.Context, parameter: click.Parameter, value: Any) -> Non
         )
 
 
+_CREDENTIAL_FILES = {
+    "cacert": "The CA that servers are trusted by. Default: that of the cluster file.",
+    "cert": "The certificate to show. Default: admin.pem beside the CA.",
+    "key": "The private key of --cert. Default: admin.key beside the CA.",
+}
+"""Options that name a file each, and what they say of it."""
+
+
 def _global_options(*, of_group: bool) -> list[click.Parameter]:
     """Return fresh global options: shown and fed by the environment only on the outermost group."""
 
@@ -482,14 +490,7 @@ def _global_options(*, of_group: bool) -> list[click.Parameter]:
                 metavar="FILE",
                 help=words,
             )
-            for name, words in (
-                (
-                    "cacert",
-                    "The CA that servers are trusted by. Default: that of the cluster file.",
-                ),
-                ("cert", "The certificate to show. Default: admin.pem beside the CA."),
-                ("key", "The private key of --cert. Default: admin.key beside the CA."),
-            )
+            for name, words in _CREDENTIAL_FILES.items()
         ],
         option("-y", "--yes", is_flag=True, help="Answer yes to every question."),
         option(

@@ -138,24 +138,7 @@ def inspection_document(
         },
         "term": found.hard_state.current_term,
         "voted_for": found.hard_state.voted_for,
-        "log": {
-            "base_index": found.base_index,
-            "base_term": found.base_term,
-            "last_index": found.last_index,
-            "torn_bytes": found.torn_bytes,
-            "segments": [
-                {
-                    "name": segment.name,
-                    "state": segment.state,
-                    "size_bytes": segment.size_bytes,
-                    "used_bytes": segment.used_bytes,
-                    "batches": segment.batches,
-                    "first_index": segment.first_index,
-                    "last_index": segment.last_index,
-                }
-                for segment in found.segments
-            ],
-        },
+        "log": _log_document(found),
         "snapshots": [_snapshot_document(snapshot) for snapshot in found.snapshots],
         "receiving": [
             {
@@ -182,6 +165,27 @@ def inspection_document(
         ],
         "problems": list(found.problems),
         "way_back": way_back(found, command) or None,
+    }
+
+
+def _log_document(found: Inspection) -> dict[str, Any]:
+    return {
+        "base_index": found.base_index,
+        "base_term": found.base_term,
+        "last_index": found.last_index,
+        "torn_bytes": found.torn_bytes,
+        "segments": [
+            {
+                "name": segment.name,
+                "state": segment.state,
+                "size_bytes": segment.size_bytes,
+                "used_bytes": segment.used_bytes,
+                "batches": segment.batches,
+                "first_index": segment.first_index,
+                "last_index": segment.last_index,
+            }
+            for segment in found.segments
+        ],
     }
 
 

@@ -13,7 +13,7 @@ from raftctl.errors import Unreachable
 from raftctl.render import listed, number
 from raftctl.survey import survey
 from raftctl.verifying import verified_backup
-from raftd.cluster_status.view import Health, view
+from raftd.cluster_status.view import ClusterView, Health, view
 from raftd.protocol import OperationsReply, OperationsRequest
 
 
@@ -42,20 +42,7 @@ def checks_of(context: Context, file: Path) -> list[Check]:
             cause=", ".join(answer.address for answer in answers),
             hint="start the servers of the cluster file, then:\n" + context.again(),
         )
-    is_new = bool(cluster.cluster_id) and cluster.cluster_id != backup.cluster_id
-    found = [
-        Check(
-            "id",
-            is_new,
-            f"the cluster has an id of its own, {cluster.cluster_id}; the old one was "
-            f"{backup.cluster_id}"
-            if is_new
-            else f"the servers are those of the old cluster, {backup.cluster_id}"
-            if cluster.cluster_id
-            else "the servers belong to no cluster yet",
-            "" if is_new else f"`{context.command(f'restore {file}')}` makes the new one",
-        )
-    ]
+    found = [_id(context, file, cluster.cluster_id, backup.cluster_id)]
     leader = cluster.leader
     found.append(
         Check(
@@ -77,32 +64,21 @@ def checks_of(context: Context, file: Path) -> list[Check]:
             )
         )
         found.append(_origin(context, backup.id.checksum))
-    well = cluster.health is Health.HEALTHY
-    ill = [row.name for row in cluster.rows if row.issues]
-    found.append(
-        Check(
-            "health",
-            well,
-            f"it is {cluster.health}" + (f": look at {listed(ill)}" if ill else ""),
-            "" if well else f"`{context.command('status')}`",
-        )
+    return [*found, _health(context, cluster), _strangers(cluster)]
+
+
+def _id(context: Context, file: Path, new_id: str, old_id: str) -> Check:
+    is_new = bool(new_id) and new_id != old_id
+    return Check(
+        "id",
+        is_new,
+        f"the cluster has an id of its own, {new_id}; the old one was {old_id}"
+        if is_new
+        else f"the servers are those of the old cluster, {old_id}"
+        if new_id
+        else "the servers belong to no cluster yet",
+        "" if is_new else f"`{context.command(f'restore {file}')}` makes the new one",
     )
-    old = [
-        row.name
-        for row in cluster.rows
-        if any(issue.kind == "other-cluster" for issue in row.issues)
-    ]
-    found.append(
-        Check(
-            "strangers",
-            not old,
-            f"{listed(old)} came back with data of another cluster and is refused by this one"
-            if old
-            else "no server of another cluster answers",
-            "stop it, and empty its data directory if it is to be used again" if old else "",
-        )
-    )
-    return found
 
 
 def _origin(context: Context, checksum: str) -> Check:
@@ -119,4 +95,31 @@ def _origin(context: Context, checksum: str) -> Check:
         if alone
         else "its record names another backup, or none",
         "" if known or alone else f"`{context.command('history')}`",
+    )
+
+
+def _health(context: Context, cluster: ClusterView) -> Check:
+    well = cluster.health is Health.HEALTHY
+    ill = [row.name for row in cluster.rows if row.issues]
+    return Check(
+        "health",
+        well,
+        f"it is {cluster.health}" + (f": look at {listed(ill)}" if ill else ""),
+        "" if well else f"`{context.command('status')}`",
+    )
+
+
+def _strangers(cluster: ClusterView) -> Check:
+    old = [
+        row.name
+        for row in cluster.rows
+        if any(issue.kind == "other-cluster" for issue in row.issues)
+    ]
+    return Check(
+        "strangers",
+        not old,
+        f"{listed(old)} came back with data of another cluster and is refused by this one"
+        if old
+        else "no server of another cluster answers",
+        "stop it, and empty its data directory if it is to be used again" if old else "",
     )

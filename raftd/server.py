@@ -36,12 +36,12 @@ from raftd.network.inputs import Inbox
 from raftd.network.network import Network
 from raftd.node import EXIT_REMOVED, Node
 from raftd.protocol import Refusal, Welcome
-from raftd.recovery import recover
+from raftd.recovery import Recovered, recover
 from raftd.reloading import Reloading
 from raftd.secrets import Secrets
 from raftd.service_notify import ServiceNotify, describe
 from raftd.standstill import SLOW_SYNC_MS, SlowSyncs, Standstill
-from raftd.storage.files import OsFileSystem, Remedy, StorageFault
+from raftd.storage.files import FileSystem, OsFileSystem, Remedy, StorageFault
 from raftd.storage.identity import DataDirectory, DataDirectoryLocked, WrongName
 from raftd.storage.lmdb_store import DamagedDatabase
 from raftd.storage.state import StateMachine, UnknownEntry
@@ -174,15 +174,7 @@ def _run_with(
     sync_times = _sync_times()
     wal.run_sync = sync_times.measure
     inbox = Inbox()
-    snapshots = BackgroundSnapshots(
-        recovered.snapshots,
-        recovered.live,
-        recovered.store,
-        files,
-        inbox.put_nowait,
-        snapshot_bytes_per_second=server.snapshot_bytes_per_second,
-        catch_up_bytes_per_second=server.catch_up_bytes_per_second,
-    )
+    snapshots = _snapshots(recovered, server, files, inbox)
     exit_code = EXIT_FAILED
     service = ServiceNotify.from_environment(os.environ)
     try:
@@ -239,6 +231,20 @@ def _run_with(
         service.close()
         wal.close()
         snapshots.close(cleanly=exit_code in (EXIT_DONE, EXIT_REMOVED))
+
+
+def _snapshots(
+    recovered: Recovered, server: ServerConfig, files: FileSystem, inbox: Inbox
+) -> BackgroundSnapshots:
+    return BackgroundSnapshots(
+        recovered.snapshots,
+        recovered.live,
+        recovered.store,
+        files,
+        inbox.put_nowait,
+        snapshot_bytes_per_second=server.snapshot_bytes_per_second,
+        catch_up_bytes_per_second=server.catch_up_bytes_per_second,
+    )
 
 
 def _clock_ns() -> int:

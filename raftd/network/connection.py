@@ -166,6 +166,22 @@ def _descriptor_of(stream: trio.abc.Stream) -> int | None:
     return stream.socket.fileno() if isinstance(stream, trio.SocketStream) else None
 
 
+class HeldBytes:
+    """What several connections hold together of frames that are not complete."""
+
+    def __init__(self, bytes_max: int, exceeded: Callable[[], None]) -> None:
+        """Begin with nothing; `exceeded` is called whenever more is added beyond `bytes_max`."""
+        self._bytes = 0
+        self._bytes_max = bytes_max
+        self._exceeded = exceeded
+
+    def add(self, size_bytes: int) -> None:
+        """Count more, or less."""
+        self._bytes += size_bytes
+        if size_bytes > 0 and self._bytes > self._bytes_max:
+            self._exceeded()
+
+
 class Connection:
     """One established connection.
 
@@ -182,6 +198,7 @@ class Connection:
         outbox_bytes_max: int,
         inputs_max: int = PEERS_INPUTS_MAX,
         version: int = PROTOCOL_VERSION_MAX,
+        held: HeldBytes | None = None,
     ) -> None:
         """Take over `stream`, whose openings have been exchanged and agree on `version`.
 
@@ -189,6 +206,7 @@ class Connection:
             inbox: where what is read goes.
             inputs_max: nothing is read from a socket while more inputs are queued there; from any
                 other stream, while the inbox is full.
+            held: counts what it holds of a frame that is not complete; None where it need not.
         """
         self.version = version
         self._stream = stream
@@ -196,6 +214,9 @@ class Connection:
         self._inbox = inbox
         self._inputs_max = inputs_max
         self._handle: Callable[[Sequence[bytes]], None] | None = None
+        self._held = held
+        self.held_bytes = 0
+        """Of the frame that has begun, as far as `held` counts them."""
         self._is_paused = False
         self._resumed = trio.lowlevel.ParkingLot()
         self._outbox: list[bytes] = []
@@ -317,6 +338,9 @@ class Connection:
                     await self._read(handle, payloads)
         finally:
             self._closed = True
+            # It may be a while until garbage is collected, and this may be megabytes.
+            self._decoder = FrameDecoder()
+            self._count_held(0)
             self._descriptor = None
             self._outbox.clear()
             self._outbox_bytes = 0
@@ -387,10 +411,18 @@ class Connection:
                 self._take(self._decoder.feed(received))
             except WireError as error:
                 self.close(str(error), misbehaved=True)
+            if self._decoder.buffered_bytes != self.held_bytes:
+                self._count_held(self._decoder.buffered_bytes)
         elif self._decoder.buffered_bytes:
             self.close("it ended inside a frame", misbehaved=True)
         else:
             self.close("closed by the other side")
+
+    def _count_held(self, held_bytes: int) -> None:
+        if self._held is not None:
+            added_bytes = held_bytes - self.held_bytes
+            self.held_bytes = held_bytes
+            self._held.add(added_bytes)
 
     def _take(self, payloads: Sequence[bytes]) -> None:
         if not payloads:

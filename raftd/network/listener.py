@@ -22,6 +22,7 @@ from raftd.network.accepting import serve_streams
 from raftd.network.complaints import Complaints
 from raftd.network.connection import (
     Connection,
+    HeldBytes,
     OpeningError,
     receive_opening,
     remote_address,
@@ -53,6 +54,10 @@ CLIENT_OUTBOX_BYTES_MAX = 32 * 1024 * 1024
 """Replies that a client has not read; beyond, it is closed. Four of the longest frames."""
 CLIENTS_OUTBOX_BYTES_MAX = 256 * 1024 * 1024
 """Of all clients together; beyond, the one with the most is closed."""
+CLIENTS_HELD_BYTES_MAX = 256 * 1024 * 1024
+"""Requests of all clients together that have begun and are not complete; beyond, the one with the
+most is closed: two thousand clients with half of the longest request would take the memory of a
+machine, for as long as they like."""
 REFUSAL_CHARACTERS_MAX = 500
 """Of a refusal's message: it may repeat what a stranger sent, and an opening is short."""
 
@@ -195,6 +200,7 @@ class Listener:
         self.peers: dict[ServerId, Connection] = {}
         """The newest inbound connection of each server."""
         self.clients: set[Connection] = set()
+        self._held = HeldBytes(CLIENTS_HELD_BYTES_MAX, self._relieve_of_requests)
         self._replied: set[Connection] = set()
         """Clients to which something was said since the last `push`."""
 
@@ -242,6 +248,16 @@ class Listener:
             slowest = waiting.pop()
             kept_bytes -= slowest.outbox_bytes
             slowest.close("all clients together do not read their replies", misbehaved=True)
+
+    def _relieve_of_requests(self) -> None:
+        """Close those that hold most of a request, until what the others hold is bearable."""
+        holding = [connection for connection in self.clients if not connection.closed]
+        holding.sort(key=lambda connection: connection.held_bytes)
+        held_bytes = sum([connection.held_bytes for connection in holding])
+        while held_bytes > CLIENTS_HELD_BYTES_MAX:
+            largest = holding.pop()
+            held_bytes -= largest.held_bytes
+            largest.close("all clients together do not end their requests", misbehaved=True)
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one inbound connection until it ends. Nothing that is sent on it raises."""
@@ -329,6 +345,7 @@ class Listener:
                 inbox=self._inbox,
                 outbox_bytes_max=CLIENT_OUTBOX_BYTES_MAX,
                 inputs_max=INBOX_INPUTS_MAX,
+                held=self._held,
             )
             connection.offer(encode_opening(answer))
             await self._serve_client(connection, payloads, holder)

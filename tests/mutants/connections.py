@@ -106,4 +106,24 @@ MUTANTS = (
         test=f"{CONNECTION_TESTS}::test_who_is_closed_is_not_read_though_it_has_sent",
         unreachable=NO_SOCKETS,
     ),
+    Mutant(
+        name="half-requests-counted-by-nobody",
+        why="Clients that end no request fill the memory of the machine.",
+        file="raftd/network/connection.py",
+        old="        if size_bytes > 0 and self._bytes > self._bytes_max:\n",
+        new="        if False:\n",
+        test="tests/network/test_listener.py"
+        "::test_who_holds_most_of_a_request_is_closed_where_all_hold_too_much",
+        unreachable="the simulator has no sockets",
+    ),
+    Mutant(
+        name="half-request-kept-for-the-collector",
+        why="What clients have begun that come and go stays in memory for minutes.",
+        file="raftd/network/connection.py",
+        old="            self._decoder = FrameDecoder()\n",
+        new="            pass\n",
+        test="tests/network/test_listener.py"
+        "::test_what_a_client_has_sent_of_a_request_is_free_when_it_has_gone",
+        unreachable="the simulator has no sockets",
+    ),
 )

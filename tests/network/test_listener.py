@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
+
 import attrs
 import msgpack
 import pytest
@@ -33,6 +36,7 @@ from raftd.protocol import (
     DoneReply,
     GetReply,
     GetRequest,
+    PutRequest,
     Refusal,
     Reply,
     StatusRequest,
@@ -398,6 +402,71 @@ async def test_a_client_that_does_not_read_its_replies_is_closed_at_the_bound(
     assert "it does not read its replies" in caplog.text
     assert trio.current_time() == 0
     await assert_serves(nursery, server)
+
+
+async def test_who_holds_most_of_a_request_is_closed_where_all_hold_too_much(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(listener_module, "CLIENTS_HELD_BYTES_MAX", 100_000)
+    server = Server("n1/a", Fabric(nursery).dial)
+    content = bytes(90_000)
+    put = PutRequest(session="s", serial=1, lowest_unacknowledged=1, key="k", value=content)
+    request = encode_frame(encode_request(1, put))
+    greedy, modest, late = [call(nursery, server) for _ in range(3)]
+    for client in (greedy, modest, late):
+        await client.greet(CLIENT_HELLO)
+    # What was complete, and what has gone, counts no more.
+    for _ in range(2):
+        await modest.stream.send_all(request)
+        (requested,) = await server.take(Requested)
+        requested.respond(DoneReply())
+        await modest.receive()
+        gone = call(nursery, server)
+        await gone.greet(CLIENT_HELLO)
+        await gone.stream.send_all(request[:80_000])
+        await wait_all_tasks_blocked()
+        await gone.stream.aclose()
+        await wait_all_tasks_blocked()
+    await greedy.stream.send_all(request[:60_000])
+    await modest.stream.send_all(request[:30_000])
+    await wait_all_tasks_blocked()
+    assert len(server.network.listener.clients) == 3
+    await late.stream.send_all(request[:20_000])
+    await greedy.receive_end()
+    await wait_all_tasks_blocked()
+    assert len(server.network.listener.clients) == 2
+    assert "all clients together do not end their requests" in caplog.text
+    await modest.stream.send_all(request[30_000:])
+    await late.stream.send_all(request[20_000:])
+    assert len(await server.take(Requested, 2)) == 2
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_a_client_has_sent_of_a_request_is_free_when_it_has_gone(
+    nursery: trio.Nursery, server: Server
+) -> None:
+    client = call(nursery, server)
+    await client.greet(CLIENT_HELLO)
+    put = PutRequest(
+        session="s", serial=1, lowest_unacknowledged=1, key="k", value=bytes(1_000_000)
+    )
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        request = encode_frame(encode_request(1, put))[:900_000]
+        await client.stream.send_all(request)
+        await wait_all_tasks_blocked()
+        held, _ = tracemalloc.get_traced_memory()
+        await client.stream.aclose()
+        await wait_all_tasks_blocked()
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert server.network.listener.clients == set()
+    assert held - left >= 900_000
+    nursery.cancel_scope.cancel()
 
 
 async def test_a_client_that_reads_nothing_is_closed_after_the_stall_timeout(
