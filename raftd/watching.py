@@ -34,6 +34,9 @@ WATCHES_MAX = 512
 have the same length, and they are looked at only if it concerns any."""
 WATCH_BYTES_MAX = 4 * 1024 * 1024
 """Keys and values of one reply: half a frame, so that the rest of each event fits too."""
+LOOKED_BYTES = 64
+"""What each change counts that is looked at for one request: to look at all that are kept takes as
+long as a long answer, also where none of them concerns it."""
 
 Respond: TypeAlias = Callable[[Reply], None]
 
@@ -137,9 +140,11 @@ class Watches:
         if watch.after_revision < ring.oldest_revision - 1:
             watch.respond(revision_gone(watch.after_revision, ring.oldest_revision))
             return True
+        before = watch.after_revision
         events, watch.after_revision = ring.after(
-            watch.after_revision, watch.prefix, watch.limit, WATCH_BYTES_MAX
+            before, watch.prefix, watch.limit, WATCH_BYTES_MAX
         )
+        self._portions.spend(LOOKED_BYTES * (watch.after_revision - before), 0)
         if events:
             watch.respond(self._reply(watch, events, raft))
         return bool(events)

@@ -327,4 +327,12 @@ MUTANTS = (
         new="                pass\n",
         test=f"{BATCH_TESTS}::test_many_who_watch_a_long_value_are_told_of_it_in_several_turns",
     ),
+    Mutant(
+        name="looking-for-changes-costs-nothing",
+        why="Who asks again and again for what nobody has changed holds up the heartbeats.",
+        file=WATCHING,
+        old="        self._portions.spend(LOOKED_BYTES * (watch.after_revision - before), 0)\n",
+        new="",
+        test=f"{BATCH_TESTS}::test_changes_that_concern_nobody_are_looked_at_in_several_turns",
+    ),
 )

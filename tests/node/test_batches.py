@@ -40,6 +40,7 @@ from raftd.protocol import (
     WatchRequest,
     WriteReply,
 )
+from raftd.watching import LOOKED_BYTES
 from raftd.writing import COMMAND_BYTES_MAX
 from tests.node.world import HEARTBEAT_TICKS, Asked, Server, World
 
@@ -468,3 +469,16 @@ def test_many_who_watch_a_long_value_are_told_of_it_in_several_turns(world: Worl
     for each in again:
         assert isinstance(each.reply, WatchReply)
         assert [event.revision for event in each.reply.events] == [1]
+
+
+def test_changes_that_concern_nobody_are_looked_at_in_several_turns(world: World) -> None:
+    leader = world.form(1)
+    pairs = [(f"k{number}", b"") for number in range(10_000)]
+    send(world, leader, *[PutMany(pairs)] * 3)
+    world.run(1)
+    request = WatchRequest(after_revision=0, prefix="other")
+    asked = [world.ask_later(leader, request) for _ in range(20)]
+    assert 1 <= answered_in_one_turn(leader, asked) <= PORTION_BYTES // (30_000 * LOOKED_BYTES) + 1
+    for each in asked:
+        assert isinstance(each.reply, WatchReply)
+        assert (each.reply.events, each.reply.next_after_revision) == ((), 30_000)
