@@ -607,9 +607,7 @@ class _Server:
             async for number in signals:
                 if number == signal.SIGHUP:
                     self._service.reloading()
-                    self._service.reloading()
                     self._reloading.reload()
-                    self._service.ready()
                     self._service.ready()
                     continue
                 # It may be asleep for some ticks.

@@ -276,11 +276,7 @@ async def test_a_silent_address_says_nothing_about_a_process(
     """Its machine may be cut off."""
     n1, n2 = fabric.server("n1/a"), fabric.server("n2/b")
     await join(fabric, n1, n2)
-
-    async def answer(stream: trio.abc.Stream) -> None:
-        await trio.sleep_forever()
-
-    fabric.answers["n2/b:1"] = answer
+    fabric.answers["n2/b:1"] = silence
     for one, other in ((n1, n2), (n2, n1)):
         one.network.close_peer(other.id, "test")
     assert not await told_ended(n1)

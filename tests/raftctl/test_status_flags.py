@@ -199,7 +199,8 @@ def test_two_servers_of_one_name_are_told_apart_in_the_table_and_in_their_issues
 # --- the change that runs --------------------------------------------------------------------
 
 
-def test_a_change_says_which_half_misses_which_servers_and_how_those_are() -> None:
+def joint_change() -> ClusterView:
+    """Return a cluster with a replacement that waits for a server that is down."""
     waiting = attrs.evolve(
         operation(),
         index=91_377,
@@ -209,7 +210,11 @@ def test_a_change_says_which_half_misses_which_servers_and_how_those_are() -> No
     )
     replies = all_of(JOINT)
     replies[0] = attrs.evolve(replies[0], operation=waiting)
-    cluster = view(answers(*replies[:3], silent=["n4"]))
+    return view(answers(*replies[:3], silent=["n4"]))
+
+
+def test_a_change_says_which_half_misses_which_servers_and_how_those_are() -> None:
+    cluster = joint_change()
 
     assert operation_line(cluster).endswith(
         "; waits: a majority of C_new; the new half has 1 of the 2 acknowledgements that it needs, "
@@ -405,20 +410,6 @@ def bad_day() -> ClusterView:
         ),
         zones=zones,
     )
-
-
-def joint_change() -> ClusterView:
-    """A replacement that waits for a server that is down."""
-    waiting = attrs.evolve(
-        operation(),
-        index=91_377,
-        old=MajorityView(servers=("n1/a", "n2/b", "n3/c"), acknowledged=("n1/a", "n2/b"), needed=2),
-        new=MajorityView(servers=("n1/a", "n2/b", "n4/d"), acknowledged=("n1/a",), needed=2),
-        blocked_by="a majority of C_new",
-    )
-    replies = all_of(JOINT)
-    replies[0] = attrs.evolve(replies[0], operation=waiting)
-    return view(answers(*replies[:3], silent=["n4"]))
 
 
 def busy() -> ClusterView:
