@@ -82,7 +82,8 @@ class Handovers:
                 ErrorReply(
                     code="refused",
                     message="leadership was not transferred",
-                    cause=str(refusal),
+                    # The incarnation tells nothing here: only one of a name is meant.
+                    cause=str(refusal).replace(target, server_name(target)),
                     hint="`raftctl status` shows the voters and their last contact",
                 )
             )
