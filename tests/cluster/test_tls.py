@@ -166,7 +166,8 @@ def _change_the_authority(cluster: RunningCluster, writer: Writer) -> None:
     new = TestAuthority(place / "new", "another CA")
     both = old_ca.read_bytes() + new.ca.read_bytes()
 
-    old_ca.write_bytes(both)
+    with writer.files:
+        old_ca.write_bytes(both)
     _reload(cluster, 1)
     writer.wait_more()
 
@@ -178,7 +179,8 @@ def _change_the_authority(cluster: RunningCluster, writer: Writer) -> None:
     _reload(cluster, 2)
     writer.wait_more()
 
-    old_ca.write_bytes(new.ca.read_bytes())
+    with writer.files:
+        old_ca.write_bytes(new.ca.read_bytes())
     _reload(cluster, 3)
     writer.wait_more()
     shown = ("--cert", str(old_admin.cert), "--key", str(old_admin.key))

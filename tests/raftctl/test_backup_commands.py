@@ -364,7 +364,7 @@ def test_it_is_given_up_only_without_progress(
     for member in members:
         member.content = None
         member.doing = BackupReply(doing="applying", applied_index=7)
-    code, _, error = run(tmp_path / "b", "--timeout", "300ms")
+    code, _, error = run(tmp_path / "b", "--timeout", "2s")
     assert code == 3
     assert "7 of 20" in error["cause"]
     assert list(tmp_path.iterdir()) == []
