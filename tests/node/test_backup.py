@@ -538,7 +538,7 @@ def backup_in_phase(world: World, phase: str) -> Backup:
     world.boot("n4")
     leader, files, path = world.leader(), MemoryFileSystem(), Path("/backup")
     found: list[Backup] = []
-    apply = leader.state.apply
+    apply = leader.state.apply_some
 
     def apply_one_by_one(entries: Sequence[Entry]) -> Results:
         results: Results = []
@@ -551,7 +551,7 @@ def backup_in_phase(world: World, phase: str) -> Backup:
                 found.append(Backup(copied.id, files.read(path)))
         return results
 
-    leader.state.apply = apply_one_by_one  # type: ignore[method-assign]
+    leader.state.apply_some = apply_one_by_one  # type: ignore[method-assign]
     world.started(world.change("replace", drop("n3"), new("n4")))
     world.until(lambda: found, what=f"an operation that is {phase}")
     return found[0]
