@@ -58,6 +58,8 @@ INTEGER_MAX = 2**63 - 1
 _LENGTH = struct.Struct("<I")
 _LARGE_PAYLOAD_BYTES = 64 * 1024
 """From here on a second copy costs more than to avoid it."""
+_TEXT_SHOWN_BYTES = 100
+"""Of a line of text instead of a frame: a server of something else says so in its first words."""
 _RECEIVED_SHOWN_CHARACTERS = 40
 """How much of an ill-typed value an error message repeats."""
 
@@ -116,6 +118,9 @@ class FrameDecoder:
         while available - start >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(source, start)
             if length > self._frame_bytes_max:
+                line = bytes(source[start : start + _TEXT_SHOWN_BYTES]).partition(b"\n")[0].strip()
+                if line.isascii() and (text := line.decode()).isprintable() and text:
+                    raise WireError(f"it says {text!r}")
                 raise WireError(
                     f"a frame of {length} bytes is announced, more than {self._frame_bytes_max}"
                 )
@@ -460,6 +465,14 @@ def encode_opening(value: Opening) -> bytes:
     payload = OPENING_MAGIC + cast("bytes", msgpack.packb(tagged))
     assert len(payload) <= OPENING_BYTES_MAX
     return payload
+
+
+def begins_as_opening(received: bytes | bytearray, position: int = 0) -> bool:
+    """Return whether `received` goes on at `position` as a connection of this protocol begins.
+
+    For listeners of other protocols, which would wait in vain for what they call complete.
+    """
+    return received.startswith(OPENING_MAGIC, position + _LENGTH.size)
 
 
 def decode_opening(payload: bytes) -> Opening:

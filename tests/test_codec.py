@@ -476,10 +476,20 @@ def test_the_first_frame_may_be_held_to_a_shorter_length() -> None:
     assert decoder.feed(encode_frame(b"abc") + encode_frame(b"longer")) == [b"abc", b"longer"]
 
 
-@pytest.mark.parametrize("greeting", [b"GET / HTTP/1.1", b"SSH-2.0-x", b"\x16\x03\x01\x02\x00"])
-def test_other_protocols_are_told_apart_by_their_first_bytes(greeting: bytes) -> None:
-    with pytest.raises(WireError):
+@pytest.mark.parametrize(
+    ("greeting", "shown"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: a", "it says 'GET / HTTP/1.1'"),
+        (b"SSH-2.0-x", "it says 'SSH-2.0-x'"),
+        (b"-ERR " + b"x" * 200, f"it says '-ERR {'x' * 95}'"),
+        (b"-ERR \x1b[2J", "a frame of "),
+        (b"\x16\x03\x01\x02\x00", "a frame of "),
+    ],
+)
+def test_other_protocols_are_told_apart_by_their_first_bytes(greeting: bytes, shown: str) -> None:
+    with pytest.raises(WireError) as raised:
         FrameDecoder().feed(greeting)
+    assert str(raised.value).startswith(shown)
 
 
 def test_the_buffer_keeps_no_more_than_the_frame_that_has_begun() -> None:

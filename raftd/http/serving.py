@@ -20,6 +20,7 @@ import attrs
 import h11
 import trio
 
+from raftd.codec import begins_as_opening
 from raftd.http.secured import SecuredReaders
 from raftd.network.accepting import serve_streams
 
@@ -328,6 +329,10 @@ class _Conversation:
             event = self._protocol.next_event()
             if event is h11.NEED_DATA:
                 received = await self._stream.receive_some(RECEIVE_BYTES)
+                if begins_as_opening(received):
+                    raise h11.RemoteProtocolError(
+                        "HTTP clients are answered here, raftd and raftctl at `address`"
+                    )
                 self._protocol.receive_data(bytes(received))
             elif isinstance(event, h11.Request):
                 return event

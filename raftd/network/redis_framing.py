@@ -17,6 +17,8 @@ from collections.abc import Sequence
 
 import hiredis
 
+from raftd.codec import begins_as_opening
+
 ARGUMENTS_MAX = 8_192
 """Arguments of one command, its name included: some 4,000 keys with their values at once."""
 COMMAND_BYTES_MAX = 4 * 1024 * 1024
@@ -158,6 +160,8 @@ class CommandDecoder:
 
     def _advance_line(self, content: bytes, position: int, commands: list[list[bytes]]) -> int:
         """Likewise, for a command that is typed by hand."""
+        if begins_as_opening(content, position):
+            raise FramingError("Redis clients are answered here, raftd and raftctl at `address`")
         end = content.find(b"\n", position, position + LINE_BYTES_MAX + 1)
         if end < 0:
             if len(content) - position > LINE_BYTES_MAX:

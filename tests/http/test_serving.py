@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trio.testing import MemorySendStream, memory_stream_pair
 
+from raftd.codec import OPENING_MAGIC, encode_frame
 from raftd.http import serving
 from raftd.http.serving import (
     CONNECTIONS_MAX,
@@ -183,6 +184,18 @@ async def test_what_is_no_request_is_refused_and_the_connection_closed(
     found = await ask(server(), data)
 
     assert (found.status, found.headers["connection"]) == (status, "close")
+
+
+async def test_a_server_that_dials_the_wrong_port_is_told_at_once(autojump_clock):
+    ours, theirs = memory_stream_pair()
+    begun_at = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server().handle, theirs)
+        await ours.send_all(encode_frame(OPENING_MAGIC + b"x"))
+        answer = await ours.receive_some()
+        assert b"raftd and raftctl at `address`" in answer
+        assert trio.current_time() == begun_at
+        await ours.aclose()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from raftd.codec import OPENING_MAGIC, encode_frame
 from raftd.network.redis_framing import (
     ARGUMENT_MEMORY_BYTES,
     ARGUMENTS_MAX,
@@ -113,6 +114,13 @@ def test_the_commands_are_the_same_however_the_stream_is_cut(
     commands = [command for command, _ in written]
     assert decoded(cut(content, places), count_max) == commands
     assert decoded(in_single_bytes(content), count_max) == commands
+
+
+def test_a_server_that_dials_the_wrong_port_is_not_waited_for() -> None:
+    opening = encode_frame(OPENING_MAGIC + b"x")
+    for pieces in ([opening], in_single_bytes(opening), [PING, opening]):
+        problem, _, _ = refusal(pieces)
+        assert "raftd and raftctl at `address`" in problem
 
 
 @pytest.mark.parametrize(
