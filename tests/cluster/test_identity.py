@@ -219,7 +219,8 @@ def restored(cluster: RunningCluster) -> tuple[Server, Server, Path]:
 def test_a_disk_that_went_back_in_time_under_one_leader_is_fenced_until_it_is_replaced(
     make_cluster: MakeCluster,
 ) -> None:
-    cluster = make_cluster("n1", "n2", "n3")
+    # A machine that stands still for a moment must not have another leader, who fences nobody.
+    cluster = make_cluster("n1", "n2", "n3", settings="election_timeout: 3s")
     old, _, copy = restored(cluster)
     put_back(old, copy)
     old.start()
