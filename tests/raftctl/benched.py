@@ -60,10 +60,6 @@ class BenchedCluster:
         """Requests of each kind."""
         self.asked_of: Counter[str] = Counter()
         """Gets that each server was asked for."""
-        self.measured: Counter[str] = Counter()
-        """Requests of each kind that came after each server was asked for its status, and that
-        after the last session had been opened: with this the measuring begins."""
-        self._asked_for_status: set[str] = set()
         self._results: dict[tuple[str, int], WriteReply] = {}
         self._lock = threading.RLock()
         for server in servers:
@@ -128,18 +124,9 @@ class BenchedCluster:
             revision=self.revision, entries=tuple(entries), more=len(keys) > request.limit
         )
 
-    def _count(self, server: SpeakingServer, kind: str) -> None:
-        if kind == OpenSessionRequest.__name__:
-            self._asked_for_status.clear()
-        elif kind == StatusRequest.__name__:
-            self._asked_for_status.add(server.server)
-        elif len(self._asked_for_status) == len(self.servers):
-            self.measured[kind] += 1
-        self.asked[kind] += 1
-
     def _answer(self, server: SpeakingServer, request: Request) -> Answer:
         with self._lock:
-            self._count(server, type(request).__name__)
+            self.asked[type(request).__name__] += 1
             if isinstance(request, PutRequest | DeleteRequest):
                 self.writes[request.session].append(request.serial)
                 self.attempts[request.session, request.serial] += 1

@@ -62,9 +62,12 @@ class Command:
         self.stdout = self.stderr = ""
         self.until: Callable[[Errors], bool] = lambda errors: True
         """It measures on until this holds of what it has counted."""
+        self.is_measuring = False
+        """Whether what is sent from now on counts."""
 
     def __call__(self, *words: str) -> int:
         self._capsys.readouterr()
+        self.is_measuring = False
         code = main(["bench", "-e", self.cluster.endpoints, *words])
         self.stdout, self.stderr = self._capsys.readouterr()
         return code
@@ -92,6 +95,7 @@ def bench(
     is_measured = Bench.is_measured
 
     def is_measured_and_seen(bench: Bench, now_ns: int) -> bool:
+        command.is_measuring = True
         if not is_measured(bench, now_ns):
             return False
         has_counted = all(each.count for each in bench.result().latencies.values())
@@ -99,6 +103,27 @@ def bench(
 
     monkeypatch.setattr(Bench, "is_measured", is_measured_and_seen)
     return command
+
+
+class Moment:
+    """Comes with one request of a kind, so late that those which follow each other count.
+
+    The load begins before it is measured, for as long as the servers take to say what they use.
+    """
+
+    def __init__(self, bench: Command, kind: type[Request] = PutRequest) -> None:
+        self._bench, self._kind = bench, kind
+        self._requests = 0
+        self.has_come = False
+
+    def comes_with(self, request: Request) -> bool:
+        """Return True once."""
+        if not self._bench.is_measuring or not isinstance(request, self._kind):
+            return False
+        self._requests += 1
+        comes = self._requests == 50
+        self.has_come |= comes
+        return comes
 
 
 # --- what it does -----------------------------------------------------------------------------
@@ -285,8 +310,10 @@ def test_a_read_without_an_answer_is_not_unknown(bench: Command, cluster: Benche
 
 
 def test_clients_follow_a_leader_that_moves(bench: Command, cluster: BenchedCluster) -> None:
+    moment = Moment(bench)
+
     def move(server: SpeakingServer, request: Request) -> None:
-        if isinstance(request, PutRequest) and request.serial == 30:
+        if moment.comes_with(request):
             cluster.leader = cluster.servers[1]
 
     cluster.trouble = move
@@ -298,8 +325,10 @@ def test_clients_follow_a_leader_that_moves(bench: Command, cluster: BenchedClus
 
 
 def test_clients_go_on_when_the_leader_dies(bench: Command, cluster: BenchedCluster) -> None:
+    moment = Moment(bench)
+
     def die(server: SpeakingServer, request: Request) -> Answer | None:
-        if isinstance(request, PutRequest) and request.serial == 30 and server is cluster.leader:
+        if moment.comes_with(request):
             cluster.leader = cluster.servers[2]
         return LOSE if server is cluster.servers[0] and server is not cluster.leader else None
 
@@ -356,9 +385,10 @@ def test_verify_begins_without_the_keys_of_others(bench: Command, cluster: Bench
 def test_a_cluster_that_falls_silent_leaves_writes_of_which_nobody_knows(
     bench: Command, cluster: BenchedCluster
 ) -> None:
+    moment = Moment(bench)
+
     def fall_silent(server: SpeakingServer, request: Request) -> Answer | None:
-        # The first ones come before it measures, while it asks the servers what they use.
-        is_late = max(map(len, cluster.writes.values()), default=0) > 500
+        is_late = moment.comes_with(request) or moment.has_come
         return SILENCE if is_late and not isinstance(request, StatusRequest) else None
 
     cluster.trouble = fall_silent
@@ -376,8 +406,10 @@ def test_a_cluster_that_falls_silent_leaves_writes_of_which_nobody_knows(
 def test_reads_that_nobody_answers_any_more_end_as_a_cluster_that_is_not_there(
     bench: Command, cluster: BenchedCluster
 ) -> None:
+    moment = Moment(bench, GetRequest)
+
     def fall_silent(server: SpeakingServer, request: Request) -> Answer | None:
-        is_late = cluster.measured["GetRequest"] > 1000
+        is_late = moment.comes_with(request) or moment.has_come
         return SILENCE if is_late and not isinstance(request, StatusRequest) else None
 
     cluster.trouble = fall_silent
@@ -428,10 +460,10 @@ def test_a_prefix_with_keys_of_somebody_else_is_refused(
 def test_whatever_asks_it_to_end_it_shows_what_was_measured_and_removes_its_keys(
     number: signal.Signals, bench: Command, cluster: BenchedCluster
 ) -> None:
-    handlers = signal.getsignal(number)
+    handlers, moment = signal.getsignal(number), Moment(bench)
 
     def press(server: SpeakingServer, request: Request) -> None:
-        if isinstance(request, PutRequest) and cluster.measured["PutRequest"] == 50:
+        if moment.comes_with(request):
             os.kill(os.getpid(), number)
 
     cluster.trouble = press
@@ -463,8 +495,10 @@ def test_ctrl_c_while_nobody_lets_it_in_is_no_failure_of_the_cluster(
 def test_a_second_ctrl_c_leaves_the_keys_and_says_so(
     bench: Command, cluster: BenchedCluster
 ) -> None:
+    moment = Moment(bench)
+
     def press(server: SpeakingServer, request: Request) -> Answer | None:
-        if isinstance(request, PutRequest) and cluster.measured["PutRequest"] == 50:
+        if moment.comes_with(request):
             os.kill(os.getpid(), signal.SIGINT)
         if isinstance(request, DeleteRequest):
             if request.serial == max(map(max, cluster.writes.values())):
