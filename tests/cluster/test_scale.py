@@ -34,8 +34,8 @@ MEMORY_WITH_HOARDERS_BYTES = 640 * MEBIBYTE
 """Besides, what is kept of replies: 128 MiB for Redis clients, 256 MiB and a turn for native ones.
 They have asked for six thousand."""
 MEMORY_WITH_LARGE_VALUES_BYTES = 280 * MEBIBYTE
-"""Of a leader: the values in its log, copies on their way to six servers, 8 MiB to each at most, and
-what a snapshot and its allocator hold for a while. All that is written would not fit."""
+"""Of a leader: the values in its log, copies on their way to six servers, 8 MiB to each at most,
+and what a snapshot and its allocator hold for a while. All that is written would not fit."""
 
 HELLO = encode_frame(encode_opening(Hello(role="client", cluster_id="", source="", dest="")))
 
