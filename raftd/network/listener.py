@@ -9,7 +9,8 @@ import contextlib
 import functools
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import TypeAlias
 
 import attrs
@@ -156,6 +157,21 @@ class RestrictedClient(Client):
         return accepted
 
 
+def _close_largest(
+    connections: Iterable[Connection],
+    bytes_of: Callable[[Connection], int],
+    bytes_max: int,
+    problem: str,
+) -> None:
+    """Close those with the most bytes, until the others have `bytes_max` at most together."""
+    by_size = sorted(connections, key=bytes_of)
+    total_bytes = sum(map(bytes_of, by_size))
+    while total_bytes > bytes_max:
+        largest = by_size.pop()
+        total_bytes -= bytes_of(largest)
+        largest.close(problem, misbehaved=True)
+
+
 def _about(remote: str, who: str, refusal: Refusal) -> str:
     """Return whom a refusal is about, who is to fill no more than a share of the log."""
     if refusal.code == FORBIDDEN:
@@ -242,22 +258,15 @@ class Listener:
 
         Who does not read at all is closed in any case, when nothing could be written for a while.
         """
-        waiting = sorted(self.clients, key=lambda connection: connection.outbox_bytes)
-        kept_bytes = sum(connection.outbox_bytes for connection in waiting)
-        while kept_bytes > CLIENTS_OUTBOX_BYTES_MAX:
-            slowest = waiting.pop()
-            kept_bytes -= slowest.outbox_bytes
-            slowest.close("all clients together do not read their replies", misbehaved=True)
+        problem = "all clients together do not read their replies"
+        outbox_bytes = attrgetter("outbox_bytes")
+        _close_largest(self.clients, outbox_bytes, CLIENTS_OUTBOX_BYTES_MAX, problem)
 
     def _relieve_of_requests(self) -> None:
         """Close those that hold most of a request, until what the others hold is bearable."""
         holding = [connection for connection in self.clients if not connection.closed]
-        holding.sort(key=lambda connection: connection.held_bytes)
-        held_bytes = sum([connection.held_bytes for connection in holding])
-        while held_bytes > CLIENTS_HELD_BYTES_MAX:
-            largest = holding.pop()
-            held_bytes -= largest.held_bytes
-            largest.close("all clients together do not end their requests", misbehaved=True)
+        problem = "all clients together do not end their requests"
+        _close_largest(holding, attrgetter("held_bytes"), CLIENTS_HELD_BYTES_MAX, problem)
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one inbound connection until it ends. Nothing that is sent on it raises."""
