@@ -16,6 +16,7 @@ from raftd.core.leader import Leader
 from raftd.core.raft import Raft
 from raftd.core.types import ServerId, server_name
 from raftd.event_log import tell
+from raftd.planning import without_incarnations
 from raftd.protocol import ErrorReply, Reply, TransferReply, TransferRequest
 from raftd.replies import transfer_failed
 
@@ -82,8 +83,7 @@ class Handovers:
                 ErrorReply(
                     code="refused",
                     message="leadership was not transferred",
-                    # The incarnation tells nothing here: only one of a name is meant.
-                    cause=str(refusal).replace(target, server_name(target)),
+                    cause=without_incarnations(str(refusal)),
                     hint="`raftctl status` shows the voters and their last contact",
                 )
             )

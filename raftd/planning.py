@@ -112,6 +112,11 @@ def shortened(text: str) -> str:
     return text[: TEXT_CHARACTERS_MAX - 1] + "…"
 
 
+def without_incarnations(text: str) -> str:
+    """Return `text` with the names alone where it has the identities of servers."""
+    return _INCARNATION.sub("", text)
+
+
 def view(at: ConfigurationAt, commit_index: Index) -> ConfigurationView:
     """Return a configuration as status shows it."""
     configuration = at.configuration
@@ -371,7 +376,7 @@ def _refuse_bad_result(
         raise Refused(
             "refused",
             f"cannot {kind} " + (", ".join(gone) or ", ".join(change.name for change in changes)),
-            _INCARNATION.sub("", str(error)),
+            without_incarnations(str(error)),
             f"raftctl replace {gone[0]} NEW=HOST:PORT"
             if len(gone) == 1
             else "keep at least one voter in the cluster: `raftctl status` shows them",
